@@ -1,0 +1,5 @@
+//! Where kernels run. The CPU is here; devices join as plugins behind one C table.
+
+#![deny(unsafe_code)]
+
+pub mod cpu;

@@ -1,0 +1,26 @@
+//! Kernels for rollouts: the contract, the specification and the CPU form of
+//! each kernel, the plans that split work, and the contract a device keeps.
+//!
+//! One folder per kernel: `mod.rs` holds the contract (parameters, buffers,
+//! `check`, the order of the arithmetic), `spec.rs` the truth as plain loops,
+//! `cpu.rs` the form that runs. The crate is `no_std`; threads, memory, time and
+//! settings are the caller's.
+
+#![no_std]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+
+pub mod command;
+pub mod device;
+pub mod dtype;
+pub mod error;
+pub mod math;
+pub mod norm;
+pub mod params;
+#[allow(unsafe_code, reason = "instruction sets are reached through intrinsics")]
+pub mod simd;
+#[expect(unsafe_code, reason = "one output is split between tiles that run at once")]
+pub mod workers;
+
+pub use error::Error;

@@ -1,0 +1,3 @@
+//! The `pagewise` binary.
+
+fn main() {}

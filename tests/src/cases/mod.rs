@@ -1,0 +1,3 @@
+//! One list of cases per kernel: the ugly shapes first.
+
+pub mod norm;

@@ -1,0 +1,109 @@
+//! What holds for every kernel: levels agree by bits, fast forms keep to the
+//! specification, bits stay what they were.
+
+mod bytes;
+mod hashes;
+mod noise;
+mod rule;
+
+use kernels_core::Error;
+use kernels_core::dtype::Dtype;
+use kernels_core::math::Real;
+use kernels_core::simd::Level;
+use kernels_core::workers::{Inline, Workers};
+use std::fmt::Debug;
+
+pub use bytes::Bytes;
+pub use hashes::assert_hashes;
+pub use noise::Noise;
+pub use rule::assert_keeps_to_spec;
+
+/// One call of a kernel, with everything it reads.
+pub trait Case: Debug {
+    /// The kernel's stem.
+    const KERNEL: &'static str;
+
+    /// Its name in the list, unique within the kernel.
+    fn name(&self) -> String;
+
+    /// The call at a level; every buffer it wrote, whole.
+    fn run(&self, level: Level, workers: &dyn Workers) -> Result<Vec<Output>, Error>;
+
+    /// The specification's answer, one list of rows for each output of `run`; an
+    /// output that is compared by other means (integers, say) has no rows here.
+    fn spec<R: Real>(&self) -> Vec<Vec<Row<R>>>;
+}
+
+/// A buffer that a call wrote.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Its name in the contract.
+    pub name: &'static str,
+    /// What its elements are.
+    pub dtype: Dtype,
+    /// All of it, the gaps between rows included.
+    pub bytes: Bytes,
+}
+
+/// Some consecutive elements of an output, as the specification has them.
+#[derive(Clone, Debug)]
+pub struct Row<R> {
+    /// The first element's place in the output.
+    pub at: usize,
+    /// The values.
+    pub values: Vec<R>,
+}
+
+/// Every level of this machine gives the scalar level's bits, and they keep to the
+/// specification.
+pub fn assert_case<C: Case>(case: &C) {
+    let name = case.name();
+    let scalar = Level::named("scalar").expect("every machine has the scalar level");
+    let expected = case.run(scalar, &Inline).unwrap_or_else(|error| panic!("{name}: {error}"));
+    for level in Level::all() {
+        let got = case.run(level, &Inline).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_same_bits(&format!("{name} at {}", level.name()), &expected, &got);
+    }
+    assert_keeps_to_spec(case, &expected);
+}
+
+/// Two calls wrote the same bits; NaNs equal NaNs.
+pub fn assert_same_bits(what: &str, expected: &[Output], got: &[Output]) {
+    assert_eq!(expected.len(), got.len(), "{what}: outputs");
+    for (expected, got) in expected.iter().zip(got) {
+        let name = expected.name;
+        if expected.bytes.as_slice() == got.bytes.as_slice() {
+            continue;
+        }
+        let pairs = expected.bits().into_iter().zip(got.bits()).enumerate();
+        for (at, (e, g)) in pairs {
+            assert!(
+                e == g || (is_nan(expected.dtype, e) && is_nan(expected.dtype, g)),
+                "{what}: {name}[{at}] is {g:#x}, expected {e:#x}"
+            );
+        }
+        assert_eq!(expected.bytes.len(), got.bytes.len(), "{what}: length of {name}");
+    }
+}
+
+impl Output {
+    /// The bits of each element; bytes for the packed formats.
+    pub fn bits(&self) -> Vec<u32> {
+        match self.dtype {
+            Dtype::F32 => self.bytes.cast::<u32>().to_vec(),
+            Dtype::F16 | Dtype::Bf16 => {
+                self.bytes.cast::<u16>().iter().map(|&bits| u32::from(bits)).collect()
+            }
+            _ => self.bytes.as_slice().iter().map(|&bits| u32::from(bits)).collect(),
+        }
+    }
+}
+
+fn is_nan(dtype: Dtype, bits: u32) -> bool {
+    match dtype {
+        Dtype::F32 => f32::from_bits(bits).is_nan(),
+        Dtype::F16 => half::f16::from_bits(bits as u16).is_nan(),
+        Dtype::Bf16 => half::bf16::from_bits(bits as u16).is_nan(),
+        _ => false,
+    }
+}

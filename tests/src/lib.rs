@@ -1,0 +1,9 @@
+//! Cases per kernel, and what every form of a kernel must keep over them.
+//!
+//! `cases` holds one list per kernel, read by the tests, the fuzz targets and the
+//! benches; `harness` holds the checks that are the same for all kernels; `fuzz`
+//! holds the bodies of the fuzz targets, whose corpora replay in the tests.
+
+pub mod cases;
+pub mod fuzz;
+pub mod harness;

@@ -1,0 +1,37 @@
+//! Every check and chore of the project: `cargo xtask check` is what CI runs.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
+
+mod bindings;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+/// The checks and chores of the project.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Write kernels-core's view of the parameter header anew.
+    Bindings,
+}
+
+fn main() {
+    let outcome = match Arguments::parse().chore {
+        Chore::Bindings => bindings::write(&root()),
+    };
+    if let Err(message) = outcome {
+        eprintln!("{message}");
+        std::process::exit(1);
+    }
+}
+
+/// The root of the checkout.
+fn root() -> PathBuf {
+    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().expect("xtask lies in the root").to_owned()
+}
