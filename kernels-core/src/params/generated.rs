@@ -8,6 +8,54 @@ pub const DTYPE_BF16: u32 = 3;
 pub const DTYPE_E4M3: u32 = 4;
 pub const DTYPE_I8: u32 = 5;
 pub const DTYPE_I4: u32 = 6;
+pub const KV_SCALES_NONE: u32 = 0;
+pub const KV_SCALES_STATIC: u32 = 1;
+pub const KV_SCALES_TOKEN: u32 = 2;
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct KvLayout {
+    pub page_stride: u64,
+    pub k_head_stride: u64,
+    pub k_token_stride: u64,
+    pub k_dim_stride: u64,
+    pub v_head_stride: u64,
+    pub v_token_stride: u64,
+    pub v_offset: u64,
+    pub pages: u32,
+    pub page_len: u32,
+    pub kv_heads: u32,
+    pub head_dim: u32,
+    pub dtype: u32,
+    pub scales: u32,
+    pub k_scale: f32,
+    pub v_scale: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KvLayout"][::core::mem::size_of::<KvLayout>() - 88usize];
+    ["Alignment of KvLayout"][::core::mem::align_of::<KvLayout>() - 8usize];
+    ["Offset of field: KvLayout::page_stride"]
+        [::core::mem::offset_of!(KvLayout, page_stride) - 0usize];
+    ["Offset of field: KvLayout::k_head_stride"]
+        [::core::mem::offset_of!(KvLayout, k_head_stride) - 8usize];
+    ["Offset of field: KvLayout::k_token_stride"]
+        [::core::mem::offset_of!(KvLayout, k_token_stride) - 16usize];
+    ["Offset of field: KvLayout::k_dim_stride"]
+        [::core::mem::offset_of!(KvLayout, k_dim_stride) - 24usize];
+    ["Offset of field: KvLayout::v_head_stride"]
+        [::core::mem::offset_of!(KvLayout, v_head_stride) - 32usize];
+    ["Offset of field: KvLayout::v_token_stride"]
+        [::core::mem::offset_of!(KvLayout, v_token_stride) - 40usize];
+    ["Offset of field: KvLayout::v_offset"][::core::mem::offset_of!(KvLayout, v_offset) - 48usize];
+    ["Offset of field: KvLayout::pages"][::core::mem::offset_of!(KvLayout, pages) - 56usize];
+    ["Offset of field: KvLayout::page_len"][::core::mem::offset_of!(KvLayout, page_len) - 60usize];
+    ["Offset of field: KvLayout::kv_heads"][::core::mem::offset_of!(KvLayout, kv_heads) - 64usize];
+    ["Offset of field: KvLayout::head_dim"][::core::mem::offset_of!(KvLayout, head_dim) - 68usize];
+    ["Offset of field: KvLayout::dtype"][::core::mem::offset_of!(KvLayout, dtype) - 72usize];
+    ["Offset of field: KvLayout::scales"][::core::mem::offset_of!(KvLayout, scales) - 76usize];
+    ["Offset of field: KvLayout::k_scale"][::core::mem::offset_of!(KvLayout, k_scale) - 80usize];
+    ["Offset of field: KvLayout::v_scale"][::core::mem::offset_of!(KvLayout, v_scale) - 84usize];
+};
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct Norm {
