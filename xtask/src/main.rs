@@ -17,12 +17,17 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Chore {
     /// Write kernels-core's view of the parameter header anew.
-    Bindings,
+    Bindings {
+        /// Write nothing; fail if what is committed is not what the header says.
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 fn main() {
     let outcome = match Arguments::parse().chore {
-        Chore::Bindings => bindings::write(&root()),
+        Chore::Bindings { check: false } => bindings::write(&root()),
+        Chore::Bindings { check: true } => bindings::check(&root()),
     };
     if let Err(message) = outcome {
         eprintln!("{message}");
