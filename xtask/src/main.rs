@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
 mod bindings;
+mod mutations;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Break constants of the contracts on purpose; each must turn a test red.
+    Mutations,
     /// Write kernels-core's view of the parameter header anew.
     Bindings {
         /// Write nothing; fail if what is committed is not what the header says.
@@ -27,6 +30,7 @@ enum Chore {
 fn main() {
     let outcome = match Arguments::parse().chore {
         Chore::Bindings { check: false } => bindings::write(&root()),
+        Chore::Mutations => mutations::run(&root()).map(drop),
         Chore::Bindings { check: true } => bindings::check(&root()),
     };
     if let Err(message) = outcome {
