@@ -6,9 +6,6 @@ use kernels_core::error::{Error, Fault};
 use memmap2::MmapMut;
 use std::cell::UnsafeCell;
 
-/// Buffers of at least this size ask for huge pages.
-const HUGE_PAGE: u64 = 2 << 20;
-
 /// The buffers of one backend.
 pub(super) struct Arena {
     owner: u32,
@@ -50,12 +47,7 @@ impl Arena {
         if isize::try_from(length).is_err() {
             return Err(refuse());
         }
-        let map = MmapMut::map_anon(length).map_err(|_| refuse())?;
-        #[cfg(target_os = "linux")]
-        if bytes >= HUGE_PAGE {
-            // Advice only: without huge pages everything still works.
-            let _ = map.advise(memmap2::Advice::HugePage);
-        }
+        let map = super::memory::map(length).map_err(|_| refuse())?;
         self.allocated += bytes;
         Ok(self.insert(Store::Own { map: UnsafeCell::new(map), bytes }))
     }
