@@ -39,8 +39,9 @@ fn main() {
     }
 }
 
-/// The root of the checkout.
+/// The root of the checkout: where cargo found this package's manifest.
 fn root() -> PathBuf {
-    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR");
+    let manifest = manifest.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     manifest.parent().expect("xtask lies in the root").to_owned()
 }
