@@ -92,4 +92,79 @@ struct pwk_norm {
 };
 PWK_LAYOUT(pwk_norm, 56, weight_offset, 52);
 
+/* ---- vocabulary: logit_mask, sample, token_logprob --------------------------- */
+
+#define PWK_NONE 0xffffffffu /* in a step buffer of indices: no mask, no slot, no token */
+
+/* ---- logit_mask ------------------------------------------------------------ */
+
+/* A count of a token: how often it was generated, up to 32767, and whether the prompt has it. */
+#define PWK_COUNT_GENERATED 0x7fffu
+#define PWK_COUNT_PROMPT 0x8000u
+
+/* What an entry of the counted list does with its token, which the other bits hold. */
+#define PWK_COUNTED_PROMPT 0x80000000u /* marks it as one of the prompt */
+#define PWK_COUNTED_BACK 0x40000000u   /* takes one generated token back */
+#define PWK_COUNTED_TOKEN 0x3fffffffu
+
+/* Masks, lists, penalties and temperature on rows of logits, in place. */
+struct pwk_logit_mask {
+    uint64_t row_stride;    /* elements between rows of logits; at least vocab */
+    uint64_t counts_stride; /* elements between slots of counts; at least vocab, 0 without counts */
+    uint32_t rows_max;      /* rows at most in one call; 1 to 2^31 - 1 */
+    uint32_t vocab;         /* logits of a row; 1 to 2^24 */
+    uint32_t masks;         /* masks in the slab; 0 without one */
+    uint32_t mask_words;    /* words from one mask to the next; at least vocab / 32, rounded up */
+    uint32_t banned_max;    /* entries at most of the list of banned tokens; 0 without one */
+    uint32_t bias_max;      /* entries at most of the list of biases; 0 without one */
+    uint32_t slots;         /* slots of counts; 0 without counts */
+    uint32_t counted_max;   /* entries at most of the list of tokens to count; 0 without counts */
+};
+PWK_LAYOUT(pwk_logit_mask, 48, counted_max, 44);
+
+/* What one row of logit_mask asks for: one element of a step buffer. */
+struct pwk_logit_mask_row {
+    uint32_t mask;     /* which mask allows its tokens, or PWK_NONE */
+    uint32_t action;   /* a second mask that must allow them too, or PWK_NONE */
+    uint32_t slot;     /* whose counts its penalties read, or PWK_NONE */
+    float temperature; /* logits are divided by it; 0 leaves them; finite, at least 0 */
+    float repetition;  /* 1 is none; finite, above 0; without a slot 1 */
+    float presence;    /* 0 is none; finite; without a slot 0 */
+    float frequency;   /* 0 is none; finite; without a slot 0 */
+};
+PWK_LAYOUT(pwk_logit_mask_row, 28, frequency, 24);
+
+/* ---- sample ---------------------------------------------------------------- */
+
+/* What happened to a row of sample or token_logprob. */
+#define PWK_STATUS_OK 0u
+#define PWK_STATUS_MASKED 1u     /* every logit is -inf: no token */
+#define PWK_STATUS_NOT_FINITE 2u /* a logit is NaN or +inf: no token */
+
+/* What a draw of noise is for: the last word of its counter. */
+#define PWK_NOISE_SAMPLE 1u
+
+/* One token for each row of logits. */
+struct pwk_sample {
+    uint64_t row_stride;     /* elements between rows of logits; at least vocab */
+    uint64_t raw_row_stride; /* elements between rows of raw_logits; 0 without them */
+    uint32_t rows_max;       /* rows at most in one call; 1 to 2^31 - 1 */
+    uint32_t vocab;          /* logits of a row; 1 to 2^24 */
+    uint32_t top_n;          /* most likely tokens to list; 0 to 128 */
+    uint32_t kept_words;     /* words between rows of kept; at least vocab / 32, rounded up; else 0 */
+};
+PWK_LAYOUT(pwk_sample, 32, kept_words, 28);
+
+/* How one row is sampled: one element of a step buffer. */
+struct pwk_sample_row {
+    uint64_t seed;     /* of the request: the key of its noise */
+    uint32_t position; /* of the token that is sampled */
+    uint32_t fork;     /* which choice or fork of the request */
+    float temperature; /* 0 takes the most likely token; finite, at least 0 */
+    uint32_t top_k;    /* tokens kept at most; 0 keeps all */
+    float top_p;       /* mass kept at least, in [0, 1]; 1 keeps all, 0 one token */
+    float min_p;       /* least probability over that of the most likely, in [0, 1] */
+};
+PWK_LAYOUT(pwk_sample_row, 32, min_p, 28);
+
 #endif /* PAGEWISE_KERNEL_PARAMS_H */

@@ -74,6 +74,16 @@ pub enum Fault {
         /// Index of the element in its buffer.
         at: u64,
     },
+    /// An element of a buffer below the least that the contract allows.
+    BelowAt {
+        /// Index of the element in its buffer.
+        at: u64,
+    },
+    /// An element of a buffer above the most that the contract allows.
+    AboveAt {
+        /// Index of the element in its buffer.
+        at: u64,
+    },
     /// A buffer that the parameters call for and that is absent.
     Missing {
         /// What calls for it.
@@ -162,6 +172,8 @@ impl fmt::Display for Error {
             Fault::NotFinite => write!(f, "is not finite"),
             Fault::Negative => write!(f, "is negative"),
             Fault::NotFiniteAt { at } => write!(f, "[{at}] is not finite"),
+            Fault::BelowAt { at } => write!(f, "[{at}] is below what is allowed"),
+            Fault::AboveAt { at } => write!(f, "[{at}] is above what is allowed"),
             Fault::Missing { needed_by } => write!(f, "is absent, needed by {needed_by}"),
             Fault::Unused { needs } => write!(f, "is given but has no meaning without {needs}"),
             Fault::Overlap { with } => write!(f, "overlaps {with}"),

@@ -15,11 +15,13 @@ pub mod command;
 pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod logit_mask;
 pub mod math;
 pub mod norm;
 pub mod params;
 #[allow(unsafe_code, reason = "instruction sets are reached through intrinsics")]
 pub mod simd;
+pub mod vocabulary;
 #[expect(unsafe_code, reason = "one output is split between tiles that run at once")]
 pub mod workers;
 

@@ -102,6 +102,7 @@ impl Cpu {
         let mut memory = self.arena.memory();
         // Checked again on the addresses, which show how mapped weights are aligned.
         match command {
+            Command::LogitMask(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Norm(command) => command.resolve(&mut memory)?.needs(workers),
         }
     }
@@ -116,6 +117,9 @@ fn run(
     _workspace: &mut [u8],
 ) -> Result<(), Error> {
     match command {
+        Command::LogitMask(command) => {
+            kernels_core::logit_mask::run(level, workers, command.resolve(memory)?)
+        }
         Command::Norm(command) => kernels_core::norm::run(level, workers, command.resolve(memory)?),
     }
 }

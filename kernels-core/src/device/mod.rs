@@ -9,6 +9,7 @@ mod overlap;
 
 use crate::Error;
 use crate::command::Access;
+use crate::logit_mask::LogitMask;
 use crate::norm::Norm;
 use alloc::sync::Arc;
 
@@ -121,6 +122,7 @@ macro_rules! kernels {
     ($($kernel:ident)*) => {
         /// One call of a kernel: its parameters and its slices.
         #[derive(Clone, Copy, Debug)]
+        #[allow(clippy::large_enum_variant, reason = "a command is copied when it is recorded, once")]
         pub enum Command {
             $(
                 #[doc = concat!("See [`", stringify!($kernel), "`].")]
@@ -163,4 +165,4 @@ macro_rules! kernels {
     };
 }
 
-kernels! { Norm }
+kernels! { LogitMask Norm }

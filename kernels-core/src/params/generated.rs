@@ -11,6 +11,16 @@ pub const DTYPE_I4: u32 = 6;
 pub const KV_SCALES_NONE: u32 = 0;
 pub const KV_SCALES_STATIC: u32 = 1;
 pub const KV_SCALES_TOKEN: u32 = 2;
+pub const NONE: u32 = 4294967295;
+pub const COUNT_GENERATED: u32 = 32767;
+pub const COUNT_PROMPT: u32 = 32768;
+pub const COUNTED_PROMPT: u32 = 2147483648;
+pub const COUNTED_BACK: u32 = 1073741824;
+pub const COUNTED_TOKEN: u32 = 1073741823;
+pub const STATUS_OK: u32 = 0;
+pub const STATUS_MASKED: u32 = 1;
+pub const STATUS_NOT_FINITE: u32 = 2;
+pub const NOISE_SAMPLE: u32 = 1;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct KvLayout {
@@ -89,4 +99,114 @@ const _: () = {
     ["Offset of field: Norm::epsilon"][::core::mem::offset_of!(Norm, epsilon) - 48usize];
     ["Offset of field: Norm::weight_offset"]
         [::core::mem::offset_of!(Norm, weight_offset) - 52usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct LogitMask {
+    pub row_stride: u64,
+    pub counts_stride: u64,
+    pub rows_max: u32,
+    pub vocab: u32,
+    pub masks: u32,
+    pub mask_words: u32,
+    pub banned_max: u32,
+    pub bias_max: u32,
+    pub slots: u32,
+    pub counted_max: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LogitMask"][::core::mem::size_of::<LogitMask>() - 48usize];
+    ["Alignment of LogitMask"][::core::mem::align_of::<LogitMask>() - 8usize];
+    ["Offset of field: LogitMask::row_stride"]
+        [::core::mem::offset_of!(LogitMask, row_stride) - 0usize];
+    ["Offset of field: LogitMask::counts_stride"]
+        [::core::mem::offset_of!(LogitMask, counts_stride) - 8usize];
+    ["Offset of field: LogitMask::rows_max"]
+        [::core::mem::offset_of!(LogitMask, rows_max) - 16usize];
+    ["Offset of field: LogitMask::vocab"][::core::mem::offset_of!(LogitMask, vocab) - 20usize];
+    ["Offset of field: LogitMask::masks"][::core::mem::offset_of!(LogitMask, masks) - 24usize];
+    ["Offset of field: LogitMask::mask_words"]
+        [::core::mem::offset_of!(LogitMask, mask_words) - 28usize];
+    ["Offset of field: LogitMask::banned_max"]
+        [::core::mem::offset_of!(LogitMask, banned_max) - 32usize];
+    ["Offset of field: LogitMask::bias_max"]
+        [::core::mem::offset_of!(LogitMask, bias_max) - 36usize];
+    ["Offset of field: LogitMask::slots"][::core::mem::offset_of!(LogitMask, slots) - 40usize];
+    ["Offset of field: LogitMask::counted_max"]
+        [::core::mem::offset_of!(LogitMask, counted_max) - 44usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct LogitMaskRow {
+    pub mask: u32,
+    pub action: u32,
+    pub slot: u32,
+    pub temperature: f32,
+    pub repetition: f32,
+    pub presence: f32,
+    pub frequency: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LogitMaskRow"][::core::mem::size_of::<LogitMaskRow>() - 28usize];
+    ["Alignment of LogitMaskRow"][::core::mem::align_of::<LogitMaskRow>() - 4usize];
+    ["Offset of field: LogitMaskRow::mask"][::core::mem::offset_of!(LogitMaskRow, mask) - 0usize];
+    ["Offset of field: LogitMaskRow::action"]
+        [::core::mem::offset_of!(LogitMaskRow, action) - 4usize];
+    ["Offset of field: LogitMaskRow::slot"][::core::mem::offset_of!(LogitMaskRow, slot) - 8usize];
+    ["Offset of field: LogitMaskRow::temperature"]
+        [::core::mem::offset_of!(LogitMaskRow, temperature) - 12usize];
+    ["Offset of field: LogitMaskRow::repetition"]
+        [::core::mem::offset_of!(LogitMaskRow, repetition) - 16usize];
+    ["Offset of field: LogitMaskRow::presence"]
+        [::core::mem::offset_of!(LogitMaskRow, presence) - 20usize];
+    ["Offset of field: LogitMaskRow::frequency"]
+        [::core::mem::offset_of!(LogitMaskRow, frequency) - 24usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct Sample {
+    pub row_stride: u64,
+    pub raw_row_stride: u64,
+    pub rows_max: u32,
+    pub vocab: u32,
+    pub top_n: u32,
+    pub kept_words: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Sample"][::core::mem::size_of::<Sample>() - 32usize];
+    ["Alignment of Sample"][::core::mem::align_of::<Sample>() - 8usize];
+    ["Offset of field: Sample::row_stride"][::core::mem::offset_of!(Sample, row_stride) - 0usize];
+    ["Offset of field: Sample::raw_row_stride"]
+        [::core::mem::offset_of!(Sample, raw_row_stride) - 8usize];
+    ["Offset of field: Sample::rows_max"][::core::mem::offset_of!(Sample, rows_max) - 16usize];
+    ["Offset of field: Sample::vocab"][::core::mem::offset_of!(Sample, vocab) - 20usize];
+    ["Offset of field: Sample::top_n"][::core::mem::offset_of!(Sample, top_n) - 24usize];
+    ["Offset of field: Sample::kept_words"][::core::mem::offset_of!(Sample, kept_words) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct SampleRow {
+    pub seed: u64,
+    pub position: u32,
+    pub fork: u32,
+    pub temperature: f32,
+    pub top_k: u32,
+    pub top_p: f32,
+    pub min_p: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SampleRow"][::core::mem::size_of::<SampleRow>() - 32usize];
+    ["Alignment of SampleRow"][::core::mem::align_of::<SampleRow>() - 8usize];
+    ["Offset of field: SampleRow::seed"][::core::mem::offset_of!(SampleRow, seed) - 0usize];
+    ["Offset of field: SampleRow::position"][::core::mem::offset_of!(SampleRow, position) - 8usize];
+    ["Offset of field: SampleRow::fork"][::core::mem::offset_of!(SampleRow, fork) - 12usize];
+    ["Offset of field: SampleRow::temperature"]
+        [::core::mem::offset_of!(SampleRow, temperature) - 16usize];
+    ["Offset of field: SampleRow::top_k"][::core::mem::offset_of!(SampleRow, top_k) - 20usize];
+    ["Offset of field: SampleRow::top_p"][::core::mem::offset_of!(SampleRow, top_p) - 24usize];
+    ["Offset of field: SampleRow::min_p"][::core::mem::offset_of!(SampleRow, min_p) - 28usize];
 };

@@ -1,3 +1,4 @@
 //! One list of cases per kernel: the ugly shapes first.
 
+pub mod logit_mask;
 pub mod norm;
