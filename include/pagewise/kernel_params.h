@@ -167,4 +167,20 @@ struct pwk_sample_row {
 };
 PWK_LAYOUT(pwk_sample_row, 32, min_p, 28);
 
+/* ---- draft trees ------------------------------------------------------------ */
+
+#define PWK_TREE_NODES_MAX 64u    /* nodes of one draft tree: one bit each */
+#define PWK_NO_PARENT 0xffffffffu /* the parent of a root */
+
+/* ---- varlen_mask ----------------------------------------------------------- */
+
+/* What each row of a step sees: an interval of positions, and the bits of a draft tree. */
+struct pwk_varlen_mask {
+    uint32_t rows_max;      /* rows at most in one call; 1 to 2^31 - 1 */
+    uint32_t sequences_max; /* sequences at most in one call; 1 to 2^24 */
+    uint32_t documents_max; /* document boundaries at most in one call; 0 without documents */
+    uint32_t window;        /* latest positions a row sees, its own included; 0 for all of them */
+};
+PWK_LAYOUT(pwk_varlen_mask, 16, window, 12);
+
 #endif /* PAGEWISE_KERNEL_PARAMS_H */

@@ -21,6 +21,7 @@ pub mod norm;
 pub mod params;
 #[allow(unsafe_code, reason = "instruction sets are reached through intrinsics")]
 pub mod simd;
+pub mod varlen_mask;
 pub mod vocabulary;
 #[expect(unsafe_code, reason = "one output is split between tiles that run at once")]
 pub mod workers;

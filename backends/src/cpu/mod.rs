@@ -104,6 +104,7 @@ impl Cpu {
         match command {
             Command::LogitMask(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Norm(command) => command.resolve(&mut memory)?.needs(workers),
+            Command::VarlenMask(command) => command.resolve(&mut memory)?.needs(workers),
         }
     }
 }
@@ -121,6 +122,9 @@ fn run(
             kernels_core::logit_mask::run(level, workers, command.resolve(memory)?)
         }
         Command::Norm(command) => kernels_core::norm::run(level, workers, command.resolve(memory)?),
+        Command::VarlenMask(command) => {
+            kernels_core::varlen_mask::run(level, workers, command.resolve(memory)?)
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::Error;
 use crate::command::Access;
 use crate::logit_mask::LogitMask;
 use crate::norm::Norm;
+use crate::varlen_mask::VarlenMask;
 use alloc::sync::Arc;
 
 pub use overlap::check_overlap;
@@ -165,4 +166,4 @@ macro_rules! kernels {
     };
 }
 
-kernels! { LogitMask Norm }
+kernels! { LogitMask Norm VarlenMask }

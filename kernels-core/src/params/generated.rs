@@ -21,6 +21,8 @@ pub const STATUS_OK: u32 = 0;
 pub const STATUS_MASKED: u32 = 1;
 pub const STATUS_NOT_FINITE: u32 = 2;
 pub const NOISE_SAMPLE: u32 = 1;
+pub const TREE_NODES_MAX: u32 = 64;
+pub const NO_PARENT: u32 = 4294967295;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct KvLayout {
@@ -209,4 +211,24 @@ const _: () = {
     ["Offset of field: SampleRow::top_k"][::core::mem::offset_of!(SampleRow, top_k) - 20usize];
     ["Offset of field: SampleRow::top_p"][::core::mem::offset_of!(SampleRow, top_p) - 24usize];
     ["Offset of field: SampleRow::min_p"][::core::mem::offset_of!(SampleRow, min_p) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct VarlenMask {
+    pub rows_max: u32,
+    pub sequences_max: u32,
+    pub documents_max: u32,
+    pub window: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of VarlenMask"][::core::mem::size_of::<VarlenMask>() - 16usize];
+    ["Alignment of VarlenMask"][::core::mem::align_of::<VarlenMask>() - 4usize];
+    ["Offset of field: VarlenMask::rows_max"]
+        [::core::mem::offset_of!(VarlenMask, rows_max) - 0usize];
+    ["Offset of field: VarlenMask::sequences_max"]
+        [::core::mem::offset_of!(VarlenMask, sequences_max) - 4usize];
+    ["Offset of field: VarlenMask::documents_max"]
+        [::core::mem::offset_of!(VarlenMask, documents_max) - 8usize];
+    ["Offset of field: VarlenMask::window"][::core::mem::offset_of!(VarlenMask, window) - 12usize];
 };

@@ -2,3 +2,4 @@
 
 pub mod logit_mask;
 pub mod norm;
+pub mod varlen_mask;
