@@ -3,7 +3,11 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
 mod bindings;
+mod check;
+mod kernels;
 mod mutations;
+mod parity;
+mod tidy;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -17,6 +21,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Everything CI checks, with the time of each stage.
+    Check {
+        /// Only what takes seconds once built: format, lints, facts, tests, no_std.
+        #[arg(long)]
+        quick: bool,
+        /// Only the stages of these names.
+        #[arg(long = "stage")]
+        stages: Vec<String>,
+    },
+    /// Facts about the sources alone, in a second or two.
+    Tidy,
     /// Break constants of the contracts on purpose; each must turn a test red.
     Mutations,
     /// Write kernels-core's view of the parameter header anew.
@@ -25,13 +40,23 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Write the grid of kernels and forms, docs/parity.md, anew.
+    Parity {
+        /// Write nothing; fail if what is committed is not what the sources say.
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 fn main() {
     let outcome = match Arguments::parse().chore {
+        Chore::Check { quick, stages } => check::check(&root(), quick, &stages),
+        Chore::Tidy => tidy::tidy(&root()),
         Chore::Bindings { check: false } => bindings::write(&root()),
         Chore::Mutations => mutations::run(&root()).map(drop),
         Chore::Bindings { check: true } => bindings::check(&root()),
+        Chore::Parity { check: false } => parity::write(&root()),
+        Chore::Parity { check: true } => parity::check(&root()),
     };
     if let Err(message) = outcome {
         eprintln!("{message}");

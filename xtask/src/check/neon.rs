@@ -1,0 +1,48 @@
+//! The NEON level, run on an emulator of 64-bit Arm: every kernel's whole case list
+//! must have the very bits that are committed, and the levels must agree.
+
+use super::rust::count;
+use super::shell::Shell;
+use super::tally::Tally;
+use crate::kernels::kernels;
+use crate::tidy::source::Tree;
+
+const TARGET: &str = "aarch64-unknown-linux-gnu";
+const PACKAGES: [&str; 2] = ["gcc-aarch64-linux-gnu", "qemu-user-static"];
+
+/// The reduced list: the test that each kernel has by this name, and all of `math`.
+/// Random shapes would take the emulator an hour.
+const HASHES: &str = "the_bits_are_those_committed";
+
+/// Runs them.
+pub fn tests(shell: &Shell) -> Result<Tally, String> {
+    if let Err(by_hand) = shell.add_target(TARGET) {
+        return Ok(Tally::skipped(format!("the target is not here: {by_hand}")));
+    }
+    let there = || shell.has("qemu-aarch64-static") && shell.has("aarch64-linux-gnu-gcc");
+    if !there()
+        && let Err(by_hand) = shell.install(&PACKAGES)
+    {
+        return Ok(Tally::skipped(format!("no emulator: {by_hand}")));
+    }
+    let kernels = kernels(&Tree::read(&shell.root)?)?.len() as u64;
+    let hashes = run(shell, &["--tests", "--", HASHES, "--show-output"])?;
+    if hashes.failed == 0 && hashes.passed < kernels {
+        return Err(format!("{} of {kernels} kernels have a test {HASHES}", hashes.passed));
+    }
+    let math = run(shell, &["--test", "math", "--", "--show-output"])?;
+    Ok(Tally {
+        passed: hashes.passed + math.passed,
+        failed: hashes.failed + math.failed,
+        skipped: [hashes.skipped, math.skipped].concat(),
+    })
+}
+
+fn run(shell: &Shell, words: &[&str]) -> Result<Tally, String> {
+    let mut command = shell.cargo(&["test", "--locked", "--package", "pagewise-tests"]);
+    command.args(["--target", TARGET, "--no-fail-fast"]).args(words);
+    command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
+    let runner = "qemu-aarch64-static -L /usr/aarch64-linux-gnu";
+    command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner);
+    count(shell, &mut command)
+}

@@ -1,0 +1,114 @@
+//! Runs the tools a stage needs. Their whole output goes to a file per stage; what
+//! a reader needs of it is printed when they fail.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Lines of a failed tool that are printed.
+const LINES_SHOWN: usize = 200;
+
+/// Where a stage runs its tools.
+pub struct Shell {
+    /// The checkout.
+    pub root: PathBuf,
+    /// What cargo builds into.
+    pub target: PathBuf,
+    log: PathBuf,
+}
+
+impl Shell {
+    /// A shell of one stage, with an empty log.
+    pub fn new(root: &Path, stage: &str) -> Result<Self, String> {
+        let target = std::env::var_os("CARGO_TARGET_DIR");
+        let target = target.map_or_else(|| root.join("target"), |folder| root.join(folder));
+        let log = target.join("check").join(format!("{stage}.log"));
+        let made = std::fs::create_dir_all(target.join("check")).and_then(|()| File::create(&log));
+        made.map_err(|error| format!("{}: {error}", log.display()))?;
+        Ok(Self { root: root.to_owned(), target, log })
+    }
+
+    /// `cargo` with these words; a toolchain may come first (`+nightly`).
+    pub fn cargo(&self, words: &[&str]) -> Command {
+        let mut command = self.tool("cargo");
+        command.args(words);
+        if words.first().is_some_and(|word| word.starts_with('+')) {
+            // What cargo has set for xtask belongs to the pinned toolchain.
+            for name in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN", "LD_LIBRARY_PATH"] {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+
+    /// A tool, run in the root of the checkout.
+    pub fn tool(&self, name: &str) -> Command {
+        let mut command = Command::new(name);
+        command.current_dir(&self.root);
+        command
+    }
+
+    /// Runs it; its output, or what a reader needs to see of it.
+    pub fn run(&self, command: &mut Command) -> Result<String, String> {
+        match self.attempt(command)? {
+            (true, output) => Ok(output),
+            (false, output) => Err(format!("{}\nfailed: {}", tail(&output), said(command))),
+        }
+    }
+
+    /// Runs it; whether it succeeded, and its output.
+    pub fn attempt(&self, command: &mut Command) -> Result<(bool, String), String> {
+        let words = said(command);
+        let fault = |error: std::io::Error| format!("{words}: {error}");
+        let before = std::fs::metadata(&self.log).map_err(fault)?.len() as usize;
+        let log = || OpenOptions::new().append(true).open(&self.log).map_err(fault);
+        command.stdin(Stdio::null()).stdout(log()?).stderr(log()?);
+        let status = command.status().map_err(fault)?;
+        let bytes = std::fs::read(&self.log).map_err(fault)?;
+        let output = String::from_utf8_lossy(&bytes[before..]).into_owned();
+        Ok((status.success(), output))
+    }
+
+    /// Whether a tool is there.
+    pub fn has(&self, name: &str) -> bool {
+        let mut probe = Command::new(name);
+        probe.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        probe.status().is_ok_and(|status| status.success())
+    }
+
+    /// Installs packages of the system where that is ours to do; or why not.
+    pub fn install(&self, packages: &[&str]) -> Result<(), String> {
+        let by_hand = format!("apt-get install -y {}", packages.join(" "));
+        let user = self.attempt(self.tool("id").arg("-u"));
+        if !user.is_ok_and(|(_, id)| id.trim() == "0") || !self.has("apt-get") {
+            return Err(by_hand);
+        }
+        let quiet = ["install", "-y", "--no-install-recommends"];
+        // Lists may be old or absent: the install decides.
+        let _ = self.attempt(self.tool("apt-get").arg("update"));
+        match self.attempt(self.tool("apt-get").args(quiet).args(packages)) {
+            Ok((true, _)) => Ok(()),
+            _ => Err(format!("{by_hand} failed: see {}", self.log.display())),
+        }
+    }
+
+    /// Adds a target to the pinned toolchain; or why not.
+    pub fn add_target(&self, target: &str) -> Result<(), String> {
+        let added = self.attempt(self.tool("rustup").args(["target", "add", target]));
+        match added {
+            Ok((true, _)) => Ok(()),
+            _ => Err(format!("rustup target add {target}")),
+        }
+    }
+}
+
+/// The last lines of a failed tool.
+pub fn tail(output: &str) -> String {
+    let lines: Vec<&str> = output.lines().collect();
+    lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n")
+}
+
+fn said(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}

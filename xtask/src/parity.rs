@@ -1,0 +1,105 @@
+//! docs/parity.md: which kernel exists in which form, and how it is known to be right.
+
+use crate::kernels::{Kernel, kernels, stems};
+use crate::tidy::source::Tree;
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// The page this writes.
+pub const PAGE: &str = "docs/parity.md";
+
+const HEAD: &str = "# Parity\n\n\
+Every kernel in every form. Written by `cargo xtask parity` from the sources; a gap is seen here and never\n\
+forgotten.\n\n\
+| mark | meaning |\n|---|---|\n\
+| ok | there, and its cases run in `cargo xtask check` on hardware that has it |\n\
+| plain | one body of plain Rust serves this level: nothing in it gains from vectors |\n\
+| emulated | there, and its cases run, but on an emulator: no hardware has run it |\n\
+| untested | there, and nothing runs it |\n\
+| absent | not there |\n\n";
+
+/// Writes the page.
+pub fn write(root: &Path) -> Result<(), String> {
+    let page = page(&Tree::read(root)?)?;
+    std::fs::write(root.join(PAGE), page).map_err(|error| format!("{PAGE}: {error}"))
+}
+
+/// Fails if the page is not what the sources say.
+pub fn check(root: &Path) -> Result<(), String> {
+    let tree = Tree::read(root)?;
+    if tree.text(PAGE) == Some(page(&tree)?.as_str()) {
+        return Ok(());
+    }
+    Err(format!("{PAGE} is not what the sources say: run `cargo xtask parity`"))
+}
+
+/// The page as the sources have it.
+pub fn page(tree: &Tree) -> Result<String, String> {
+    let kernels = kernels(tree)?;
+    let mut page = HEAD.to_owned();
+    page +=
+        "| kernel | commands | spec | scalar | AVX2 | AVX-512 | NEON | CUDA | Metal | C ABI |\n";
+    page += "|---|---|---|---|---|---|---|---|---|---|\n";
+    for stem in stems(&kernels) {
+        writeln!(page, "{}", row(tree, &kernels, &stem)).expect("a string takes text");
+    }
+    Ok(page)
+}
+
+fn row(tree: &Tree, kernels: &[Kernel], stem: &str) -> String {
+    let commands = kernels.iter().filter(|kernel| kernel.stem == stem);
+    let commands: Vec<String> = commands.map(|kernel| format!("`{}`", kernel.variant)).collect();
+    let there = |path: String, mark: &'static str| match tree.text(&path) {
+        Some(_) => mark,
+        None => "absent",
+    };
+    let folder = format!("kernels-core/src/{stem}/");
+    let tested = tree.text(&format!("tests/tests/{stem}.rs")).is_some();
+    let vectors = tree.under(&folder).any(|(_, text)| text.contains("levels!"));
+    let cpu = tree.under(&folder).any(|(path, _)| path[folder.len()..].starts_with("cpu"));
+    let level = |by_vectors: &'static str| match (cpu, tested, vectors) {
+        (false, _, _) => "absent",
+        (_, false, _) => "untested",
+        (_, _, true) => by_vectors,
+        _ => "plain",
+    };
+    let cells = [
+        if tree.under(&folder).any(|(path, _)| path[folder.len()..].starts_with("spec")) {
+            "ok"
+        } else {
+            "absent"
+        },
+        if cpu && tested { "ok" } else { level("ok") },
+        level("ok"),
+        level("ok"),
+        level("emulated"),
+        there(format!("cuda/kernels/{stem}.cu"), "emulated"),
+        there(format!("metal/kernels/{stem}.metal"), "emulated"),
+        there(format!("ffi/src/{stem}.rs"), "ok"),
+    ];
+    format!("| {stem} | {} | {} |", commands.join(", "), cells.join(" | "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::page;
+    use crate::kernels::LIST;
+    use crate::tidy::source::Tree;
+
+    #[test]
+    fn a_missing_test_or_form_shows() {
+        let contract = "pub struct Norm(\"norm\", params::Norm) {}";
+        let mut files = vec![
+            (LIST, "kernels! { Norm }"),
+            ("kernels-core/src/norm/mod.rs", contract),
+            ("kernels-core/src/norm/spec.rs", ""),
+            ("kernels-core/src/norm/cpu.rs", "crate::levels! {}"),
+        ];
+        let untested = page(&Tree::of(&files)).expect("there is a list");
+        assert!(untested.contains("| norm | `Norm` | ok | untested | untested |"), "{untested}");
+        files.push(("tests/tests/norm.rs", ""));
+        let tested = page(&Tree::of(&files)).expect("there is a list");
+        let row = "| norm | `Norm` | ok | ok | ok | ok | emulated | absent | absent | absent |";
+        assert!(tested.contains(row), "{tested}");
+    }
+}

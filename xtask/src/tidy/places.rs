@@ -1,0 +1,124 @@
+//! Where `unsafe`, `cfg(feature` and reads of the environment may stand.
+
+use super::source::{Tree, code_of, lines_with_word};
+
+/// Files and folders in which `unsafe` may stand. `command!` and `levels!` are in
+/// them; their callers write none.
+const UNSAFE: &[&str] = &[
+    "kernels-core/src/simd/",
+    "kernels-core/src/workers.rs",
+    "backends/src/cpu/arena.rs",
+    "backends/src/cpu/threads.rs",
+    "backends/src/mapped.rs",
+    "backends/src/plugin/",
+    "cuda/src/",
+    "metal/src/",
+    "ffi/src/",
+    // Peaks of the machine are measured with the very instructions.
+    "benches/src/peaks/",
+    "tests/emulator/",
+    // The environment is set for libclang, before any thread.
+    "xtask/src/bindings.rs",
+];
+
+/// Where a build may differ by its features.
+const FEATURES: &[&str] =
+    &["server/src/backend.rs", "ffi/src/backend.rs", "tests/", "benches/", "fuzz/"];
+
+/// Where the environment may be read.
+const ENVIRONMENT: &[&str] = &["server/src/config.rs", "xtask/src/", "tests/src/harness/hashes.rs"];
+
+/// `unsafe` elsewhere.
+pub fn of_unsafe(tree: &Tree) -> Vec<String> {
+    elsewhere(tree, UNSAFE, |code| lines_with_word(code, "unsafe"))
+}
+
+/// `cfg(feature` elsewhere.
+pub fn of_features(tree: &Tree) -> Vec<String> {
+    elsewhere(tree, FEATURES, |code| {
+        let of_cfg = |line: &str| {
+            let bare = line.replace("target_feature", "");
+            bare.contains("cfg") && bare.contains("feature =")
+        };
+        let lines = code.lines().enumerate().filter(|(_, line)| of_cfg(line));
+        lines.map(|(at, _)| at + 1).collect()
+    })
+}
+
+/// Reads of the environment elsewhere. What cargo sets while it compiles is no such read.
+pub fn of_environment(tree: &Tree) -> Vec<String> {
+    elsewhere(tree, ENVIRONMENT, |code| {
+        let reads = ["env::var", "env::set_var", "env::remove_var", "option_env!", "::env::{"];
+        let lines = code.lines().enumerate();
+        let lines = lines.filter(|(_, line)| reads.iter().any(|read| line.contains(read)));
+        lines.map(|(at, _)| at + 1).collect()
+    })
+}
+
+/// Paths that exist on one machine alone.
+pub fn of_machines(tree: &Tree) -> Vec<String> {
+    let homes = ["work", "root", "tmp", "home"].map(|home| format!("/{home}/"));
+    let mut found = Vec::new();
+    for (path, text) in tree.under("") {
+        for (at, line) in text.lines().enumerate() {
+            // A path begins here only if nothing comes before its first slash.
+            let begins = |home: &String| {
+                line.match_indices(home.as_str()).any(|(at, _)| {
+                    let before = line.as_bytes()[..at].last();
+                    before.is_none_or(|b| !b.is_ascii_alphanumeric() && !b"._-/})".contains(b))
+                })
+            };
+            if let Some(home) = homes.iter().find(|home| begins(home)) {
+                found.push(format!("{path}:{}: {home}", at + 1));
+            }
+        }
+    }
+    found
+}
+
+fn elsewhere(tree: &Tree, allowed: &[&str], lines: impl Fn(&str) -> Vec<usize>) -> Vec<String> {
+    let files = tree.rust().filter(|(path, _)| !allowed.iter().any(|at| path.starts_with(at)));
+    let found = files.flat_map(|(path, text)| {
+        let lines = lines(&code_of(text));
+        lines.into_iter().map(move |line| format!("{path}:{line}"))
+    });
+    found.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{of_environment, of_features, of_machines, of_unsafe};
+    use crate::tidy::source::Tree;
+
+    #[test]
+    fn unsafe_is_found_in_code_alone() {
+        let tree = Tree::of(&[
+            ("kernels-core/src/norm/cpu.rs", "// unsafe\nfn f() { unsafe {} }"),
+            ("kernels-core/src/simd/mod.rs", "unsafe fn f() {}"),
+            ("kernels-core/src/lib.rs", "#![deny(unsafe_code)]"),
+        ]);
+        assert_eq!(of_unsafe(&tree), ["kernels-core/src/norm/cpu.rs:2"]);
+    }
+
+    #[test]
+    fn a_feature_below_the_backends_is_found() {
+        let text = "#[cfg(feature = \"cuda\")]\nfn f() { if cfg!(all(unix, feature = \"x\")) {} }\n\
+                    #[cfg(target_feature = \"neon\")]";
+        let tree = Tree::of(&[("engine/src/lib.rs", text), ("server/src/backend.rs", text)]);
+        assert_eq!(of_features(&tree), ["engine/src/lib.rs:1", "engine/src/lib.rs:2"]);
+    }
+
+    #[test]
+    fn a_read_of_the_environment_below_the_settings_is_found() {
+        let text = "const ROOT: &str = env!(\"X\");\nfn f() { std::env::var_os(\"Y\"); }";
+        let tree = Tree::of(&[("engine/src/lib.rs", text), ("server/src/config.rs", text)]);
+        assert_eq!(of_environment(&tree), ["engine/src/lib.rs:2"]);
+    }
+
+    #[test]
+    fn a_path_of_one_machine_is_found() {
+        let text = ["see ", "/", "work/x and target/", "tmp/y"].concat();
+        let tree = Tree::of(&[("docs/a.md", &text), ("docs/b.md", "a/work/b")]);
+        assert_eq!(of_machines(&tree).len(), 1);
+    }
+}
