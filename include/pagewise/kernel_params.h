@@ -52,13 +52,15 @@ typedef long int64_t;
                                    own: [pages][kv_heads][2][page_len], K before V */
 
 /* Where key (page, head, token, dim) and its value lie in a slab of pages. Strides are in
- * elements; for i4 they are even and two elements share a byte along dim. The native
- * layout is [page][head][K: head_dim x page_len | V: page_len x head_dim]: K with
- * k_dim_stride page_len and k_token_stride 1. Embedders bring K as rows: k_dim_stride 1. */
+ * elements. The native layout is [page][head][K: head_dim x page_len | V: page_len x
+ * head_dim]: K with k_dim_stride page_len and k_token_stride 1. Embedders bring K as rows:
+ * k_dim_stride 1. The axes nest: each stride spans all that the smaller ones reach. In
+ * i4, dims 2i and 2i + 1 share a byte: all strides but k_dim_stride are even, dim d of K
+ * lies at (d - d % 2) * k_dim_stride + d % 2, and a transposed K has k_token_stride 2. */
 struct pwk_kv_layout {
     uint64_t page_stride;    /* between pages */
     uint64_t k_head_stride;  /* between heads of K */
-    uint64_t k_token_stride; /* between tokens of K: 1 where K is transposed */
+    uint64_t k_token_stride; /* between tokens of K: 1 where K is transposed (i4: 2) */
     uint64_t k_dim_stride;   /* between dims of K: 1 where K is rows */
     uint64_t v_head_stride;  /* between heads of V */
     uint64_t v_token_stride; /* between tokens of V; its dims are consecutive */

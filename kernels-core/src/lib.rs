@@ -15,6 +15,7 @@ pub mod command;
 pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod kv_layout;
 pub mod logit_mask;
 pub mod math;
 pub mod norm;
