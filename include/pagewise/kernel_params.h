@@ -184,5 +184,52 @@ struct pwk_varlen_mask {
     uint32_t window;        /* latest positions a row sees, its own included; 0 for all of them */
 };
 PWK_LAYOUT(pwk_varlen_mask, 16, window, 12);
+/* ---- rope ------------------------------------------------------------------ */
+
+/* Which dims of a head turn together. */
+#define PWK_ROPE_NONE 0u        /* none: only where a kernel may leave keys as they are */
+#define PWK_ROPE_NEOX 1u        /* dim i with dim i + rotary_dims / 2 */
+#define PWK_ROPE_INTERLEAVED 2u /* dim 2i with dim 2i + 1 */
+
+/* Rotary positions of the heads of rows. */
+struct pwk_rope {
+    uint64_t x_row_stride;   /* elements between rows of x; 0 in place */
+    uint64_t out_row_stride; /* elements between rows of out; at least heads * head_dim */
+    uint32_t rows_max;       /* rows at most in one call; 1 to 2^31 - 1 */
+    uint32_t heads;          /* heads of a row; 1 to 65536 */
+    uint32_t head_dim;       /* 2 to 256 */
+    uint32_t rotary_dims;    /* first dims of a head that turn; even, 2 to head_dim */
+    uint32_t table_len;      /* positions of the table; 1 to 2^32 - 1 */
+    uint32_t pairing;        /* PWK_ROPE_NEOX or INTERLEAVED */
+    uint32_t x_dtype;        /* PWK_DTYPE_F32, F16 or BF16; in place the same as out_dtype */
+    uint32_t out_dtype;      /* PWK_DTYPE_F32, F16 or BF16 */
+};
+PWK_LAYOUT(pwk_rope, 48, out_dtype, 44);
+
+/* ---- append_kv ------------------------------------------------------------- */
+
+/* New keys and values into pages. */
+struct pwk_append_kv {
+    struct pwk_kv_layout kv;
+    uint64_t k_row_stride; /* elements between rows of k; at least kv_heads * head_dim */
+    uint64_t v_row_stride; /* elements between rows of v; at least kv_heads * head_dim */
+    uint32_t rows_max;     /* rows at most in one call; 1 to 2^31 - 1 */
+    uint32_t slots_max;    /* slots of all rows together; without starts, rows_max */
+    uint32_t x_dtype;      /* of k and v: PWK_DTYPE_F32, F16 or BF16 */
+    uint32_t rope;         /* PWK_ROPE_*: how keys turn first */
+    uint32_t rotary_dims;  /* first dims that turn; even, 2 to head_dim; 0 without rope */
+    uint32_t table_len;    /* positions of the table; 1 to 2^32 - 1; 0 without rope */
+};
+PWK_LAYOUT(pwk_append_kv, 128, table_len, 124);
+
+/* ---- kv_copy --------------------------------------------------------------- */
+
+/* Tokens copied between pages of a slab. */
+struct pwk_kv_copy {
+    struct pwk_kv_layout kv;
+    uint32_t entries_max; /* entries at most in one call; 1 to 2^31 - 1 */
+    uint32_t tokens_max;  /* tokens of one entry at most; 1 to page_len */
+};
+PWK_LAYOUT(pwk_kv_copy, 96, tokens_max, 92);
 
 #endif /* PAGEWISE_KERNEL_PARAMS_H */

@@ -11,15 +11,18 @@
 
 extern crate alloc;
 
+pub mod append_kv;
 pub mod command;
 pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod kv_copy;
 pub mod kv_layout;
 pub mod logit_mask;
 pub mod math;
 pub mod norm;
 pub mod params;
+pub mod rope;
 #[allow(unsafe_code, reason = "instruction sets are reached through intrinsics")]
 pub mod simd;
 pub mod varlen_mask;

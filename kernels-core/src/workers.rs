@@ -1,6 +1,7 @@
 //! Threads, as the caller's: a kernel hands out tiles, and each tile writes its
 //! own part of an output.
 
+use crate::kv_layout::{KvLayout, Part, Place, Scales};
 use core::marker::PhantomData;
 use core::ops::Range;
 
@@ -181,6 +182,208 @@ impl<T> Strip<'_, T> {
         unsafe {
             let base = self.base.add(row * self.row_stride + self.columns.start);
             core::slice::from_raw_parts_mut(base, self.columns.len())
+        }
+    }
+}
+
+/// The slabs of a layout's pages, to write.
+#[derive(Debug)]
+pub struct Slabs<'a> {
+    /// K, and V where it lies in the same slab.
+    pub keys: &'a mut [u8],
+    /// V where it lies apart.
+    pub values: Option<&'a mut [u8]>,
+    /// The scales of tokens, where the layout has them.
+    pub scales: Option<&'a mut [u8]>,
+}
+
+/// Pages split by their columns, each the K or the V of one head in every page:
+/// column `2 · head` holds keys, `2 · head + 1` values, and tile `t` has the columns
+/// [`even`]`(2 · kv_heads, tiles, t)`.
+#[derive(Debug)]
+pub struct PageColumns<'a> {
+    kv: &'a KvLayout,
+    keys: *mut u8,
+    values: *mut u8,
+    scales: *mut u8,
+    tiles: u32,
+    owner: PhantomData<&'a mut [u8]>,
+}
+
+// SAFETY: a part goes to one tile, so bytes only move between threads.
+unsafe impl Sync for PageColumns<'_> {}
+
+impl<'a> PageColumns<'a> {
+    /// Parts of slabs that hold the layout.
+    pub fn new(kv: &'a KvLayout, slabs: Slabs<'a>, tiles: u32) -> Self {
+        let Slabs { keys, values, scales } = slabs;
+        assert!(tiles > 0, "a split needs tiles");
+        assert!(keys.len() as u64 >= kv.keys_bytes(), "the slab of K holds its layout");
+        assert!(values.is_some() != kv.shares_slab(), "V has one place");
+        let values_bytes = values.as_ref().map_or(0, |values| values.len() as u64);
+        assert!(values_bytes >= kv.values_bytes(), "the slab of V holds its layout");
+        let takes = if kv.scales() == Scales::Token { kv.scale_count() } else { Some(0) };
+        let scale_count = scales.as_ref().map_or(0, |scales| scales.len() as u64 / 4);
+        assert!(takes.is_some_and(|takes| scale_count >= takes), "every token has a scale");
+        let keys = keys.as_mut_ptr();
+        let values = values.map_or(keys, <[u8]>::as_mut_ptr);
+        let scales = scales.map_or(core::ptr::null_mut(), <[u8]>::as_mut_ptr);
+        Self { kv, keys, values, scales, tiles, owner: PhantomData }
+    }
+}
+
+// SAFETY: a checked layout gives every page, head, token, dim, and K or V, a cell of
+// its own, so columns never meet; `even` gives each column to one tile.
+unsafe impl<'a> Parts for PageColumns<'a> {
+    type Part = PagePart<'a>;
+    unsafe fn take(&self, tile: u32) -> PagePart<'a> {
+        assert!(tile < self.tiles, "a tile beyond the split");
+        let columns = even(2 * self.kv.params().kv_heads as usize, self.tiles, tile);
+        PagePart {
+            kv: self.kv,
+            keys: self.keys,
+            values: self.values,
+            scales: self.scales,
+            columns: columns.start as u32..columns.end as u32,
+            owner: PhantomData,
+        }
+    }
+}
+
+/// Some columns of every page.
+#[derive(Debug)]
+pub struct PagePart<'a> {
+    kv: &'a KvLayout,
+    keys: *mut u8,
+    values: *mut u8,
+    scales: *mut u8,
+    columns: Range<u32>,
+    owner: PhantomData<&'a mut [u8]>,
+}
+
+impl PagePart<'_> {
+    /// The head and the part of each column.
+    pub fn columns(&self) -> impl Iterator<Item = (u32, Part)> + use<> {
+        let part = |column| if column % 2 == 0 { Part::Keys } else { Part::Values };
+        self.columns.clone().map(move |column| (column / 2, part(column)))
+    }
+
+    /// Writes a token's cells, each `T` as large as a cell.
+    #[inline(always)]
+    pub fn write<T: bytemuck::Pod>(&mut self, part: Part, place: Place, cells: &[T]) {
+        let kv = self.kv;
+        assert!(cells.len() as u64 == kv.dim_cells(), "a token has so many cells");
+        assert!(size_of::<T>() as u64 == kv.cell_bytes(), "a cell has so many bytes");
+        let to = self.cell(part, place).cast::<T>();
+        let stride = kv.dim_stride(part) as usize;
+        // SAFETY: the place is this tile's by `cell`, and the layout's cells lie
+        // within the slab; its address need not be aligned to `T`.
+        unsafe {
+            if stride == 1 {
+                core::ptr::copy_nonoverlapping(
+                    cells.as_ptr().cast::<u8>(),
+                    to.cast(),
+                    size_of_val(cells),
+                );
+                return;
+            }
+            for (dim, &cell) in cells.iter().enumerate() {
+                to.add(dim * stride).write_unaligned(cell);
+            }
+        }
+    }
+
+    /// Writes a token's scale, of a layout with scales for tokens.
+    #[inline(always)]
+    pub fn write_scale(&mut self, part: Part, place: Place, scale: f32) {
+        let to = self.scale(part, place).cast::<f32>();
+        // SAFETY: the place is this tile's by `scale`; no alignment is needed.
+        unsafe { to.write_unaligned(scale) };
+    }
+
+    /// Copies the cells and scales of `tokens` tokens from one place on to those from
+    /// another on, as if by way of a third.
+    pub fn copy(&mut self, part: Part, from: Place, to: Place, tokens: u32) {
+        let kv = self.kv;
+        assert!(tokens > 0 && from.head == to.head, "tokens stay in their column");
+        let last = |place: Place| {
+            let token = place.token.checked_add(tokens - 1).expect("the tokens lie in a page");
+            assert!(kv.holds(Place { token, ..place }), "the tokens lie in a page");
+        };
+        last(from);
+        last(to);
+        let cell_bytes = kv.cell_bytes() as usize;
+        let (source, target) = (self.cell(part, from), self.cell(part, to));
+        let stride = |axis: u64| axis as usize * cell_bytes;
+        let token = Axis { count: tokens as usize, stride: stride(kv.token_stride(part)) };
+        let dim = Axis { count: kv.dim_cells() as usize, stride: stride(kv.dim_stride(part)) };
+        // SAFETY: all cells of both places are this tile's, within the slab.
+        unsafe { move_block(source, target, [token, dim], cell_bytes) };
+        if kv.scales() == Scales::Token {
+            let (source, target) = (self.scale(part, from), self.scale(part, to));
+            // SAFETY: the scales of a column's tokens are consecutive.
+            unsafe { core::ptr::copy(source, target, tokens as usize * 4) };
+        }
+    }
+
+    fn own(&self, part: Part, place: Place) {
+        let column = 2 * place.head + part as u32;
+        assert!(self.kv.holds(place) && self.columns.contains(&column), "a place of this tile");
+    }
+
+    /// The first cell of a place of this tile.
+    #[inline(always)]
+    fn cell(&mut self, part: Part, place: Place) -> *mut u8 {
+        self.own(part, place);
+        let base = if part == Part::Keys { self.keys } else { self.values };
+        // SAFETY: the layout's cells lie within the slab.
+        unsafe { base.add((self.kv.cell(part, place) * self.kv.cell_bytes()) as usize) }
+    }
+
+    /// The scale of a place of this tile.
+    #[inline(always)]
+    fn scale(&mut self, part: Part, place: Place) -> *mut u8 {
+        self.own(part, place);
+        assert!(!self.scales.is_null(), "the layout has scales for tokens");
+        // SAFETY: the layout's scales lie within their slab.
+        unsafe { self.scales.add(self.kv.scale(part, place) as usize * 4) }
+    }
+}
+
+/// So many cells, or runs of them, so many bytes apart.
+#[derive(Clone, Copy)]
+struct Axis {
+    count: usize,
+    stride: usize,
+}
+
+/// Moves a block of cells between two places of one layout, as if by way of a third.
+///
+/// # Safety
+/// The cells of both places can be read and written; two cells of the layout share
+/// no byte, so a source cell is a target cell as a whole or not at all.
+unsafe fn move_block(from: *const u8, to: *mut u8, axes: [Axis; 2], cell_bytes: usize) {
+    // Runs along the denser axis; where the other steps by whole runs, one run is all.
+    let [outer, inner] = if axes[0].stride < axes[1].stride { [axes[1], axes[0]] } else { axes };
+    let (run_bytes, runs) = if inner.stride == cell_bytes || inner.count == 1 {
+        (inner.count * cell_bytes, Axis { count: 1, stride: 0 })
+    } else {
+        (cell_bytes, inner)
+    };
+    if runs.count == 1 && (outer.stride == run_bytes || outer.count == 1) {
+        // SAFETY: the caller's.
+        unsafe { core::ptr::copy(from, to, run_bytes * outer.count) };
+        return;
+    }
+    // Away from the target, so that no source is overwritten before it is read.
+    let backward = from.addr() < to.addr();
+    for step in 0..outer.count {
+        let step = if backward { outer.count - 1 - step } else { step };
+        for run in 0..runs.count {
+            let run = if backward { runs.count - 1 - run } else { run };
+            let at = step * outer.stride + run * runs.stride;
+            // SAFETY: the caller's.
+            unsafe { core::ptr::copy(from.add(at), to.add(at), run_bytes) };
         }
     }
 }

@@ -103,6 +103,9 @@ impl Cpu {
         // Checked again on the addresses, which show how mapped weights are aligned.
         match command {
             Command::LogitMask(command) => command.resolve(&mut memory)?.needs(workers),
+            Command::AppendKv(command) => command.resolve(&mut memory)?.needs(workers),
+            Command::KvCopy(command) => command.resolve(&mut memory)?.needs(workers),
+            Command::Rope(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Norm(command) => command.resolve(&mut memory)?.needs(workers),
             Command::VarlenMask(command) => command.resolve(&mut memory)?.needs(workers),
         }
@@ -121,6 +124,13 @@ fn run(
         Command::LogitMask(command) => {
             kernels_core::logit_mask::run(level, workers, command.resolve(memory)?)
         }
+        Command::AppendKv(command) => {
+            kernels_core::append_kv::run(level, workers, command.resolve(memory)?)
+        }
+        Command::KvCopy(command) => {
+            kernels_core::kv_copy::run(level, workers, command.resolve(memory)?)
+        }
+        Command::Rope(command) => kernels_core::rope::run(level, workers, command.resolve(memory)?),
         Command::Norm(command) => kernels_core::norm::run(level, workers, command.resolve(memory)?),
         Command::VarlenMask(command) => {
             kernels_core::varlen_mask::run(level, workers, command.resolve(memory)?)

@@ -8,9 +8,12 @@
 mod overlap;
 
 use crate::Error;
+use crate::append_kv::AppendKv;
 use crate::command::Access;
+use crate::kv_copy::KvCopy;
 use crate::logit_mask::LogitMask;
 use crate::norm::Norm;
+use crate::rope::Rope;
 use crate::varlen_mask::VarlenMask;
 use alloc::sync::Arc;
 
@@ -166,4 +169,4 @@ macro_rules! kernels {
     };
 }
 
-kernels! { LogitMask Norm VarlenMask }
+kernels! { AppendKv KvCopy LogitMask Norm Rope VarlenMask }

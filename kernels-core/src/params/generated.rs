@@ -23,6 +23,9 @@ pub const STATUS_NOT_FINITE: u32 = 2;
 pub const NOISE_SAMPLE: u32 = 1;
 pub const TREE_NODES_MAX: u32 = 64;
 pub const NO_PARENT: u32 = 4294967295;
+pub const ROPE_NONE: u32 = 0;
+pub const ROPE_NEOX: u32 = 1;
+pub const ROPE_INTERLEAVED: u32 = 2;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct KvLayout {
@@ -231,4 +234,82 @@ const _: () = {
     ["Offset of field: VarlenMask::documents_max"]
         [::core::mem::offset_of!(VarlenMask, documents_max) - 8usize];
     ["Offset of field: VarlenMask::window"][::core::mem::offset_of!(VarlenMask, window) - 12usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct Rope {
+    pub x_row_stride: u64,
+    pub out_row_stride: u64,
+    pub rows_max: u32,
+    pub heads: u32,
+    pub head_dim: u32,
+    pub rotary_dims: u32,
+    pub table_len: u32,
+    pub pairing: u32,
+    pub x_dtype: u32,
+    pub out_dtype: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Rope"][::core::mem::size_of::<Rope>() - 48usize];
+    ["Alignment of Rope"][::core::mem::align_of::<Rope>() - 8usize];
+    ["Offset of field: Rope::x_row_stride"][::core::mem::offset_of!(Rope, x_row_stride) - 0usize];
+    ["Offset of field: Rope::out_row_stride"]
+        [::core::mem::offset_of!(Rope, out_row_stride) - 8usize];
+    ["Offset of field: Rope::rows_max"][::core::mem::offset_of!(Rope, rows_max) - 16usize];
+    ["Offset of field: Rope::heads"][::core::mem::offset_of!(Rope, heads) - 20usize];
+    ["Offset of field: Rope::head_dim"][::core::mem::offset_of!(Rope, head_dim) - 24usize];
+    ["Offset of field: Rope::rotary_dims"][::core::mem::offset_of!(Rope, rotary_dims) - 28usize];
+    ["Offset of field: Rope::table_len"][::core::mem::offset_of!(Rope, table_len) - 32usize];
+    ["Offset of field: Rope::pairing"][::core::mem::offset_of!(Rope, pairing) - 36usize];
+    ["Offset of field: Rope::x_dtype"][::core::mem::offset_of!(Rope, x_dtype) - 40usize];
+    ["Offset of field: Rope::out_dtype"][::core::mem::offset_of!(Rope, out_dtype) - 44usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct AppendKv {
+    pub kv: KvLayout,
+    pub k_row_stride: u64,
+    pub v_row_stride: u64,
+    pub rows_max: u32,
+    pub slots_max: u32,
+    pub x_dtype: u32,
+    pub rope: u32,
+    pub rotary_dims: u32,
+    pub table_len: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AppendKv"][::core::mem::size_of::<AppendKv>() - 128usize];
+    ["Alignment of AppendKv"][::core::mem::align_of::<AppendKv>() - 8usize];
+    ["Offset of field: AppendKv::kv"][::core::mem::offset_of!(AppendKv, kv) - 0usize];
+    ["Offset of field: AppendKv::k_row_stride"]
+        [::core::mem::offset_of!(AppendKv, k_row_stride) - 88usize];
+    ["Offset of field: AppendKv::v_row_stride"]
+        [::core::mem::offset_of!(AppendKv, v_row_stride) - 96usize];
+    ["Offset of field: AppendKv::rows_max"][::core::mem::offset_of!(AppendKv, rows_max) - 104usize];
+    ["Offset of field: AppendKv::slots_max"]
+        [::core::mem::offset_of!(AppendKv, slots_max) - 108usize];
+    ["Offset of field: AppendKv::x_dtype"][::core::mem::offset_of!(AppendKv, x_dtype) - 112usize];
+    ["Offset of field: AppendKv::rope"][::core::mem::offset_of!(AppendKv, rope) - 116usize];
+    ["Offset of field: AppendKv::rotary_dims"]
+        [::core::mem::offset_of!(AppendKv, rotary_dims) - 120usize];
+    ["Offset of field: AppendKv::table_len"]
+        [::core::mem::offset_of!(AppendKv, table_len) - 124usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct KvCopy {
+    pub kv: KvLayout,
+    pub entries_max: u32,
+    pub tokens_max: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KvCopy"][::core::mem::size_of::<KvCopy>() - 96usize];
+    ["Alignment of KvCopy"][::core::mem::align_of::<KvCopy>() - 8usize];
+    ["Offset of field: KvCopy::kv"][::core::mem::offset_of!(KvCopy, kv) - 0usize];
+    ["Offset of field: KvCopy::entries_max"]
+        [::core::mem::offset_of!(KvCopy, entries_max) - 88usize];
+    ["Offset of field: KvCopy::tokens_max"][::core::mem::offset_of!(KvCopy, tokens_max) - 92usize];
 };

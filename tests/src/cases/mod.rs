@@ -1,5 +1,9 @@
 //! One list of cases per kernel: the ugly shapes first.
 
+pub mod append_kv;
+pub mod kv_copy;
+pub mod kv_pages;
 pub mod logit_mask;
 pub mod norm;
+pub mod rope;
 pub mod varlen_mask;
