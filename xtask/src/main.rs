@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
+mod bench;
 mod bindings;
 mod check;
 mod kernels;
@@ -32,6 +33,8 @@ enum Chore {
     },
     /// Facts about the sources alone, in a second or two.
     Tidy,
+    /// Run the benches, keep their figures, make docs/performance.md and docs/status.md.
+    BenchRecord(bench::Options),
     /// Break constants of the contracts on purpose; each must turn a test red.
     Mutations,
     /// Write kernels-core's view of the parameter header anew.
@@ -52,6 +55,7 @@ fn main() {
     let outcome = match Arguments::parse().chore {
         Chore::Check { quick, stages } => check::check(&root(), quick, &stages),
         Chore::Tidy => tidy::tidy(&root()),
+        Chore::BenchRecord(options) => bench::run(&root(), &options),
         Chore::Bindings { check: false } => bindings::write(&root()),
         Chore::Mutations => mutations::run(&root()).map(drop),
         Chore::Bindings { check: true } => bindings::check(&root()),

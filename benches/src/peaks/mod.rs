@@ -93,7 +93,7 @@ impl Peaks {
     }
 
     /// Prints what a call took, its rate and its share of the peak: one line of
-    /// `kernel,shape,level,threads,median_ns,unit,figure,peak,share`.
+    /// `kernel,shape,level,threads,median_ns,work,unit,figure,peak,share`.
     pub fn figure(&mut self, entry: &Entry, level: Level, threads: u32, seconds: f64) {
         let rate = entry.work.count() as f64 / seconds;
         let peak = self.of(entry.work, level, threads);
@@ -103,11 +103,12 @@ impl Peaks {
             None => (String::new(), String::new()),
         };
         println!(
-            "figure {},{},{},{threads},{:.0},{},{:.2},{peak_text},{share}",
+            "figure {},{},{},{threads},{:.0},{},{},{:.2},{peak_text},{share}",
             entry.kernel,
             entry.shape,
             level.name(),
             seconds * 1e9,
+            entry.work.count(),
             entry.work.unit(),
             rate * scale
         );
@@ -119,9 +120,9 @@ impl Peaks {
         let works = [Work::Read(1), Work::Copied(1), Work::F32(1), Work::Int8(1)];
         for (work, shape) in works.into_iter().zip(["read", "copy", "f32", "int8"]) {
             for threads in [1, self.threads_max()] {
-                let peak = self.of(work, level, threads).unwrap_or_default();
-                let entry = Entry { kernel: "peaks", shape: shape.into(), work };
-                self.figure(&entry, level, threads, 1.0 / peak);
+                let peak = self.of(work, level, threads).unwrap_or_default() * 1e-9;
+                let (level, unit) = (level.name(), work.unit());
+                println!("figure peaks,{shape},{level},{threads},,,{unit},{peak:.2},{peak:.2},1");
             }
         }
         // The arrays take memory that the kernels may need.

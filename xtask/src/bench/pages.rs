@@ -1,0 +1,166 @@
+//! docs/performance.md with its plots, and docs/status.md with the bars: both made
+//! from the newest record of each machine.
+
+use super::bars::{self, Bar, Measure};
+use super::plot;
+use super::record::{self, Record, Row};
+use std::fmt::Write as _;
+use std::path::Path;
+
+const PERFORMANCE: &str = "docs/performance.md";
+const STATUS: &str = "docs/status.md";
+const PLOTS: &str = "docs/performance";
+
+const PERFORMANCE_HEAD: &str = "\
+# Performance
+
+Made by `cargo xtask bench-record` from `benches/record/`; do not edit. A share is
+of what the machine itself can do, measured in the same process: bytes read (8
+streams a thread, huge pages), bytes copied (those read and those written, counted
+both), 8-bit integer and f32 operations. Weights and caches that a real step would
+find in memory are walked through in sets of at least 512 MB. A red line in a plot
+is a bar of [status.md](status.md); grey is a peer.
+";
+
+const STATUS_HEAD: &str = "\
+# Status
+
+Made by `cargo xtask bench-record` from `benches/bars.csv` and `benches/record/`; do
+not edit. Each bar is held against the worst of its shapes, at the machine's best
+level; `performance.md` has all figures.
+";
+
+/// Writes both, and the plots.
+pub fn write_all(root: &Path) -> Result<(), String> {
+    let bars = bars::read(root)?;
+    let mut performance = PERFORMANCE_HEAD.to_owned();
+    let mut status = STATUS_HEAD.to_owned();
+    for (machine, date, record) in record::newest(root)? {
+        let _ = write!(performance, "\n## {machine}, {date}\n\n{}", peaks(&record));
+        for kernel in record.kernels() {
+            if kernel == "peaks" {
+                continue;
+            }
+            let _ = write!(performance, "\n### {kernel}\n\n");
+            let shown = plotted(&record, kernel, &bars);
+            if !shown.is_empty() {
+                let file = format!("{machine}-{kernel}.svg");
+                let title = format!("{kernel}: share of the machine's peak, all threads");
+                super::write(&root.join(PLOTS).join(&file), &plot::shares(&title, &shown))?;
+                let _ = write!(performance, "![{title}](performance/{file})\n\n");
+            }
+            performance += &table(&record, kernel);
+        }
+        let _ = write!(status, "\n## {machine}, {date}\n\n{}", against(&record, &bars));
+    }
+    super::write(&root.join(PERFORMANCE), &performance)?;
+    super::write(&root.join(STATUS), &status)
+}
+
+/// The machine's own figures, threads beside each other.
+fn peaks(record: &Record) -> String {
+    let mut text = String::from("| peak | unit | threads | figure |\n|---|---|---:|---:|\n");
+    for row in record.of("peaks") {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {:.1} |",
+            row.shape, row.unit, row.threads, row.figure
+        );
+    }
+    text
+}
+
+/// The bars of a kernel's plot: with all threads at the best level, and peers.
+fn plotted(record: &Record, kernel: &str, bars: &[Bar]) -> Vec<plot::Bar> {
+    let (best, most) = (record.best_level(), record.threads_max());
+    let mut shown = Vec::new();
+    for row in record.of(kernel) {
+        let peer = is_peer(row);
+        let Some(share) = row.share.filter(|_| row.threads == most) else { continue };
+        if row.level != best && !peer {
+            continue;
+        }
+        let named = |bar: &&Bar| bar.measure == Measure::Share && bar.names(row);
+        shown.push(plot::Bar {
+            label: if peer { format!("{} ({})", row.shape, row.level) } else { row.shape.clone() },
+            share,
+            figure: rate(row),
+            bar: bars.iter().find(named).filter(|_| !peer).map(|bar| bar.bar),
+            peer,
+        });
+    }
+    shown
+}
+
+/// Whether something else than this project's levels ran it.
+fn is_peer(row: &Row) -> bool {
+    !["scalar", "avx2", "avx512", "neon"].contains(&&*row.level)
+}
+
+/// Every figure of a kernel.
+fn table(record: &Record, kernel: &str) -> String {
+    let mut text = String::from(
+        "| shape | level | threads | median | figure | share |\n|---|---|---:|---:|---:|---:|\n",
+    );
+    for row in record.of(kernel) {
+        let share = row.share.map_or(String::new(), percent);
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {share} |",
+            row.shape,
+            row.level,
+            row.threads,
+            row.median_ns.map_or(String::new(), duration),
+            rate(row)
+        );
+    }
+    text
+}
+
+/// Every bar beside what was reached.
+fn against(record: &Record, bars: &[Bar]) -> String {
+    let mut text =
+        String::from("| work | bar | reached | worst shape | |\n|---|---:|---:|---|---|\n");
+    for bar in bars {
+        let value = |value: f64| match bar.measure {
+            Measure::Share => percent(value),
+            Measure::Than(..) | Measure::Threads => format!("{value:.2}×"),
+        };
+        let (reached, shape, verdict) = match bar.reached(record) {
+            Some((reached, shape)) => {
+                let verdict = if reached >= bar.bar { "reached" } else { "**below**" };
+                (value(reached), shape, verdict)
+            }
+            None => (String::new(), "", "not measured"),
+        };
+        let _ = writeln!(
+            text,
+            "| {} | {} | {reached} | {shape} | {verdict} |",
+            bar.work,
+            value(bar.bar)
+        );
+    }
+    text
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
+
+fn rate(row: &Row) -> String {
+    // Items are single: thousands and millions read better with fewer digits.
+    let (figure, prefix) = match row.figure {
+        large if large >= 1e6 && row.peak.is_none() => (large / 1e6, " M"),
+        large if large >= 1e4 && row.peak.is_none() => (large / 1e3, " k"),
+        small => (small, " "),
+    };
+    format!("{figure:.1}{prefix}{}", row.unit)
+}
+
+fn duration(nanoseconds: f64) -> String {
+    match nanoseconds {
+        long if long >= 1e6 => format!("{:.2} ms", long / 1e6),
+        middle if middle >= 1e3 => format!("{:.1} µs", middle / 1e3),
+        short => format!("{short:.0} ns"),
+    }
+}
