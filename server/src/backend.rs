@@ -1,0 +1,68 @@
+//! Which backend runs the kernels: the one place that chooses.
+
+use crate::config;
+use backends::cpu::{Cpu, Map, peaks};
+use kernels_core::device::Backend;
+use std::hint::black_box;
+use std::io;
+use std::time::Instant;
+
+/// Times that memory is read to know its bandwidth.
+const READS: usize = 7;
+
+/// The machine that was chosen.
+pub struct Machine {
+    cpu: Cpu,
+}
+
+impl Machine {
+    /// By its settings.
+    pub fn open(settings: &config::Machine) -> Self {
+        Self { cpu: Cpu::new(settings.level(), settings.threads()) }
+    }
+
+    /// Where the kernels run.
+    pub fn backend(&mut self) -> &mut dyn Backend {
+        &mut self.cpu
+    }
+
+    /// What it is, in a line.
+    pub fn describe(&self) -> String {
+        let threads = self.cpu.workers().count();
+        let plural = if threads == 1 { "" } else { "s" };
+        let (level, numerics) = (self.cpu.level().name(), self.cpu.numerics());
+        format!("{}, level {level}, {threads} thread{plural}, numerics {numerics}", cpu_name())
+    }
+
+    /// Bytes that it reads from memory in a second: the median of several walks
+    /// through so many bytes.
+    pub fn read_bandwidth(&self, bytes: usize) -> io::Result<f64> {
+        let mut map = Map::zeroed(bytes)?;
+        // Written once: untouched pages would all be the same one.
+        map.bytes_mut().fill(1);
+        let mut rates: Vec<f64> = (0..READS)
+            .map(|_| {
+                let start = Instant::now();
+                black_box(peaks::read(self.cpu.level(), self.cpu.workers(), map.bytes()));
+                bytes as f64 / start.elapsed().as_secs_f64()
+            })
+            .collect();
+        rates.sort_by(f64::total_cmp);
+        Ok(rates[READS / 2])
+    }
+}
+
+/// Bytes that can be allocated without pushing anything out, if the system tells.
+pub fn free_bytes() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+fn cpu_name() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find(|line| line.starts_with("model name"));
+    let model = model.and_then(|line| line.split_once(':')).map(|(_, name)| name.trim());
+    model.unwrap_or(std::env::consts::ARCH).to_owned()
+}
