@@ -23,6 +23,7 @@ pub mod math;
 pub mod norm;
 pub mod params;
 pub mod rope;
+pub mod sample;
 #[allow(unsafe_code, reason = "instruction sets are reached through intrinsics")]
 pub mod simd;
 pub mod varlen_mask;

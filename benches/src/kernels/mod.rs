@@ -1,11 +1,15 @@
 //! One module per kernel, each with `bench`, and the list of them.
 
+mod logit_mask;
 mod norm;
+mod sample;
 
 use crate::frame::Bench;
 
 /// Every kernel's benches, the machine's peaks first.
 pub fn all(bench: &mut Bench) {
     bench.peaks();
+    logit_mask::bench(bench);
     norm::bench(bench);
+    sample::bench(bench);
 }

@@ -14,6 +14,7 @@ use crate::kv_copy::KvCopy;
 use crate::logit_mask::LogitMask;
 use crate::norm::Norm;
 use crate::rope::Rope;
+use crate::sample::Sample;
 use crate::varlen_mask::VarlenMask;
 use alloc::sync::Arc;
 
@@ -169,4 +170,4 @@ macro_rules! kernels {
     };
 }
 
-kernels! { AppendKv KvCopy LogitMask Norm Rope VarlenMask }
+kernels! { AppendKv KvCopy LogitMask Norm Rope Sample VarlenMask }

@@ -80,15 +80,20 @@ pub fn anchor(most: f32) -> f32 {
 pub fn block<L: Lanes>(l: L, x: &[f32], most: f32) -> Exponentials {
     let least = l.splat(anchor(most));
     let mut sums = [l.splat(0.0); SUMS];
-    let mut at = 0;
-    while at < x.len() {
+    let (whole, rest) = x.as_chunks::<{ SUMS * LANES }>();
+    for x in whole {
+        let x: &[[f32; LANES]; SUMS] = bytemuck::must_cast_ref(x);
         let mut j = 0;
-        while j < SUMS && at < x.len() {
-            let v = load_at(l, x, at, f32::NEG_INFINITY);
-            sums[j] = l.add(sums[j], exp(l, l.sub(v, least)));
-            at += LANES;
+        while j < SUMS {
+            sums[j] = l.add(sums[j], exp(l, l.sub(l.load(&x[j]), least)));
             j += 1;
         }
+    }
+    let mut j = 0;
+    while j * LANES < rest.len() {
+        let v = load_at(l, rest, j * LANES, f32::NEG_INFINITY);
+        sums[j] = l.add(sums[j], exp(l, l.sub(v, least)));
+        j += 1;
     }
     Exponentials { most, sum: folded(l, sums) }
 }
@@ -102,13 +107,13 @@ pub fn folded<L: Lanes>(l: L, sums: [L::F; SUMS]) -> f32 {
 /// The largest of some logits, NaNs aside; −∞ of none.
 #[inline(always)]
 pub fn largest<L: Lanes>(l: L, x: &[f32]) -> f32 {
+    // In this order `max` passes over a NaN.
     let mut most = l.splat(f32::NEG_INFINITY);
-    let mut at = 0;
-    while at < x.len() {
-        // In this order `max` passes over a NaN.
-        most = l.max(load_at(l, x, at, f32::NEG_INFINITY), most);
-        at += LANES;
+    let (whole, rest) = x.as_chunks::<LANES>();
+    for x in whole {
+        most = l.max(l.load(x), most);
     }
+    most = l.max(load_at(l, rest, 0, f32::NEG_INFINITY), most);
     l.largest(most)
 }
 

@@ -6,4 +6,5 @@ pub mod kv_pages;
 pub mod logit_mask;
 pub mod norm;
 pub mod rope;
+pub mod sample;
 pub mod varlen_mask;

@@ -1,0 +1,30 @@
+//! The step buffers of a call, gone over before anything is written.
+
+use super::Sample;
+use crate::command::{Host, cast, live};
+use crate::error::{Error, Fault};
+use crate::params::SampleRow;
+
+/// The live rows' settings, if every one is as the contract says.
+pub(super) fn settings<'a>(command: &Sample<Host<'a>>) -> Result<&'a [SampleRow], Error> {
+    let checks = Sample::<Host>::CHECKS;
+    let rows = live(checks, "rows", command.rows, command.params.rows_max)?;
+    let settings: &[SampleRow] = &cast(command.settings)[..rows];
+    for (row, asked) in settings.iter().enumerate() {
+        for (field, value, most) in [
+            ("settings.temperature", asked.temperature, f32::MAX),
+            ("settings.top_p", asked.top_p, 1.0),
+            ("settings.min_p", asked.min_p, 1.0),
+        ] {
+            let at = row as u64;
+            if !value.is_finite() {
+                return Err(checks.refuse(field, Fault::NotFiniteAt { at }));
+            } else if value < 0.0 {
+                return Err(checks.refuse(field, Fault::BelowAt { at }));
+            } else if value > most {
+                return Err(checks.refuse(field, Fault::AboveAt { at }));
+            }
+        }
+    }
+    Ok(settings)
+}

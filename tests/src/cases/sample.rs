@@ -1,0 +1,345 @@
+//! Cases of `sample`.
+
+use crate::harness::{Bytes, Case, Noise, Output, Row};
+use kernels_core::Error;
+use kernels_core::command::Host;
+use kernels_core::dtype::Dtype;
+use kernels_core::math::Real;
+use kernels_core::params::{self, SampleRow};
+use kernels_core::sample::{self, Answer, Sample};
+use kernels_core::simd::Level;
+use kernels_core::workers::Workers;
+use proptest::prelude::*;
+
+/// A call of `sample` with its buffers; every output is asked for.
+#[derive(Clone, Debug)]
+pub struct SampleCase {
+    /// What sets it apart in the list.
+    pub name: String,
+    /// Its scalars.
+    pub params: params::Sample,
+    /// Rows in use, where they are given.
+    pub rows: Option<u32>,
+    /// The rows, with NaN between them.
+    pub logits: Bytes,
+    /// What raw log-probabilities are of, where it is not the rows.
+    pub raw_logits: Option<Bytes>,
+    /// How each row is sampled.
+    pub settings: Vec<SampleRow>,
+}
+
+/// How the logits of a case are spread.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Spread {
+    /// Normal, with that deviation.
+    Normal(f32),
+    /// All the same.
+    Equal(f32),
+    /// Few different values, so that many tie.
+    Steps(u32),
+    /// Normal, but only one in so many is not −∞.
+    Masked(u32),
+    /// One token far above a flat rest.
+    Peak(f32),
+}
+
+/// What a case is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Rows.
+    pub rows: u32,
+    /// Logits of a row.
+    pub vocab: u32,
+    /// Elements between rows beyond the vocabulary.
+    pub gap: u32,
+    /// How the logits are spread.
+    pub spread: Spread,
+    /// Whether raw logits come apart.
+    pub raw: bool,
+    /// Most likely tokens to list.
+    pub top_n: u32,
+    /// Of every row; position, fork and seed aside.
+    pub asked: SampleRow,
+    /// Seed of the values.
+    pub seed: u64,
+}
+
+/// No filter, temperature 1.
+pub const PLAIN: SampleRow =
+    SampleRow { seed: 0, position: 0, fork: 0, temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0 };
+
+impl Shape {
+    /// Rows of normal logits, no filter.
+    pub const fn plain(rows: u32, vocab: u32) -> Self {
+        let spread = Spread::Normal(3.0);
+        Self { rows, vocab, gap: 0, spread, raw: false, top_n: 3, asked: PLAIN, seed: 1 }
+    }
+
+    /// The call with its values.
+    pub fn case(self) -> SampleCase {
+        let mut noise = Noise::new(self.seed);
+        let stride = self.vocab + self.gap;
+        let mut rows = |spread| {
+            let mut all = Vec::new();
+            for _ in 0..self.rows {
+                all.extend(spread_of(spread, self.vocab as usize, &mut noise));
+                all.resize(all.len() + self.gap as usize, f32::NAN);
+            }
+            Bytes::of(&all)
+        };
+        let logits = rows(self.spread);
+        let raw_logits = self.raw.then(|| rows(Spread::Normal(2.0)));
+        let row = |row: u32| SampleRow {
+            seed: self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            position: row * 7,
+            fork: row % 2,
+            ..self.asked
+        };
+        let params = params::Sample {
+            row_stride: u64::from(stride),
+            raw_row_stride: if self.raw { u64::from(stride) } else { 0 },
+            rows_max: self.rows,
+            vocab: self.vocab,
+            top_n: self.top_n,
+            kept_words: self.vocab.div_ceil(32) + 1,
+        };
+        let settings = (0..self.rows).map(row).collect();
+        SampleCase { name: format!("{self:?}"), params, rows: None, logits, raw_logits, settings }
+    }
+}
+
+fn spread_of(spread: Spread, vocab: usize, noise: &mut Noise) -> Vec<f32> {
+    match spread {
+        Spread::Normal(deviation) => noise.normals(vocab, deviation),
+        Spread::Equal(x) => vec![x; vocab],
+        Spread::Steps(steps) => (0..vocab).map(|_| noise.below(steps) as f32 * 0.5).collect(),
+        Spread::Masked(one_in) => {
+            let mut row = noise.normals(vocab, 3.0);
+            let allowed = noise.below(vocab as u32) as usize;
+            for (token, x) in row.iter_mut().enumerate() {
+                if token != allowed && noise.below(one_in) != 0 {
+                    *x = f32::NEG_INFINITY;
+                }
+            }
+            row
+        }
+        Spread::Peak(height) => {
+            let mut row = noise.normals(vocab, 0.01);
+            row[vocab / 2] = height;
+            row
+        }
+    }
+}
+
+/// Every way to ask, filters alone and together.
+pub fn ways() -> Vec<SampleRow> {
+    let mut ways = Vec::new();
+    for temperature in [0.0, 1.0, 0.6, 1.7] {
+        ways.push(SampleRow { temperature, ..PLAIN });
+    }
+    for (top_k, top_p, min_p) in [
+        (1, 1.0, 0.0),
+        (5, 1.0, 0.0),
+        (50, 1.0, 0.0),
+        (0, 0.9, 0.0),
+        (0, 0.0, 0.0),
+        (0, 1e-30, 0.0),
+        (0, 0.999_999, 0.0),
+        (0, 1.0, 0.02),
+        (0, 1.0, 1.0),
+        (40, 0.9, 0.0),
+        (40, 1.0, 0.05),
+        (0, 0.95, 0.01),
+        (40, 0.95, 0.02),
+        (u32::MAX, 0.5, 1e-20),
+    ] {
+        for temperature in [1.0, 0.7] {
+            ways.push(SampleRow { temperature, top_k, top_p, min_p, ..PLAIN });
+        }
+    }
+    ways
+}
+
+/// The list.
+pub fn cases() -> Vec<SampleCase> {
+    let mut cases = Vec::new();
+    // Around lanes, words, units of noise, groups and blocks.
+    let sizes =
+        [1, 2, 15, 16, 17, 63, 64, 65, 127, 128, 129, 1000, 4095, 4096, 4097, 8191, 8192, 8193];
+    let filtered = SampleRow { temperature: 0.8, top_k: 40, top_p: 0.9, min_p: 0.01, ..PLAIN };
+    for vocab in sizes {
+        cases.push(Shape { gap: 3, ..Shape::plain(2, vocab) }.case());
+        cases.push(Shape { asked: filtered, ..Shape::plain(2, vocab) }.case());
+        let asked = SampleRow { temperature: 1.3, top_p: 0.97, ..PLAIN };
+        cases.push(Shape { asked, raw: true, ..Shape::plain(1, vocab) }.case());
+    }
+    let spreads = [
+        Spread::Normal(3.0),
+        Spread::Normal(1e30),
+        Spread::Normal(1e-3),
+        Spread::Equal(0.0),
+        Spread::Equal(-1e30),
+        Spread::Steps(2),
+        Spread::Steps(9),
+        Spread::Masked(10),
+        Spread::Masked(1 << 30),
+        Spread::Peak(20.0),
+        Spread::Peak(300.0),
+    ];
+    for spread in spreads {
+        for asked in ways() {
+            cases.push(Shape { spread, asked, top_n: 20, ..Shape::plain(1, 1100) }.case());
+        }
+    }
+    for temperature in [1e-45, 1e-38, 1e-6, 1e6, 3e38] {
+        let asked = SampleRow { temperature, ..PLAIN };
+        cases.push(Shape { asked, ..Shape::plain(1, 300) }.case());
+        let asked = SampleRow { temperature, ..filtered };
+        cases.push(Shape { asked, ..Shape::plain(1, 300) }.case());
+    }
+    for asked in [PLAIN, SampleRow { top_k: 0, ..filtered }, filtered] {
+        cases.push(Shape { asked, ..Shape::plain(2, 32_000) }.case());
+    }
+    let many = SampleRow { top_k: 5000, top_p: 0.99, ..PLAIN };
+    cases
+        .push(Shape { asked: many, spread: Spread::Normal(0.5), ..Shape::plain(1, 32_000) }.case());
+    cases.push(Shape { asked: filtered, top_n: 128, ..Shape::plain(1, 151_936) }.case());
+    cases.push(Shape { top_n: 128, ..Shape::plain(1, 100) }.case());
+    cases.extend(reported());
+    cases
+}
+
+/// Rows that have no token, beside one that has.
+fn reported() -> Vec<SampleCase> {
+    let asked = SampleRow { temperature: 0.9, top_k: 9, ..PLAIN };
+    let ugly = |name: &str, raw, at: usize, x: f32| {
+        let mut case = Shape { raw, asked, ..Shape::plain(3, 4200) }.case();
+        case.name = format!("{name} at {at}, raw {raw}");
+        let logits = if raw { case.raw_logits.as_mut() } else { Some(&mut case.logits) };
+        let logits = logits.expect("the shape has them").as_mut_slice();
+        logits[(4200 + at) * 4..][..4].copy_from_slice(&x.to_le_bytes());
+        case
+    };
+    let mut cases = Vec::new();
+    for raw in [false, true] {
+        for at in [0, 17, 4095, 4096, 4199] {
+            cases.push(ugly("NaN", raw, at, f32::NAN));
+            cases.push(ugly("infinity", raw, at, f32::INFINITY));
+        }
+    }
+    let mut masked = Shape { asked, ..Shape::plain(3, 4200) }.case();
+    masked.name = "all masked".into();
+    let row = &mut masked.logits.as_mut_slice()[4200 * 4..8400 * 4];
+    row.chunks_mut(4).for_each(|x| x.copy_from_slice(&f32::NEG_INFINITY.to_le_bytes()));
+    let mut nan = masked.clone();
+    nan.name = "all NaN".into();
+    nan.logits.as_mut_slice()[4200 * 4..8400 * 4].fill(0xff);
+    let mut live = masked.clone();
+    (live.name, live.rows) = ("two of three rows".into(), Some(2));
+    cases.extend([masked, nan, live]);
+    cases
+}
+
+/// Any small shape.
+pub fn strategy() -> impl Strategy<Value = Shape> {
+    let size = (1u32..5, 1u32..700, 0u32..9, 0u32..30);
+    let spread = prop_oneof![
+        (0.01f32..20.0).prop_map(Spread::Normal),
+        (-9f32..9.0).prop_map(Spread::Equal),
+        (1u32..9).prop_map(Spread::Steps),
+        (1u32..99).prop_map(Spread::Masked),
+        (0f32..40.0).prop_map(Spread::Peak),
+    ];
+    let temperature = prop_oneof![Just(0f32), Just(1.0), 0.1f32..3.0];
+    let top_k = prop_oneof![Just(0u32), 1u32..60, 1u32..700];
+    let top_p = prop_oneof![Just(1f32), Just(0.0), 0.0f32..1.0];
+    let min_p = prop_oneof![Just(0f32), Just(1.0), 0.0f32..0.2];
+    let asked = (temperature, top_k, top_p, min_p);
+    (size, spread, any::<bool>(), asked, any::<u64>()).prop_map(
+        |((rows, vocab, gap, top_n), spread, raw, (temperature, top_k, top_p, min_p), seed)| {
+            let asked = SampleRow { temperature, top_k, top_p, min_p, ..PLAIN };
+            Shape { rows, vocab, gap, spread, raw, top_n, asked, seed }
+        },
+    )
+}
+
+impl SampleCase {
+    /// Rows in use.
+    pub fn live(&self) -> usize {
+        self.rows.unwrap_or(self.params.rows_max) as usize
+    }
+
+    /// The logits of a row, and those that raw log-probabilities are of.
+    pub fn row(&self, row: usize) -> (&[f32], &[f32]) {
+        let p = &self.params;
+        let vocab = p.vocab as usize;
+        let own = &self.logits.cast()[row * p.row_stride as usize..][..vocab];
+        let raw = self.raw_logits.as_ref();
+        (own, raw.map_or(own, |raw| &raw.cast()[row * p.raw_row_stride as usize..][..vocab]))
+    }
+
+    /// The specification's answer for a row.
+    pub fn answer<R: Real>(&self, row: usize) -> Answer<R> {
+        let (logits, raw) = self.row(row);
+        sample::spec(logits, raw, &self.settings[row], self.params.top_n as usize)
+    }
+}
+
+impl Case for SampleCase {
+    const KERNEL: &'static str = "sample";
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn run(&self, level: Level, workers: &dyn Workers) -> Result<Vec<Output>, Error> {
+        // A malformed call may ask for any size: it is refused for want of a buffer.
+        let p = &self.params;
+        let rows = p.rows_max.min(self.settings.len() as u32) as usize;
+        let top = rows * p.top_n.min(1000) as usize;
+        let words = |count: usize| Bytes::poisoned(count * 4);
+        let (mut token, mut status, mut count) = (words(rows), words(rows), words(rows));
+        let (mut raw_logprob, mut processed) = (words(rows), words(rows));
+        let (mut top_token, mut top_logprob) = (words(top), words(top));
+        let mut kept = words(rows * p.kept_words.min(20_000) as usize);
+        let live = self.rows.map(|rows| Bytes::of(&[rows]));
+        let settings = Bytes::of(&self.settings);
+        let command = Sample::<Host<'_>> {
+            params: self.params,
+            logits: self.logits.as_slice(),
+            raw_logits: self.raw_logits.as_ref().map(Bytes::as_slice),
+            settings: settings.as_slice(),
+            token: token.as_mut_slice(),
+            status: status.as_mut_slice(),
+            raw_logprob: Some(raw_logprob.as_mut_slice()),
+            processed_logprob: Some(processed.as_mut_slice()),
+            top_token: (p.top_n > 0).then(|| top_token.as_mut_slice()),
+            top_logprob: (p.top_n > 0).then(|| top_logprob.as_mut_slice()),
+            kept: (p.kept_words > 0).then(|| kept.as_mut_slice()),
+            kept_count: Some(count.as_mut_slice()),
+            rows: live.as_ref().map(Bytes::as_slice),
+        };
+        let needs = command.needs(workers.count())?;
+        let mut workspace = Bytes::poisoned(needs.workspace_bytes as usize);
+        sample::run(level, workers, command, workspace.as_mut_slice())?;
+        // Words have no float in them: as bytes they are compared by bits alone.
+        let word = |name, bytes| Output { name, dtype: Dtype::I8, bytes };
+        let float = |name, bytes| Output { name, dtype: Dtype::F32, bytes };
+        Ok(vec![
+            word("token", token),
+            word("status", status),
+            float("raw_logprob", raw_logprob),
+            float("processed_logprob", processed),
+            word("top_token", top_token),
+            float("top_logprob", top_logprob),
+            word("kept", kept),
+            word("kept_count", count),
+        ])
+    }
+
+    /// Answers are compared by `tests/sample.rs`: a token, a set and its numbers belong
+    /// together.
+    fn spec<R: Real>(&self) -> Vec<Vec<Row<R>>> {
+        vec![Vec::new(); 8]
+    }
+}
