@@ -39,6 +39,7 @@ pub fn run(root: &Path, options: &Options) -> Result<(), String> {
         let mut record = if path.exists() { Record::parse(&text(&path)?)? } else { Record::new() };
         let count = rows.len();
         record.merge(rows);
+        record.complete();
         write(&path, &record.csv())?;
         println!("{count} figures in {}", path.display());
     }
