@@ -169,6 +169,29 @@ struct pwk_sample_row {
 };
 PWK_LAYOUT(pwk_sample_row, 32, min_p, 28);
 
+/* ---- attention ------------------------------------------------------------- */
+
+/* Rows of queries over pages of keys and values. The rows of a sequence are its last
+ * positions: row i of n lies at position kv_len - n + i. */
+struct pwk_attention {
+    struct pwk_kv_layout kv;
+    uint64_t q_row_stride;   /* elements between rows of q; at least q_heads * head_dim */
+    uint64_t out_row_stride; /* elements between rows of out; at least q_heads * head_dim */
+    uint32_t rows_max;       /* rows at most in one call; 1 to 2^20 */
+    uint32_t seqs_max;       /* sequences at most in one call; 1 to 2^20 */
+    uint32_t q_heads;        /* multiple of kv_heads, at most 256 * kv_heads */
+    uint32_t kv_len_max;     /* positions of a sequence at most; 1 to 2^30 */
+    uint32_t table_width;    /* page ids a sequence in a padded table, at most 2^30; 0: lists */
+    uint32_t page_ids_max;   /* page ids of all lists together, at most 2^30; 0 with a table */
+    uint32_t q_dtype;        /* PWK_DTYPE_F32, F16 or BF16 */
+    uint32_t out_dtype;      /* PWK_DTYPE_F32, F16 or BF16 */
+    uint32_t causal;         /* 1: a row sees no position after its own; else 0 */
+    uint32_t window;         /* positions a row sees up to and with its own; 0: all */
+    float scale;             /* a score is a dot product times this; finite */
+    float softcap;           /* c: scores become c * tanh(score / c); at least 0; 0: no cap */
+};
+PWK_LAYOUT(pwk_attention, 152, softcap, 148);
+
 /* ---- draft trees ------------------------------------------------------------ */
 
 #define PWK_TREE_NODES_MAX 64u    /* nodes of one draft tree: one bit each */

@@ -12,6 +12,7 @@
 extern crate alloc;
 
 pub mod append_kv;
+pub mod attention;
 pub mod command;
 pub mod device;
 pub mod dtype;

@@ -4,6 +4,7 @@
 use crate::kv_layout::{KvLayout, Part, Place, Scales};
 use core::marker::PhantomData;
 use core::ops::Range;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Whoever runs tiles, on as many threads as it likes.
 ///
@@ -56,6 +57,31 @@ pub fn split<P: Parts>(
 ) {
     // SAFETY: `Workers` calls once per tile, so each part is taken once.
     workers.run(tiles, &|tile| f(tile, unsafe { parts.take(tile) }));
+}
+
+/// Runs `f(scratch, tile, part)` for every tile, in any order, on `slots` parts of
+/// scratch that tiles use one after the other.
+pub fn share<S: Parts, P: Parts>(
+    workers: &dyn Workers,
+    slots: u32,
+    scratch: S,
+    tiles: u32,
+    parts: P,
+    f: impl Fn(&mut S::Part, u32, P::Part) + Sync,
+) {
+    let next = AtomicU32::new(0);
+    let slots = slots.min(tiles);
+    assert!(tiles <= u32::MAX - slots, "the count of tiles taken would wrap");
+    split(workers, slots, scratch, |_, mut scratch| {
+        loop {
+            let tile = next.fetch_add(1, Ordering::Relaxed);
+            if tile >= tiles {
+                return;
+            }
+            // SAFETY: the count gives each tile once.
+            f(&mut scratch, tile, unsafe { parts.take(tile) });
+        }
+    });
 }
 
 /// The items of one tile when `items` are split evenly, in order.
@@ -385,6 +411,56 @@ unsafe fn move_block(from: *const u8, to: *mut u8, axes: [Axis; 2], cell_bytes: 
             // SAFETY: the caller's.
             unsafe { core::ptr::copy(from.add(at), to.add(at), run_bytes) };
         }
+    }
+}
+
+/// Blocks of the rows of a matrix, each split by columns into strips: tile `t` has
+/// strip `t mod strips` of the rows of block `t / strips`.
+#[derive(Debug)]
+pub struct Blocks<'a, T> {
+    base: *mut T,
+    starts: &'a [u32],
+    row_stride: usize,
+    unit: usize,
+    strips: u32,
+    owner: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: a part goes to one tile, so elements only move between threads.
+unsafe impl<T: Send> Sync for Blocks<'_, T> {}
+
+impl<'a, T> Blocks<'a, T> {
+    /// Block `b` has the rows from `starts[b]` up to `starts[b + 1]`, `row_stride` apart,
+    /// each of `strips` strips of `unit` columns.
+    pub fn new(
+        out: &'a mut [T],
+        starts: &'a [u32],
+        row_stride: usize,
+        unit: usize,
+        strips: u32,
+    ) -> Self {
+        let columns = unit.checked_mul(strips as usize).expect("columns of a matrix in memory");
+        assert!(columns <= row_stride && starts.is_sorted(), "blocks of rows lie side by side");
+        let rows = starts.last().map_or(0, |rows| *rows as usize);
+        let reach = |rows: usize| (rows - 1).checked_mul(row_stride)?.checked_add(columns);
+        let fits = rows == 0 || reach(rows).is_some_and(|reach| reach <= out.len());
+        assert!(fits && strips > 0, "the rows must lie within the output");
+        Self { base: out.as_mut_ptr(), starts, row_stride, unit, strips, owner: PhantomData }
+    }
+}
+
+// SAFETY: starts ascend, so blocks have rows of their own; strips have columns of
+// their own; rows are at least as far apart as they are wide.
+unsafe impl<'a, T: Send> Parts for Blocks<'a, T> {
+    type Part = Strip<'a, T>;
+    unsafe fn take(&self, tile: u32) -> Strip<'a, T> {
+        let (block, strip) = ((tile / self.strips) as usize, (tile % self.strips) as usize);
+        let (start, end) = (self.starts[block] as usize, self.starts[block + 1] as usize);
+        // SAFETY: within the output, or at its end where the block is empty.
+        let base = unsafe { self.base.add(if start == end { 0 } else { start * self.row_stride }) };
+        let columns = strip * self.unit..(strip + 1) * self.unit;
+        let (rows, row_stride) = (end - start, self.row_stride);
+        Strip { base, rows, row_stride, columns, owner: PhantomData }
     }
 }
 

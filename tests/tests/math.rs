@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 use kernels_core::math::philox::{philox, philox_lanes, uniform};
-use kernels_core::math::{E4m3, EXP_LEAST, EXP_MOST, exp_slice, log_slice};
+use kernels_core::math::{E4m3, EXP_LEAST, EXP_MOST, exp_slice, log_slice, tanh_slice};
 use kernels_core::simd::{Element, FloatsMut, LANES, Lanes, Level, Scalar, load_at};
 
 /// Floats of every exponent and sign, some of each mantissa.
@@ -26,8 +26,8 @@ fn same(a: f32, b: f32) -> bool {
 }
 
 #[test]
-fn exp_and_log_have_the_same_bits_at_every_level() {
-    for function in [exp_slice, log_slice] {
+fn exp_log_and_tanh_have_the_same_bits_at_every_level() {
+    for function in [exp_slice, log_slice, tanh_slice] {
         let mut expected = many();
         function(Level::Scalar(Scalar), &mut expected);
         for level in Level::all() {
@@ -72,6 +72,21 @@ fn log_is_within_two_ulp() {
             let error = ulps(f64::from(x).ln(), y);
             assert!(error <= 2.0, "log({x}) is {y}: {error} ulp");
         }
+    }
+}
+
+#[test]
+fn tanh_is_within_three_ulp_and_odd() {
+    let mut got = many();
+    got.extend((0..4096).map(|i| i as f32 / 3000.0));
+    let values = got.clone();
+    tanh_slice(Level::best(), &mut got);
+    let mut negative: Vec<f32> = values.iter().map(|x| -x).collect();
+    tanh_slice(Level::best(), &mut negative);
+    for ((&x, &y), &opposite) in values.iter().zip(&got).zip(&negative) {
+        let error = ulps(f64::from(x).tanh(), y);
+        assert!(x.is_nan() == y.is_nan() && (x.is_nan() || error <= 3.0), "tanh({x}): {error} ulp");
+        assert!(same(-y, opposite), "tanh(-{x}) is {opposite}");
     }
 }
 

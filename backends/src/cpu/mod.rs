@@ -102,6 +102,7 @@ impl Cpu {
         let mut memory = self.arena.memory();
         // Checked again on the addresses, which show how mapped weights are aligned.
         match command {
+            Command::Attention(command) => command.resolve(&mut memory)?.needs(workers),
             Command::LogitMask(command) => command.resolve(&mut memory)?.needs(workers),
             Command::AppendKv(command) => command.resolve(&mut memory)?.needs(workers),
             Command::KvCopy(command) => command.resolve(&mut memory)?.needs(workers),
@@ -122,6 +123,9 @@ fn run(
     workspace: &mut [u8],
 ) -> Result<(), Error> {
     match command {
+        Command::Attention(command) => {
+            kernels_core::attention::run(level, workers, command.resolve(memory)?, workspace)
+        }
         Command::LogitMask(command) => {
             kernels_core::logit_mask::run(level, workers, command.resolve(memory)?)
         }

@@ -9,6 +9,7 @@ mod overlap;
 
 use crate::Error;
 use crate::append_kv::AppendKv;
+use crate::attention::Attention;
 use crate::command::Access;
 use crate::kv_copy::KvCopy;
 use crate::logit_mask::LogitMask;
@@ -170,4 +171,4 @@ macro_rules! kernels {
     };
 }
 
-kernels! { AppendKv KvCopy LogitMask Norm Rope Sample VarlenMask }
+kernels! { AppendKv Attention KvCopy LogitMask Norm Rope Sample VarlenMask }

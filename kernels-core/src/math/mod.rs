@@ -4,11 +4,13 @@
 mod fp8;
 pub mod philox;
 mod real;
+mod tanh;
 
 use crate::simd::Lanes;
 
 pub use fp8::{E4m3, load_e4m3, store_e4m3};
 pub use real::Real;
+pub use tanh::{tanh, tanh_slice};
 
 /// Below this, [`exp`] is exactly zero: results would be subnormal.
 pub const EXP_LEAST: f32 = -87.0;

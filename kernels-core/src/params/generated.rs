@@ -217,6 +217,53 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct Attention {
+    pub kv: KvLayout,
+    pub q_row_stride: u64,
+    pub out_row_stride: u64,
+    pub rows_max: u32,
+    pub seqs_max: u32,
+    pub q_heads: u32,
+    pub kv_len_max: u32,
+    pub table_width: u32,
+    pub page_ids_max: u32,
+    pub q_dtype: u32,
+    pub out_dtype: u32,
+    pub causal: u32,
+    pub window: u32,
+    pub scale: f32,
+    pub softcap: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Attention"][::core::mem::size_of::<Attention>() - 152usize];
+    ["Alignment of Attention"][::core::mem::align_of::<Attention>() - 8usize];
+    ["Offset of field: Attention::kv"][::core::mem::offset_of!(Attention, kv) - 0usize];
+    ["Offset of field: Attention::q_row_stride"]
+        [::core::mem::offset_of!(Attention, q_row_stride) - 88usize];
+    ["Offset of field: Attention::out_row_stride"]
+        [::core::mem::offset_of!(Attention, out_row_stride) - 96usize];
+    ["Offset of field: Attention::rows_max"]
+        [::core::mem::offset_of!(Attention, rows_max) - 104usize];
+    ["Offset of field: Attention::seqs_max"]
+        [::core::mem::offset_of!(Attention, seqs_max) - 108usize];
+    ["Offset of field: Attention::q_heads"][::core::mem::offset_of!(Attention, q_heads) - 112usize];
+    ["Offset of field: Attention::kv_len_max"]
+        [::core::mem::offset_of!(Attention, kv_len_max) - 116usize];
+    ["Offset of field: Attention::table_width"]
+        [::core::mem::offset_of!(Attention, table_width) - 120usize];
+    ["Offset of field: Attention::page_ids_max"]
+        [::core::mem::offset_of!(Attention, page_ids_max) - 124usize];
+    ["Offset of field: Attention::q_dtype"][::core::mem::offset_of!(Attention, q_dtype) - 128usize];
+    ["Offset of field: Attention::out_dtype"]
+        [::core::mem::offset_of!(Attention, out_dtype) - 132usize];
+    ["Offset of field: Attention::causal"][::core::mem::offset_of!(Attention, causal) - 136usize];
+    ["Offset of field: Attention::window"][::core::mem::offset_of!(Attention, window) - 140usize];
+    ["Offset of field: Attention::scale"][::core::mem::offset_of!(Attention, scale) - 144usize];
+    ["Offset of field: Attention::softcap"][::core::mem::offset_of!(Attention, softcap) - 148usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct VarlenMask {
     pub rows_max: u32,
     pub sequences_max: u32,

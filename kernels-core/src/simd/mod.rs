@@ -6,10 +6,12 @@
 //! value of a level is a token: holding one proves that the CPU has the
 //! instructions.
 
+pub mod attend;
 mod detect;
 mod element;
 pub mod environment;
 mod scalar;
+mod stored;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -26,6 +28,7 @@ pub use element::{Element, Floats, FloatsMut, load_at, load_part, store_at, stor
 #[cfg(target_arch = "aarch64")]
 pub use neon::Neon;
 pub use scalar::Scalar;
+pub use stored::{Nibbles, Stored};
 
 /// Lanes of a vector, at every level.
 pub const LANES: usize = 16;
@@ -225,6 +228,10 @@ pub trait Lanes: Copy + Send + Sync + 'static {
         }
         lane[0]
     }
+
+    /// Asks for the cache line of an address, which need not be mapped.
+    #[inline(always)]
+    fn prefetch(self, _address: *const u8) {}
 
     /// A mask of the lanes below `count`.
     #[inline(always)]

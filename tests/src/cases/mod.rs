@@ -1,6 +1,7 @@
 //! One list of cases per kernel: the ugly shapes first.
 
 pub mod append_kv;
+pub mod attention;
 pub mod kv_copy;
 pub mod kv_pages;
 pub mod logit_mask;

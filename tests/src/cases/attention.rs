@@ -1,0 +1,663 @@
+//! Cases of `attention`.
+
+use crate::harness::{Bytes, Case, Noise, Output, Row};
+use half::{bf16, f16};
+use kernels_core::Error;
+use kernels_core::attention::{self, Attention, Key, Scores};
+use kernels_core::command::Host;
+use kernels_core::dtype::Dtype;
+use kernels_core::error::Checks;
+use kernels_core::kv_layout::{KvLayout, Part, Place, Stored};
+use kernels_core::math::{E4m3, Real};
+use kernels_core::params;
+use kernels_core::simd::Level;
+use kernels_core::workers::Workers;
+use proptest::prelude::*;
+
+/// A call of `attention` with its buffers.
+#[derive(Clone, Debug)]
+pub struct AttentionCase {
+    /// What it was made from.
+    pub shape: Shape,
+    /// Its scalars.
+    pub params: params::Attention,
+    /// The queries.
+    pub q: Bytes,
+    /// The slab of K, or of both.
+    pub keys: Bytes,
+    /// The slab of V where it is apart.
+    pub values: Option<Bytes>,
+    /// The slab of scales.
+    pub scales: Option<Bytes>,
+    /// First rows.
+    pub q_start: Vec<u32>,
+    /// Lengths.
+    pub kv_len: Vec<u32>,
+    /// First positions.
+    pub first_position: Option<Vec<u32>>,
+    /// First ids of lists.
+    pub page_start: Option<Vec<u32>>,
+    /// Pages by number.
+    pub page_ids: Vec<u32>,
+    /// Begin and end for each row.
+    pub intervals: Option<Vec<u32>>,
+    /// Two words for each row.
+    pub tree: Option<Vec<u32>>,
+    /// One for each query head.
+    pub sinks: Option<Vec<f32>>,
+    /// One for each query head.
+    pub slopes: Option<Vec<f32>>,
+}
+
+/// One sequence: its rows, its length, and the first position kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Seq {
+    /// Rows of queries.
+    pub rows: u32,
+    /// Positions.
+    pub kv_len: u32,
+    /// The first kept.
+    pub first: u32,
+}
+
+/// How K and V lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// K transposed, V in rows, head by head in one slab.
+    Native,
+    /// Rows of K and V, token by token, in two slabs with gaps that are no multiple of 8.
+    Rows,
+}
+
+/// What a case is made from.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// The sequences.
+    pub seqs: Vec<Seq>,
+    /// Heads of K and V.
+    pub kv_heads: u32,
+    /// Query heads for each of them.
+    pub group: u32,
+    /// Elements of a head.
+    pub head_dim: u32,
+    /// Tokens of a page.
+    pub page_len: u32,
+    /// How K and V lie.
+    pub lie: Lie,
+    /// Types of q, K and V, and out.
+    pub dtypes: (Dtype, Dtype, Dtype),
+    /// Scales by token, where the type has scales.
+    pub token_scales: bool,
+    /// No position after a row's own.
+    pub causal: bool,
+    /// Positions a row sees; 0: all.
+    pub window: u32,
+    /// The cap; 0: none.
+    pub softcap: f32,
+    /// What is there: sinks, slopes, intervals, tree bits, a padded table.
+    pub with: With,
+    /// Queries are this large.
+    pub size: f32,
+    /// Seed of the values.
+    pub seed: u64,
+}
+
+/// Buffers that may be there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct With {
+    /// Sinks.
+    pub sinks: bool,
+    /// ALiBi slopes.
+    pub slopes: bool,
+    /// Intervals of rows.
+    pub intervals: bool,
+    /// Tree bits of rows.
+    pub tree: bool,
+    /// A padded table, not lists.
+    pub table: bool,
+}
+
+/// A sequence with all of its positions kept.
+pub const fn seq(rows: u32, kv_len: u32) -> Seq {
+    Seq { rows, kv_len, first: 0 }
+}
+
+const CHECKS: Checks = Checks("attention");
+
+impl Shape {
+    /// A causal call in f32 over the native layout.
+    pub fn plain(seqs: &[Seq], group: u32, head_dim: u32) -> Self {
+        Self {
+            seqs: seqs.to_vec(),
+            kv_heads: 1,
+            group,
+            head_dim,
+            page_len: 16,
+            lie: Lie::Native,
+            dtypes: (Dtype::F32, Dtype::F32, Dtype::F32),
+            token_scales: false,
+            causal: true,
+            window: 0,
+            softcap: 0.0,
+            with: With::default(),
+            size: 1.0,
+            seed: 1,
+        }
+    }
+
+    /// With K and V of that type.
+    pub fn stored(self, dtype: Dtype) -> Self {
+        Self { dtypes: (self.dtypes.0, dtype, self.dtypes.2), ..self }
+    }
+
+    /// Where K and V lie in a slab of so many pages.
+    pub fn layout(&self, pages: u32) -> params::KvLayout {
+        let (dims, len, heads) =
+            (u64::from(self.head_dim), u64::from(self.page_len), u64::from(self.kv_heads));
+        let dtype = self.dtypes.1;
+        let scaled = !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16);
+        let scales = match (scaled, self.token_scales) {
+            (false, _) => params::KV_SCALES_NONE,
+            (true, false) => params::KV_SCALES_STATIC,
+            (true, true) => params::KV_SCALES_TOKEN,
+        };
+        let fixed = scales == params::KV_SCALES_STATIC;
+        let pair = if dtype == Dtype::I4 { 2 } else { 1 };
+        let block = dims * len;
+        let plain = params::KvLayout {
+            page_stride: 2 * block * heads,
+            k_head_stride: 2 * block,
+            k_token_stride: pair,
+            k_dim_stride: len,
+            v_head_stride: 2 * block,
+            v_token_stride: dims,
+            v_offset: block,
+            pages,
+            page_len: self.page_len,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            dtype: dtype as u32,
+            scales,
+            k_scale: if fixed { 0.02 } else { 0.0 },
+            v_scale: if fixed { 0.03 } else { 0.0 },
+        };
+        match self.lie {
+            Lie::Native => plain,
+            Lie::Rows => params::KvLayout {
+                page_stride: (dims + 6) * heads * len + 2,
+                k_head_stride: dims + 6,
+                k_token_stride: (dims + 6) * heads,
+                k_dim_stride: 1,
+                v_head_stride: dims + 2,
+                v_token_stride: (dims + 2) * heads,
+                v_offset: 0,
+                ..plain
+            },
+        }
+    }
+
+    /// The call with its values.
+    pub fn case(self) -> AttentionCase {
+        let mut noise = Noise::new(self.seed);
+        let rows: u32 = self.seqs.iter().map(|seq| seq.rows).sum();
+        let rows_max = rows + 2;
+        let q_heads = self.kv_heads * self.group;
+        let width = u64::from(q_heads * self.head_dim);
+        let needed = |seq: &Seq| match seq.kv_len - seq.first {
+            0 => 0,
+            _ => (seq.kv_len - 1) / self.page_len - seq.first / self.page_len + 1,
+        };
+        let used: u32 = self.seqs.iter().map(needed).sum();
+        // Apart, so that values do not hang on the pages they lie in.
+        let mut free = Noise::new(!self.seed).permutation(used + 3);
+        let layout = self.layout(used + 3);
+        let mut case = AttentionCase {
+            params: params::Attention {
+                kv: layout,
+                q_row_stride: width + 3,
+                out_row_stride: width + 5,
+                rows_max,
+                seqs_max: self.seqs.len() as u32 + 1,
+                q_heads,
+                kv_len_max: self.seqs.iter().map(|seq| seq.kv_len).max().unwrap_or(0).max(1),
+                table_width: 0,
+                page_ids_max: 0,
+                q_dtype: self.dtypes.0 as u32,
+                out_dtype: self.dtypes.2 as u32,
+                causal: self.causal.into(),
+                window: self.window,
+                scale: 1.0 / (self.head_dim as f32).sqrt(),
+                softcap: self.softcap,
+            },
+            q: Bytes::rounded(
+                self.dtypes.0,
+                &noise.normals(rows_max as usize * (width as usize + 3), self.size),
+            ),
+            keys: Bytes::filled(0, 0),
+            values: None,
+            scales: None,
+            q_start: vec![0],
+            kv_len: self.seqs.iter().map(|seq| seq.kv_len).collect(),
+            first_position: None,
+            page_start: None,
+            page_ids: Vec::new(),
+            intervals: None,
+            tree: None,
+            sinks: None,
+            slopes: None,
+            shape: self.clone(),
+        };
+        // One sequence more than is in use, with numbers no one may look at.
+        case.kv_len.push(u32::MAX);
+        if self.seqs.iter().any(|seq| seq.first > 0) {
+            let firsts = self.seqs.iter().map(|seq| seq.first);
+            case.first_position = Some(firsts.chain([u32::MAX]).collect());
+        }
+        for seq in &self.seqs {
+            case.q_start.push(case.q_start.last().expect("it begins with 0") + seq.rows);
+        }
+        case.q_start.push(0);
+        let lists: Vec<Vec<u32>> = self
+            .seqs
+            .iter()
+            .map(|seq| (0..needed(seq)).filter_map(|_| free.pop()).collect())
+            .collect();
+        case.list(&lists);
+        case.fill(&mut noise, &lists);
+        case.options(&mut noise);
+        case
+    }
+}
+
+impl AttentionCase {
+    fn list(&mut self, lists: &[Vec<u32>]) {
+        // Ids past a sequence's end are garbage.
+        let widest = lists.iter().map(Vec::len).max().unwrap_or(0) + 1;
+        if self.shape.with.table {
+            self.params.table_width = widest as u32;
+            for list in lists {
+                self.page_ids.extend(list);
+                self.page_ids.resize(self.page_ids.len() + widest - list.len(), u32::MAX);
+            }
+            self.page_ids.resize(self.page_ids.len() + widest, u32::MAX);
+            return;
+        }
+        let mut starts = vec![0];
+        for (i, list) in lists.iter().enumerate() {
+            self.page_ids.extend(list);
+            self.page_ids.resize(self.page_ids.len() + i % 2, u32::MAX);
+            starts.push(self.page_ids.len() as u32);
+        }
+        starts.push(0);
+        self.page_start = Some(starts);
+        self.params.page_ids_max = self.page_ids.len() as u32;
+    }
+
+    /// Writes every position; all else in the slabs is NaN, or as near as the type has it.
+    fn fill(&mut self, noise: &mut Noise, lists: &[Vec<u32>]) {
+        let kv = KvLayout::new(CHECKS, &self.params.kv).expect("cases have good layouts");
+        let mut keys = Bytes::filled(kv.keys_bytes() as usize, 0xff);
+        let mut values =
+            (!kv.shares_slab()).then(|| Bytes::filled(kv.values_bytes() as usize, 0xff));
+        let count = kv.scale_count().expect("cases are small") as usize;
+        let mut scales =
+            vec![
+                f32::NAN;
+                if self.params.kv.scales == params::KV_SCALES_TOKEN { count } else { 0 }
+            ];
+        for (seq, list) in self.shape.seqs.iter().zip(lists) {
+            let len = self.shape.page_len;
+            for position in seq.first..seq.kv_len {
+                let page = list[(position / len - seq.first / len) as usize];
+                for head in 0..self.shape.kv_heads {
+                    let place = Place { page, head, token: position % len };
+                    for part in [Part::Keys, Part::Values] {
+                        let slab = match (part, &mut values) {
+                            (Part::Values, Some(values)) => values,
+                            _ => &mut keys,
+                        };
+                        for dim in 0..self.shape.head_dim {
+                            put(&kv, slab.as_mut_slice(), part, place, dim, noise.normal());
+                        }
+                        if !scales.is_empty() {
+                            scales[kv.scale(part, place) as usize] = 0.01 + 0.03 * noise.uniform();
+                        }
+                    }
+                }
+            }
+        }
+        self.scales = (!scales.is_empty()).then(|| Bytes::of(&scales));
+        (self.keys, self.values) = (keys, values);
+    }
+
+    fn options(&mut self, noise: &mut Noise) {
+        let (with, heads) = (self.shape.with, self.params.q_heads as usize);
+        let rows = self.params.rows_max as usize;
+        let most = self.params.kv_len_max;
+        self.sinks = with.sinks.then(|| noise.normals(heads, 2.0));
+        self.slopes = with.slopes.then(|| (0..heads).map(|h| 0.5f32.powi(h as i32 + 1)).collect());
+        self.tree = with.tree.then(|| (0..2 * rows).map(|_| noise.word()).collect());
+        self.intervals = (with.intervals || with.tree).then(|| {
+            let pair = |_| {
+                let begin = noise.below(most + 1);
+                // Some are empty, and some end where no sequence does.
+                [begin, begin + noise.below(most + 9)]
+            };
+            (0..rows).flat_map(pair).collect()
+        });
+    }
+
+    fn stored<'a>(&'a self, kv: &'a KvLayout) -> Stored<'a> {
+        Stored {
+            kv,
+            keys: self.keys.as_slice(),
+            values: self.values.as_ref().map(Bytes::as_slice),
+            scales: self.scales.as_ref().map(Bytes::as_slice),
+        }
+    }
+
+    /// Whether a row of a sequence sees a position, as the contract says it.
+    fn sees(&self, seq: usize, row: u32, position: u32) -> bool {
+        let (p, shape) = (&self.params, &self.shape.seqs[seq]);
+        let own =
+            i64::from(shape.kv_len) - i64::from(shape.rows) + i64::from(row - self.q_start[seq]);
+        let at = i64::from(position);
+        let interval = self.intervals.as_ref().is_none_or(|intervals| {
+            let (begin, end) = (intervals[2 * row as usize], intervals[2 * row as usize + 1]);
+            let bit = at - i64::from(end);
+            let node = self.tree.as_ref().is_some_and(|tree| {
+                (0..64).contains(&bit)
+                    && tree[2 * row as usize + bit as usize / 32] >> (bit % 32) & 1 == 1
+            });
+            begin <= position && (position < end || node)
+        });
+        position >= shape.first
+            && (p.causal == 0 || at <= own)
+            && (p.window == 0 || at > own - i64::from(p.window))
+            && interval
+    }
+}
+
+/// Stores a number near `value` in units that suit its type.
+fn put(kv: &KvLayout, slab: &mut [u8], part: Part, place: Place, dim: u32, value: f32) {
+    let of = if kv.dtype() == Dtype::I4 { 2 } else { 1 };
+    let cell = kv.cell(part, place) + u64::from(dim / of) * kv.dim_stride(part);
+    let at = (cell * kv.cell_bytes()) as usize;
+    match kv.dtype() {
+        Dtype::F32 => slab[at..at + 4].copy_from_slice(&value.to_le_bytes()),
+        Dtype::F16 => slab[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes()),
+        Dtype::Bf16 => slab[at..at + 2].copy_from_slice(&bf16::from_f32(value).to_le_bytes()),
+        Dtype::E4m3 => slab[at] = E4m3::from_f32(value * 40.0).0,
+        Dtype::I8 => slab[at] = (value * 40.0) as i8 as u8,
+        Dtype::I4 => {
+            let nibble = (value * 4.0).clamp(-8.0, 7.0) as i8 as u8 & 15;
+            let shift = 4 * (dim % 2);
+            slab[at] = slab[at] & !(15 << shift) | nibble << shift;
+        }
+    }
+}
+
+/// The list.
+pub fn cases() -> Vec<AttentionCase> {
+    use Dtype::{Bf16, E4m3, F16, F32, I4, I8};
+    let plain = Shape::plain;
+    let mut shapes = Vec::new();
+    // Nothing to see: no positions, rows before all keys, no rows.
+    shapes.push(plain(&[seq(1, 0), seq(3, 1), seq(0, 5), seq(2, 2)], 2, 16));
+    shapes.push(Shape {
+        with: With { sinks: true, intervals: true, ..With::default() },
+        ..plain(&[seq(1, 0), seq(9, 30)], 3, 24)
+    });
+    // Scores far beyond anything exp can take, both ways.
+    for size in [3e4, 1e30] {
+        shapes.push(Shape { size, ..plain(&[seq(5, 40)], 2, 16) });
+    }
+    // Around the constants: tiles of 16, splits of 256, pages, tree bits.
+    for kv_len in [15, 16, 17, 31, 33, 63, 64, 65, 255, 256, 257, 511, 512, 513] {
+        shapes.push(plain(&[seq(1, kv_len), seq(2, kv_len)], 1, 16).stored(F16));
+    }
+    // Decode over more splits than one span has, with every group.
+    for (group, dims) in [(1, 64), (2, 32), (3, 72), (4, 16), (5, 80), (7, 24), (8, 32), (9, 8)] {
+        shapes.push(plain(&[seq(1, 1300), seq(1, 700)], group, dims).stored(Bf16));
+    }
+    shapes.push(plain(&[seq(1, 300)], 1, 256));
+    for (page_len, lie) in [
+        (1, Lie::Native),
+        (5, Lie::Native),
+        (17, Lie::Rows),
+        (16, Lie::Rows),
+        (32, Lie::Native),
+        (48, Lie::Native),
+        (64, Lie::Rows),
+    ] {
+        for dtype in [F32, F16, I8] {
+            let base = Shape { page_len, lie, ..plain(&[seq(3, 70), seq(1, 35)], 2, 40) };
+            shapes.push(base.stored(dtype));
+        }
+    }
+    for dtype in [F32, F16, Bf16, I8, E4m3, I4] {
+        for token_scales in [false, true] {
+            let base =
+                Shape { token_scales, kv_heads: 2, ..plain(&[seq(2, 50), seq(1, 270)], 2, 32) };
+            shapes.push(Shape { lie: Lie::Rows, page_len: 7, ..base.clone().stored(dtype) });
+            shapes.push(base.stored(dtype));
+        }
+    }
+    for (q, out) in [(F16, F32), (Bf16, F16), (F32, Bf16)] {
+        shapes.push(Shape { dtypes: (q, F16, out), ..plain(&[seq(2, 20)], 2, 72) });
+    }
+    // Prefill: blocks of rows, chunks whose ends straddle blocks and splits.
+    for (rows, kv_len, group) in [(129, 129, 1), (50, 300, 3), (33, 260, 4), (20, 530, 8)] {
+        shapes.push(plain(&[seq(rows, kv_len), seq(1, 40)], group, 16).stored(F16));
+    }
+    shapes.push(Shape { causal: false, ..plain(&[seq(40, 20)], 2, 16) });
+    // Windows that begin in later splits, and pages that were dropped.
+    for window in [1, 13, 256, 257] {
+        shapes.push(Shape { window, ..plain(&[seq(1, 600), seq(40, 300)], 2, 16).stored(F16) });
+    }
+    let kept = [Seq { rows: 1, kv_len: 600, first: 500 }, Seq { rows: 9, kv_len: 40, first: 39 }];
+    shapes.push(Shape { window: 64, ..plain(&kept, 2, 16) });
+    shapes.push(Shape { page_len: 24, ..plain(&kept, 2, 16).stored(I8) });
+    for bits in 1..32u32 {
+        let with = With {
+            sinks: bits & 1 != 0,
+            slopes: bits & 2 != 0,
+            intervals: bits & 4 != 0,
+            tree: bits & 8 != 0,
+            table: bits & 16 != 0,
+        };
+        let softcap = if bits % 3 == 0 { 5.0 } else { 0.0 };
+        let base = plain(&[seq(12, 70), seq(3, 290), seq(1, 20)], 2, 16);
+        shapes.push(Shape { with, softcap, seed: bits.into(), ..base.stored(F16) });
+    }
+    for softcap in [0.5, 50.0] {
+        shapes.push(Shape { softcap, size: 20.0, ..plain(&[seq(4, 90)], 2, 32) });
+    }
+    shapes.into_iter().map(Shape::case).collect()
+}
+
+/// Any small shape.
+pub fn strategy() -> impl Strategy<Value = Shape> {
+    let float = prop_oneof![Just(Dtype::F32), Just(Dtype::F16), Just(Dtype::Bf16)];
+    let dtypes =
+        (float.clone(), 0usize..6, float).prop_map(|(q, kv, out)| (q, Dtype::ALL[kv], out));
+    let one = (0u32..20, 0u32..290, 0u32..20).prop_map(|(rows, kv_len, first)| Seq {
+        rows,
+        kv_len,
+        first: if first < 10 { 0 } else { first.min(kv_len) },
+    });
+    let form = (1u32..3, 1u32..6, 1u32..6, 1u32..40, any::<bool>());
+    let how = (any::<bool>(), any::<bool>(), prop_oneof![Just(0u32), 1u32..40], any::<bool>());
+    let with = any::<[bool; 5]>();
+    (prop::collection::vec(one, 0..4), form, dtypes, how, with, any::<u64>()).prop_map(
+        |(seqs, form, dtypes, how, with, seed)| {
+            let (kv_heads, group, eights, page_len, rows) = form;
+            let (token_scales, causal, window, capped) = how;
+            let [sinks, slopes, intervals, tree, table] = with;
+            Shape {
+                seqs,
+                kv_heads,
+                group,
+                head_dim: 8 * eights,
+                page_len: if page_len > 20 { 16 } else { page_len },
+                lie: if rows { Lie::Rows } else { Lie::Native },
+                dtypes,
+                token_scales,
+                causal,
+                window,
+                softcap: if capped { 3.0 } else { 0.0 },
+                with: With { sinks, slopes, intervals, tree, table },
+                size: 1.0,
+                seed,
+            }
+        },
+    )
+}
+
+fn float(number: u32) -> Dtype {
+    // A malformed call may name none: it is refused before that matters.
+    Dtype::ALL.into_iter().find(|dtype| *dtype as u32 == number).unwrap_or(Dtype::F32)
+}
+
+impl Case for AttentionCase {
+    const KERNEL: &'static str = "attention";
+
+    fn name(&self) -> String {
+        let (s, w) = (&self.shape, &self.shape.with);
+        let seqs: Vec<String> =
+            s.seqs.iter().map(|q| format!("{}/{}-{}", q.rows, q.first, q.kv_len)).collect();
+        let marks = [
+            (w.sinks, " sinks"),
+            (w.slopes, " slopes"),
+            (w.intervals, " intervals"),
+            (w.tree, " tree"),
+            (w.table, " table"),
+            (s.causal, " causal"),
+            (s.token_scales, " token"),
+        ];
+        let marks: String = marks.iter().filter(|mark| mark.0).map(|mark| mark.1).collect();
+        format!(
+            "{} h{}x{} d{} page {} {:?} {}-{}-{} window {} cap {} size {:e}{marks}",
+            seqs.join(" "),
+            s.kv_heads,
+            s.group,
+            s.head_dim,
+            s.page_len,
+            s.lie,
+            s.dtypes.0.name(),
+            s.dtypes.1.name(),
+            s.dtypes.2.name(),
+            s.window,
+            s.softcap,
+            s.size,
+        )
+    }
+
+    fn run(&self, level: Level, workers: &dyn Workers) -> Result<Vec<Output>, Error> {
+        let p = &self.params;
+        let out_dtype = float(p.out_dtype);
+        let bytes = u64::from(self.shape.seqs.iter().map(|seq| seq.rows).sum::<u32>() + 2)
+            * (u64::from(self.shape.kv_heads * self.shape.group * self.shape.head_dim) + 5);
+        let mut out = Bytes::poisoned((bytes * out_dtype.align()) as usize);
+        let rows = self.shape.seqs.iter().map(|seq| seq.rows).sum::<u32>() + 2;
+        let heads = self.shape.kv_heads * self.shape.group;
+        let mut lse = Bytes::poisoned((rows * heads * 4) as usize);
+        let words = |words: &Option<Vec<u32>>| words.as_ref().map(|words| Bytes::of(words));
+        let floats = |floats: &Option<Vec<f32>>| floats.as_ref().map(|floats| Bytes::of(floats));
+        let (q_start, kv_len) = (Bytes::of(&self.q_start), Bytes::of(&self.kv_len));
+        let (first, page_start) = (words(&self.first_position), words(&self.page_start));
+        let page_ids = Bytes::of(&self.page_ids);
+        let (intervals, tree) = (words(&self.intervals), words(&self.tree));
+        let (sinks, slopes) = (floats(&self.sinks), floats(&self.slopes));
+        let seqs = Bytes::of(&[self.shape.seqs.len() as u32]);
+        let command = Attention::<Host<'_>> {
+            params: *p,
+            q: self.q.as_slice(),
+            keys: self.keys.as_slice(),
+            values: self.values.as_ref().map(Bytes::as_slice),
+            scales: self.scales.as_ref().map(Bytes::as_slice),
+            q_start: q_start.as_slice(),
+            kv_len: kv_len.as_slice(),
+            first_position: first.as_ref().map(Bytes::as_slice),
+            page_start: page_start.as_ref().map(Bytes::as_slice),
+            page_ids: page_ids.as_slice(),
+            intervals: intervals.as_ref().map(Bytes::as_slice),
+            tree_bits: tree.as_ref().map(Bytes::as_slice),
+            sinks: sinks.as_ref().map(Bytes::as_slice),
+            slopes: slopes.as_ref().map(Bytes::as_slice),
+            out: out.as_mut_slice(),
+            lse: Some(lse.as_mut_slice()),
+            seqs: Some(seqs.as_slice()),
+        };
+        let needs = command.needs(workers.count())?;
+        // A good call of this size takes megabytes; one with a huge capacity is not run.
+        if needs.workspace_bytes > 1 << 28 {
+            return Err(CHECKS.refuse("workspace", kernels_core::error::Fault::Stale));
+        }
+        let mut workspace = Bytes::poisoned(needs.workspace_bytes as usize);
+        attention::run(level, workers, command, workspace.as_mut_slice())?;
+        Ok(vec![
+            Output { name: "out", dtype: out_dtype, bytes: out },
+            Output { name: "lse", dtype: Dtype::F32, bytes: lse },
+        ])
+    }
+
+    fn spec<R: Real>(&self) -> Vec<Vec<Row<R>>> {
+        let (p, shape) = (&self.params, &self.shape);
+        let kv = KvLayout::new(CHECKS, &p.kv).expect("a call that ran");
+        let stored = self.stored(&kv);
+        let q = self.q.floats(float(p.q_dtype));
+        let (group, dims) = (p.q_heads / p.kv.kv_heads, p.kv.head_dim as usize);
+        // A logarithm is a sum of parts that cancel: one is measured against all.
+        let (mut outs, mut lse) = (Vec::new(), Vec::new());
+        for (seq, of) in shape.seqs.iter().enumerate() {
+            let ids = match &self.page_start {
+                Some(starts) => &self.page_ids[starts[seq] as usize..],
+                None => &self.page_ids[seq * p.table_width as usize..],
+            };
+            let place = |position: u32, head| {
+                let page = ids[(position / p.kv.page_len - of.first / p.kv.page_len) as usize];
+                Place { page, head, token: position % p.kv.page_len }
+            };
+            let vector = |part, position, head| -> Vec<R> {
+                (0..p.kv.head_dim).map(|d| stored.number(part, place(position, head), d)).collect()
+            };
+            let all: Vec<Vec<(Vec<R>, Vec<R>)>> = (0..p.kv.kv_heads)
+                .map(|head| {
+                    (of.first..of.kv_len)
+                        .map(|at| (vector(Part::Keys, at, head), vector(Part::Values, at, head)))
+                        .collect()
+                })
+                .collect();
+            for row in self.q_start[seq]..self.q_start[seq + 1] {
+                let own =
+                    i64::from(of.kv_len) - i64::from(of.rows) + i64::from(row - self.q_start[seq]);
+                let mut out = Vec::new();
+                for head in 0..p.q_heads {
+                    let keys: Vec<Key<R>> = (of.first..of.kv_len)
+                        .filter(|&at| self.sees(seq, row, at))
+                        .map(|at| {
+                            let (k, v) = &all[(head / group) as usize][(at - of.first) as usize];
+                            let distance = (i64::from(at) - own) as f64;
+                            Key { distance, k: k.clone(), v: v.clone() }
+                        })
+                        .collect();
+                    let by = Scores {
+                        scale: p.scale.into(),
+                        softcap: p.softcap.into(),
+                        slope: self.slopes.as_ref().map_or(0.0, |s| s[head as usize].into()),
+                        sink: self.sinks.as_ref().map(|s| s[head as usize].into()),
+                    };
+                    let start = row as usize * p.q_row_stride as usize + head as usize * dims;
+                    let q: Vec<R> =
+                        q[start..start + dims].iter().map(|&q| R::of(q.into())).collect();
+                    let (values, logarithm) = attention::spec(&q, &keys, by, dims);
+                    out.extend(values);
+                    lse.push(logarithm);
+                }
+                outs.push(Row { at: row as usize * p.out_row_stride as usize, values: out });
+            }
+        }
+        vec![outs, vec![Row { at: 0, values: lse }]]
+    }
+}

@@ -1,0 +1,135 @@
+//! What `attention` promises, over its cases.
+
+use backends::cpu::Threads;
+use kernels_core::simd::{Level, environment};
+use kernels_core::workers::Inline;
+use pagewise_tests::cases::attention::{AttentionCase, Lie, Seq, Shape, cases, seq, strategy};
+use pagewise_tests::harness::{Bytes, Case, Noise, assert_case, assert_hashes, assert_same_bits};
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+#[test]
+fn every_level_has_the_scalar_bits_and_keeps_to_the_spec() {
+    for case in cases() {
+        assert_case(&case);
+    }
+}
+
+#[test]
+fn the_bits_are_those_committed() {
+    assert_hashes(&cases());
+}
+
+#[test]
+fn one_and_three_threads_give_the_same_bits() {
+    for case in cases() {
+        let alone = case.run(Level::best(), &Inline).expect("a good call runs");
+        let threads = case.run(Level::best(), &Threads::new(3)).expect("a good call runs");
+        assert_same_bits(&case.name(), &alone, &threads);
+    }
+}
+
+proptest! {
+    // The error rule measures against another f32 evaluation, which has its lucky days:
+    // the same shapes each time, so that the test does not have them too.
+    #![proptest_config(ProptestConfig { cases: 64, rng_seed: RngSeed::Fixed(3), ..ProptestConfig::default() })]
+    #[test]
+    fn any_shape_has_the_scalar_bits_and_keeps_to_the_spec(shape in strategy()) {
+        assert_case(&shape.case());
+    }
+}
+
+proptest! {
+    #[test]
+    fn malformed_calls_are_refused_or_answered(
+        shape in strategy(),
+        field in 0usize..38,
+        list in 0usize..5,
+        at in any::<prop::sample::Index>(),
+        value in prop_oneof![Just(0u32), Just(1), Just(7), Just(u32::MAX), any::<u32>()],
+    ) {
+        let mut case = shape.case();
+        bytemuck::cast_slice_mut::<_, u32>(bytemuck::bytes_of_mut(&mut case.params))[field] = value;
+        // Either is right; a panic or a read out of bounds is not.
+        let _ = case.run(Level::best(), &Inline);
+        let mut case = case.shape.clone().case();
+        let list = match list {
+            0 => Some(&mut case.q_start),
+            1 => Some(&mut case.kv_len),
+            2 => case.first_position.as_mut(),
+            3 => case.page_start.as_mut(),
+            _ => Some(&mut case.page_ids),
+        };
+        if let Some(list) = list.filter(|list| !list.is_empty()) {
+            let at = at.index(list.len());
+            list[at] = value;
+            let _ = case.run(Level::best(), &Threads::new(2));
+        }
+    }
+}
+
+/// The bits of one row, in `out` and `lse`.
+fn row_bits(case: &AttentionCase, row: usize) -> (Vec<u8>, Vec<u8>) {
+    let outputs = case.run(Level::best(), &Threads::new(2)).expect("a good call runs");
+    let p = &case.params;
+    let width = (p.q_heads * p.kv.head_dim) as usize * 4;
+    let start = row * p.out_row_stride as usize * 4;
+    let heads = p.q_heads as usize * 4;
+    let lse = outputs[1].bytes.as_slice()[row * heads..(row + 1) * heads].to_vec();
+    (outputs[0].bytes.as_slice()[start..start + width].to_vec(), lse)
+}
+
+/// The case's row alone, as the last of a shorter sequence: a decode of that position.
+fn decode_of(case: &AttentionCase, row: usize) -> AttentionCase {
+    let mut alone = case.clone();
+    let of = case.shape.seqs[0];
+    let kv_len = of.kv_len - of.rows + row as u32 + 1;
+    alone.shape.seqs = vec![Seq { rows: 1, kv_len, ..of }];
+    alone.params.rows_max = 3;
+    alone.params.seqs_max = 1;
+    (alone.q_start, alone.kv_len) = (vec![0, 1], vec![kv_len]);
+    let stride = case.params.q_row_stride as usize * 4;
+    let q = case.q.as_slice()[row * stride..(row + 1) * stride].repeat(3);
+    alone.q = Bytes::of(&q);
+    let starts = alone.page_start.as_mut().expect("plain shapes have lists");
+    starts.truncate(2);
+    alone
+}
+
+#[test]
+fn a_row_decoded_alone_has_the_bits_it_has_in_prefill() {
+    let mut noise = Noise::new(5);
+    for (group, dims, dtype) in [(1, 16, 0), (3, 24, 1), (4, 64, 4), (8, 32, 2)] {
+        let dtype = kernels_core::dtype::Dtype::ALL[dtype];
+        let shape =
+            Shape { kv_heads: 2, ..Shape::plain(&[seq(300, 560), seq(7, 40)], group, dims) };
+        let case = shape.stored(dtype).case();
+        let together = case.run(Level::best(), &Threads::new(2)).expect("a good call runs");
+        let p = &case.params;
+        for _ in 0..12 {
+            let row = noise.below(300) as usize;
+            environment::flush_subnormals();
+            let normal = environment::Normal::enter();
+            let (out, lse) = row_bits(&decode_of(&case, row), 0);
+            drop(normal);
+            let _normal = environment::Normal::enter();
+            let start = row * p.out_row_stride as usize * 4;
+            assert_eq!(out, &together[0].bytes.as_slice()[start..start + out.len()], "row {row}");
+            let start = row * lse.len();
+            assert_eq!(lse, &together[1].bytes.as_slice()[start..start + lse.len()], "row {row}");
+        }
+    }
+}
+
+#[test]
+fn pages_in_any_order_and_any_page_length_give_the_same_bits() {
+    let base = Shape::plain(&[seq(5, 300), seq(1, 77)], 3, 24);
+    let expected = base.clone().case();
+    let expected = expected.run(Level::best(), &Inline).expect("a good call runs");
+    for (page_len, lie) in [(1, Lie::Rows), (7, Lie::Native), (16, Lie::Rows), (48, Lie::Native)] {
+        // The values of a shape follow the order of positions, not that of pages.
+        let other = Shape { page_len, lie, ..base.clone() }.case();
+        let got = other.run(Level::best(), &Inline).expect("a good call runs");
+        assert_same_bits("another layout", &expected, &got);
+    }
+}
