@@ -20,7 +20,9 @@ pub mod kv_copy;
 pub mod kv_layout;
 pub mod logit_mask;
 pub mod math;
+pub mod matmul;
 pub mod norm;
+pub mod packing;
 pub mod params;
 pub mod rope;
 #[allow(unsafe_code, reason = "instruction sets are reached through intrinsics")]

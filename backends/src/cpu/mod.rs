@@ -108,6 +108,7 @@ impl Cpu {
             Command::Rope(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Norm(command) => command.resolve(&mut memory)?.needs(workers),
             Command::VarlenMask(command) => command.resolve(&mut memory)?.needs(workers),
+            Command::Matmul(command) => command.resolve(&mut memory)?.needs(workers),
         }
     }
 }
@@ -118,7 +119,7 @@ fn run(
     workers: &dyn Workers,
     command: &Command,
     memory: &mut arena::Memory<'_>,
-    _workspace: &mut [u8],
+    workspace: &mut [u8],
 ) -> Result<(), Error> {
     match command {
         Command::LogitMask(command) => {
@@ -134,6 +135,8 @@ fn run(
         Command::Norm(command) => kernels_core::norm::run(level, workers, command.resolve(memory)?),
         Command::VarlenMask(command) => {
             kernels_core::varlen_mask::run(level, workers, command.resolve(memory)?)
+        Command::Matmul(command) => {
+            kernels_core::matmul::run(level, workers, command.resolve(memory)?, workspace)
         }
     }
 }

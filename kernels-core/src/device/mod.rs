@@ -12,6 +12,7 @@ use crate::append_kv::AppendKv;
 use crate::command::Access;
 use crate::kv_copy::KvCopy;
 use crate::logit_mask::LogitMask;
+use crate::matmul::Matmul;
 use crate::norm::Norm;
 use crate::rope::Rope;
 use crate::varlen_mask::VarlenMask;
@@ -169,4 +170,4 @@ macro_rules! kernels {
     };
 }
 
-kernels! { AppendKv KvCopy LogitMask Norm Rope VarlenMask }
+kernels! { AppendKv KvCopy LogitMask Matmul Norm Rope VarlenMask }
