@@ -135,6 +135,7 @@ fn run(
         Command::Norm(command) => kernels_core::norm::run(level, workers, command.resolve(memory)?),
         Command::VarlenMask(command) => {
             kernels_core::varlen_mask::run(level, workers, command.resolve(memory)?)
+        }
         Command::Matmul(command) => {
             kernels_core::matmul::run(level, workers, command.resolve(memory)?, workspace)
         }

@@ -86,7 +86,7 @@ impl Groups {
 
     /// Bytes of a group's numbers.
     pub const fn number_bytes(&self) -> usize {
-        TILE * self.len >> self.nibbles as usize
+        (TILE * self.len) >> self.nibbles as usize
     }
 
     /// Bytes of a group of a tile.
