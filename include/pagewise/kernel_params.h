@@ -168,6 +168,37 @@ struct pwk_sample_row {
     float min_p;       /* least probability over that of the most likely, in [0, 1] */
 };
 PWK_LAYOUT(pwk_sample_row, 32, min_p, 28);
+/* ---- packed weights, shared by every kernel that multiplies by them or looks them up ---- */
+
+/* What turns the whole numbers of a grouped weight into its values. */
+#define PWK_SCHEME_NONE 0u      /* nothing: f32, f16, bf16 */
+#define PWK_SCHEME_AFFINE 1u    /* 0 to 255, or 0 to 15, times scale plus bias of the group */
+#define PWK_SCHEME_SYMMETRIC 2u /* -128 to 127, or -8 to 7, times scale of the group */
+
+/* A matrix [outputs][inputs], packed in tiles of 32 outputs as packing/mod.rs draws them. */
+struct pwk_weight {
+    uint32_t outputs;     /* 1 to 2^24 */
+    uint32_t inputs;      /* 1 to 2^20; a multiple of the group */
+    uint32_t dtype;       /* PWK_DTYPE_F32, F16, BF16; I8, I4: groups of whole numbers */
+    uint32_t scheme;      /* PWK_SCHEME_*; as the dtype asks */
+    uint32_t group;       /* inputs that share a scale: 32, 64 or 128; 0 without groups */
+    uint32_t scale_dtype; /* of scale and bias of a group: PWK_DTYPE_F32, F16, BF16; else 0 */
+};
+PWK_LAYOUT(pwk_weight, 24, scale_dtype, 20);
+
+/* ---- matmul ---------------------------------------------------------------- */
+
+/* Rows times the transpose of a packed weight, plus a bias. */
+struct pwk_matmul {
+    uint64_t x_row_stride;    /* elements between rows of x; at least inputs */
+    uint64_t out_row_stride;  /* elements between rows of out; at least outputs */
+    uint32_t rows_max;        /* rows at most in one call; 1 to 2^31 - 1 */
+    uint32_t x_dtype;         /* PWK_DTYPE_F32, F16 or BF16 */
+    uint32_t bias_dtype;      /* PWK_DTYPE_F32, F16 or BF16; 0 without a bias */
+    uint32_t out_dtype;       /* PWK_DTYPE_F32, F16 or BF16 */
+    struct pwk_weight weight; /* the packed matrix */
+};
+PWK_LAYOUT(pwk_matmul, 56, weight, 32);
 
 /* ---- attention ------------------------------------------------------------- */
 

@@ -178,7 +178,8 @@ impl Checks {
         self.buffer(field, dtype, count, span)
     }
 
-    fn aligned(self, field: &'static str, align: u64, span: &dyn Span) -> Result<(), Error> {
+    /// The buffer starts at a multiple of `align` bytes.
+    pub fn aligned(self, field: &'static str, align: u64, span: &dyn Span) -> Result<(), Error> {
         match span.misalignment(align) {
             0 => Ok(()),
             got => Err(self.refuse(field, Fault::Align { expected: align, got })),

@@ -110,6 +110,7 @@ impl Cpu {
             Command::Norm(command) => command.resolve(&mut memory)?.needs(workers),
             Command::VarlenMask(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Sample(command) => command.resolve(&mut memory)?.needs(workers),
+            Command::Matmul(command) => command.resolve(&mut memory)?.needs(workers),
         }
     }
 }
@@ -142,6 +143,9 @@ fn run(
         }
         Command::Sample(command) => {
             kernels_core::sample::run(level, workers, command.resolve(memory)?, workspace)
+        }
+        Command::Matmul(command) => {
+            kernels_core::matmul::run(level, workers, command.resolve(memory)?, workspace)
         }
     }
 }

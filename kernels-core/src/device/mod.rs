@@ -13,6 +13,7 @@ use crate::attention::Attention;
 use crate::command::Access;
 use crate::kv_copy::KvCopy;
 use crate::logit_mask::LogitMask;
+use crate::matmul::Matmul;
 use crate::norm::Norm;
 use crate::rope::Rope;
 use crate::sample::Sample;
@@ -171,4 +172,4 @@ macro_rules! kernels {
     };
 }
 
-kernels! { AppendKv Attention KvCopy LogitMask Norm Rope Sample VarlenMask }
+kernels! { AppendKv Attention KvCopy LogitMask Matmul Norm Rope Sample VarlenMask }

@@ -21,6 +21,9 @@ pub const STATUS_OK: u32 = 0;
 pub const STATUS_MASKED: u32 = 1;
 pub const STATUS_NOT_FINITE: u32 = 2;
 pub const NOISE_SAMPLE: u32 = 1;
+pub const SCHEME_NONE: u32 = 0;
+pub const SCHEME_AFFINE: u32 = 1;
+pub const SCHEME_SYMMETRIC: u32 = 2;
 pub const TREE_NODES_MAX: u32 = 64;
 pub const NO_PARENT: u32 = 4294967295;
 pub const ROPE_NONE: u32 = 0;
@@ -214,6 +217,53 @@ const _: () = {
     ["Offset of field: SampleRow::top_k"][::core::mem::offset_of!(SampleRow, top_k) - 20usize];
     ["Offset of field: SampleRow::top_p"][::core::mem::offset_of!(SampleRow, top_p) - 24usize];
     ["Offset of field: SampleRow::min_p"][::core::mem::offset_of!(SampleRow, min_p) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct Weight {
+    pub outputs: u32,
+    pub inputs: u32,
+    pub dtype: u32,
+    pub scheme: u32,
+    pub group: u32,
+    pub scale_dtype: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Weight"][::core::mem::size_of::<Weight>() - 24usize];
+    ["Alignment of Weight"][::core::mem::align_of::<Weight>() - 4usize];
+    ["Offset of field: Weight::outputs"][::core::mem::offset_of!(Weight, outputs) - 0usize];
+    ["Offset of field: Weight::inputs"][::core::mem::offset_of!(Weight, inputs) - 4usize];
+    ["Offset of field: Weight::dtype"][::core::mem::offset_of!(Weight, dtype) - 8usize];
+    ["Offset of field: Weight::scheme"][::core::mem::offset_of!(Weight, scheme) - 12usize];
+    ["Offset of field: Weight::group"][::core::mem::offset_of!(Weight, group) - 16usize];
+    ["Offset of field: Weight::scale_dtype"]
+        [::core::mem::offset_of!(Weight, scale_dtype) - 20usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct Matmul {
+    pub x_row_stride: u64,
+    pub out_row_stride: u64,
+    pub rows_max: u32,
+    pub x_dtype: u32,
+    pub bias_dtype: u32,
+    pub out_dtype: u32,
+    pub weight: Weight,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Matmul"][::core::mem::size_of::<Matmul>() - 56usize];
+    ["Alignment of Matmul"][::core::mem::align_of::<Matmul>() - 8usize];
+    ["Offset of field: Matmul::x_row_stride"]
+        [::core::mem::offset_of!(Matmul, x_row_stride) - 0usize];
+    ["Offset of field: Matmul::out_row_stride"]
+        [::core::mem::offset_of!(Matmul, out_row_stride) - 8usize];
+    ["Offset of field: Matmul::rows_max"][::core::mem::offset_of!(Matmul, rows_max) - 16usize];
+    ["Offset of field: Matmul::x_dtype"][::core::mem::offset_of!(Matmul, x_dtype) - 20usize];
+    ["Offset of field: Matmul::bias_dtype"][::core::mem::offset_of!(Matmul, bias_dtype) - 24usize];
+    ["Offset of field: Matmul::out_dtype"][::core::mem::offset_of!(Matmul, out_dtype) - 28usize];
+    ["Offset of field: Matmul::weight"][::core::mem::offset_of!(Matmul, weight) - 32usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]

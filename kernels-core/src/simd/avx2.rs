@@ -244,6 +244,11 @@ impl Lanes for Avx2 {
         unsafe { [_mm256_blendv_epi8(b[0], a[0], m[0]), _mm256_blendv_epi8(b[1], a[1], m[1])] }
     }
     #[inline(always)]
+    fn dot4(self, sums: Self::I, unsigned: Self::I, signed: Self::I) -> Self::I {
+        // SAFETY: the token proves the instructions.
+        unsafe { [dot4(sums[0], unsigned[0], signed[0]), dot4(sums[1], unsigned[1], signed[1])] }
+    }
+    #[inline(always)]
     fn to_int(self, a: Self::F) -> Self::I {
         // SAFETY: the token proves the instructions.
         unsafe { [_mm256_cvtps_epi32(a[0]), _mm256_cvtps_epi32(a[1])] }
@@ -342,6 +347,24 @@ impl Lanes for Avx2 {
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
+    }
+}
+
+/// Even and odd bytes apart as words: adding pairs of byte products first, as
+/// `vpmaddubsw` does, would saturate.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn dot4(sums: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe {
+        let even = _mm256_and_si256(unsigned, _mm256_set1_epi16(0xff));
+        let even_signed = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(signed));
+        let odd = _mm256_srli_epi16::<8>(unsigned);
+        let odd_signed = _mm256_srai_epi16::<8>(signed);
+        let sums = _mm256_add_epi32(sums, _mm256_madd_epi16(even, even_signed));
+        _mm256_add_epi32(sums, _mm256_madd_epi16(odd, odd_signed))
     }
 }
 

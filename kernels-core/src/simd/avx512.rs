@@ -21,6 +21,8 @@ impl Lanes for Avx512 {
     type I = __m512i;
     type M = __mmask16;
 
+    const MANY_REGISTERS: bool = true;
+
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
         // SAFETY: the token proves the instructions.
@@ -187,6 +189,11 @@ impl Lanes for Avx512 {
     fn iselect(self, m: Self::M, a: Self::I, b: Self::I) -> Self::I {
         // SAFETY: the token proves the instructions.
         unsafe { _mm512_mask_blend_epi32(m, b, a) }
+    }
+    #[inline(always)]
+    fn dot4(self, sums: Self::I, unsigned: Self::I, signed: Self::I) -> Self::I {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm512_dpbusd_epi32(sums, unsigned, signed) }
     }
     #[inline(always)]
     fn to_int(self, a: Self::F) -> Self::I {

@@ -10,6 +10,7 @@ pub mod attend;
 mod detect;
 mod element;
 pub mod environment;
+mod prefetch;
 mod scalar;
 mod stored;
 
@@ -27,6 +28,7 @@ pub use avx512::Avx512;
 pub use element::{Element, Floats, FloatsMut, load_at, load_part, store_at, store_part};
 #[cfg(target_arch = "aarch64")]
 pub use neon::Neon;
+pub use prefetch::prefetch;
 pub use scalar::Scalar;
 pub use stored::{Nibbles, Stored};
 
@@ -101,6 +103,10 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     /// Sixteen booleans.
     type M: Copy;
 
+    /// Whether some thirty vectors stay in registers: how many rows a product takes at
+    /// once depends on it, and no bit of the result.
+    const MANY_REGISTERS: bool = false;
+
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::F;
     /// Lane `i` from element `i`.
@@ -169,6 +175,10 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     fn ieq(self, a: Self::I, b: Self::I) -> Self::M;
     /// `m ? a : b`.
     fn iselect(self, m: Self::M, a: Self::I, b: Self::I) -> Self::I;
+
+    /// `sums` plus, in each lane, the products of its four unsigned bytes with its
+    /// four signed ones; exact where the sum fits an i32.
+    fn dot4(self, sums: Self::I, unsigned: Self::I, signed: Self::I) -> Self::I;
 
     /// The nearest integer, ties to even; any value where `|a| ≥ 2³⁰` or NaN.
     fn to_int(self, a: Self::F) -> Self::I;

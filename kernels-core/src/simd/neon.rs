@@ -386,6 +386,18 @@ impl Lanes for Neon {
         }
     }
     #[inline(always)]
+    fn dot4(self, sums: Self::I, unsigned: Self::I, signed: Self::I) -> Self::I {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            [
+                dot4(sums[0], unsigned[0], signed[0]),
+                dot4(sums[1], unsigned[1], signed[1]),
+                dot4(sums[2], unsigned[2], signed[2]),
+                dot4(sums[3], unsigned[3], signed[3]),
+            ]
+        }
+    }
+    #[inline(always)]
     fn to_int(self, a: Self::F) -> Self::I {
         // SAFETY: the token proves the instructions.
         unsafe {
@@ -503,6 +515,27 @@ impl Lanes for Neon {
         let nan = self.igt(rest, self.isplat(0x7f80_0000));
         let result = self.iselect(nan, self.isplat(0x7e00), result);
         self.store_u16(self.ior(sign, result), to);
+    }
+}
+
+/// Even and odd bytes apart as words, multiplied into double words.
+///
+/// # Safety
+/// The CPU has NEON.
+#[inline(always)]
+unsafe fn dot4(sums: int32x4_t, unsigned: int32x4_t, signed: int32x4_t) -> int32x4_t {
+    // SAFETY: the caller's.
+    unsafe {
+        let (u, s) = (vreinterpretq_u16_s32(unsigned), vreinterpretq_s16_s32(signed));
+        let even = vreinterpretq_s16_u16(vandq_u16(u, vdupq_n_u16(0xff)));
+        let even_signed = vshrq_n_s16::<8>(vshlq_n_s16::<8>(s));
+        let odd = vreinterpretq_s16_u16(vshrq_n_u16::<8>(u));
+        let odd_signed = vshrq_n_s16::<8>(s);
+        let low = vmull_s16(vget_low_s16(even), vget_low_s16(even_signed));
+        let low = vmlal_s16(low, vget_low_s16(odd), vget_low_s16(odd_signed));
+        let high = vmull_high_s16(even, even_signed);
+        let high = vmlal_high_s16(high, odd, odd_signed);
+        vaddq_s32(sums, vpaddq_s32(low, high))
     }
 }
 

@@ -159,6 +159,14 @@ impl Lanes for Scalar {
         core::array::from_fn(|i| if m[i] { a[i] } else { b[i] })
     }
     #[inline(always)]
+    fn dot4(self, sums: I, unsigned: I, signed: I) -> I {
+        core::array::from_fn(|i| {
+            let (u, s) = (unsigned[i].to_le_bytes(), signed[i].to_le_bytes());
+            let products = u.iter().zip(&s).map(|(&u, &s)| i32::from(u) * i32::from(s as i8));
+            products.fold(sums[i], i32::wrapping_add)
+        })
+    }
+    #[inline(always)]
     fn to_int(self, a: F) -> I {
         map(a, |a| libm::rintf(a) as i32)
     }

@@ -5,6 +5,7 @@ pub mod attention;
 pub mod kv_copy;
 pub mod kv_pages;
 pub mod logit_mask;
+pub mod matmul;
 pub mod norm;
 pub mod rope;
 pub mod sample;

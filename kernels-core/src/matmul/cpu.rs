@@ -1,0 +1,81 @@
+//! `matmul` on the CPU: the rows of a chunk are converted once, then workers take
+//! tiles of outputs, each a part of the columns that lie together.
+
+use super::Matmul;
+use super::plan::Plan;
+use super::quantise::Input;
+use super::tile::{Matrix, Rows, tile};
+use crate::command::{Host, cast_mut, live};
+use crate::dtype::Dtype;
+use crate::error::Error;
+use crate::packing::TILE;
+use crate::simd::{Floats, FloatsMut, LANES, Lanes, Level};
+use crate::workers::{Columns, Pieces, Strip, Workers, split};
+
+/// Bytes of weights worth a thread of their own.
+const TILE_BYTES: u64 = 1 << 16;
+
+/// Runs the command; `workspace` is what [`needs`](Matmul::needs) asked for these workers.
+pub fn run(
+    level: Level,
+    workers: &dyn Workers,
+    matmul: Matmul<Host<'_>>,
+    workspace: &mut [u8],
+) -> Result<(), Error> {
+    let types = matmul.types()?;
+    let p = matmul.params;
+    let rows = live(Matmul::<Host>::CHECKS, "rows", matmul.rows, p.rows_max)?;
+    let plan = Plan::new(types.weight, p.rows_max as usize);
+    let needed = plan.workspace_bytes(workers.count());
+    let checks = Matmul::<Host>::CHECKS;
+    checks.holds("workspace", Some(needed as u64), workspace.len() as u64)?;
+    checks.aligned("workspace", 4, &&*workspace)?;
+    let (converted, scratch) = cast_mut::<i32>(workspace).split_at_mut(plan.rows_words());
+    let x = Floats::new(types.x, matmul.x);
+    let bias = types.bias.zip(matmul.bias).map(|(dtype, bytes)| Floats::new(dtype, bytes));
+    let matrix = Matrix { packed: matmul.weight, bias };
+    let weight = &types.weight;
+    let most = workers.count().min(weight.tiles() as u32);
+    let tiles = (weight.bytes() / TILE_BYTES).clamp(1, u64::from(most)) as u32;
+    let each = types.out.align() as usize;
+    let stride = p.out_row_stride as usize * each;
+    for chunk in plan.chunks(rows) {
+        let input =
+            Input { x, row_stride: p.x_row_stride as usize, first: chunk.start, rows: chunk.len() };
+        let converted = Rows::convert(level, workers, &plan, input, converted);
+        let out = &mut matmul.out[chunk.start * stride..];
+        let width = weight.outputs * each;
+        let columns = Columns::new(out, chunk.len(), stride, width, TILE * each, tiles);
+        let scratch = Pieces::new(&mut *scratch, tiles as usize, plan.scratch_words(), tiles);
+        split(workers, tiles, (columns, scratch), |_, (mut strip, scratch)| {
+            let first = strip.columns().start / each / TILE;
+            let count = strip.columns().len().div_ceil(TILE * each);
+            for at in 0..count {
+                tile(level, converted, matrix, first + at, scratch);
+                let totals = bytemuck::cast_slice(&scratch[..chunk.len() * TILE]);
+                store(level, types.out, totals, at * TILE, &mut strip);
+            }
+        });
+    }
+    Ok(())
+}
+
+crate::levels! {
+    /// Rounds a tile's totals into the strip, from element `at` of its rows.
+    fn store(out: Dtype, totals: &[f32], at: usize, strip: &mut Strip<'_, u8>) = store_body;
+}
+
+#[inline(always)]
+fn store_body<L: Lanes>(l: L, dtype: Dtype, totals: &[f32], at: usize, strip: &mut Strip<'_, u8>) {
+    let each = dtype.align() as usize;
+    let width = (strip.columns().len() / each - at).min(TILE);
+    for (row, totals) in totals.as_chunks::<TILE>().0.iter().enumerate() {
+        let bytes = &mut strip.row(row)[at * each..(at + width) * each];
+        let mut out = FloatsMut::new(dtype, bytes);
+        let [a, b] = bytemuck::must_cast_ref::<_, [[f32; LANES]; 2]>(totals);
+        out.store(l, l.load(a), 0);
+        if width > LANES {
+            out.store(l, l.load(b), LANES);
+        }
+    }
+}
