@@ -8,8 +8,11 @@
 mod overlap;
 
 use crate::Error;
+use crate::activation::Activation;
 use crate::append_kv::AppendKv;
 use crate::command::Access;
+use crate::embed::Embed;
+use crate::gather::Gather;
 use crate::kv_copy::KvCopy;
 use crate::logit_mask::LogitMask;
 use crate::norm::Norm;
@@ -170,4 +173,4 @@ macro_rules! kernels {
     };
 }
 
-kernels! { AppendKv KvCopy LogitMask Norm Rope Sample VarlenMask }
+kernels! { Activation AppendKv Embed Gather KvCopy LogitMask Norm Rope Sample VarlenMask }
