@@ -286,4 +286,50 @@ struct pwk_kv_copy {
 };
 PWK_LAYOUT(pwk_kv_copy, 96, tokens_max, 92);
 
+/* ---- gather ---------------------------------------------------------------- */
+
+/* Rows of a matrix by their numbers. */
+struct pwk_gather {
+    uint64_t x_row_stride;   /* elements between rows of x; at least columns */
+    uint64_t out_row_stride; /* elements between rows of out; at least columns */
+    uint32_t x_rows;         /* rows of x; 1 to 2^32 - 1 */
+    uint32_t rows_max;       /* rows of out at most in one call; 1 to 2^31 - 1 */
+    uint32_t columns;        /* elements of a row; 1 to 2^24 */
+    uint32_t dtype;          /* any PWK_DTYPE but I4 */
+};
+PWK_LAYOUT(pwk_gather, 32, dtype, 28);
+
+/* ---- activation ------------------------------------------------------------ */
+
+#define PWK_ACTIVATION_SILU 1u
+#define PWK_ACTIVATION_GELU_TANH 2u
+
+/* A function of the gate, times up: SwiGLU and its kin. */
+struct pwk_activation {
+    uint64_t x_row_stride;   /* elements between rows of x; at least up_offset + columns */
+    uint64_t out_row_stride; /* elements between rows of out; at least columns */
+    uint32_t rows_max;       /* rows at most in one call; 1 to 2^31 - 1 */
+    uint32_t columns;        /* elements of a gate; 1 to 2^24 */
+    uint32_t up_offset;      /* elements from gate to up in a row; columns to 2^25; 0 without up */
+    uint32_t kind;           /* PWK_ACTIVATION_* */
+    uint32_t x_dtype;        /* PWK_DTYPE_F32, F16 or BF16 */
+    uint32_t out_dtype;      /* PWK_DTYPE_F32, F16 or BF16 */
+};
+PWK_LAYOUT(pwk_activation, 40, out_dtype, 36);
+
+/* ---- embed ----------------------------------------------------------------- */
+
+/* Rows of an embedding table by token ids. */
+struct pwk_embed {
+    uint64_t table_row_stride; /* elements between rows of the table; at least columns */
+    uint64_t out_row_stride;   /* elements between rows of out; at least columns */
+    uint32_t vocabulary;       /* rows of the table; 1 to 2^31 - 1 */
+    uint32_t rows_max;         /* rows at most in one call; 1 to 2^31 - 1 */
+    uint32_t columns;          /* elements of a row; 1 to 2^24 */
+    uint32_t table_dtype;      /* PWK_DTYPE_F32, F16 or BF16 */
+    uint32_t out_dtype;        /* PWK_DTYPE_F32, F16 or BF16 */
+    float scale;               /* what each element is multiplied by; finite, 1 for none */
+};
+PWK_LAYOUT(pwk_embed, 40, scale, 36);
+
 #endif /* PAGEWISE_KERNEL_PARAMS_H */

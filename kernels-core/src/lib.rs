@@ -11,12 +11,15 @@
 
 extern crate alloc;
 
+pub mod activation;
 pub mod append_kv;
 pub mod attention;
 pub mod command;
 pub mod device;
 pub mod dtype;
+pub mod embed;
 pub mod error;
+pub mod gather;
 pub mod kv_copy;
 pub mod kv_layout;
 pub mod logit_mask;

@@ -42,6 +42,11 @@ proptest! {
     }
 
     #[test]
+    fn any_bytes_are_refused_or_answered(data in prop::collection::vec(any::<u8>(), 0..60)) {
+        pagewise_tests::fuzz::append(&data);
+    }
+
+    #[test]
     fn malformed_calls_are_refused_or_answered(
         shape in strategy(),
         field in 0usize..32,

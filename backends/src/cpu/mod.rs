@@ -107,6 +107,9 @@ impl Cpu {
             Command::AppendKv(command) => command.resolve(&mut memory)?.needs(workers),
             Command::KvCopy(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Rope(command) => command.resolve(&mut memory)?.needs(workers),
+            Command::Gather(command) => command.resolve(&mut memory)?.needs(workers),
+            Command::Activation(command) => command.resolve(&mut memory)?.needs(workers),
+            Command::Embed(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Norm(command) => command.resolve(&mut memory)?.needs(workers),
             Command::VarlenMask(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Sample(command) => command.resolve(&mut memory)?.needs(workers),
@@ -137,6 +140,15 @@ fn run(
             kernels_core::kv_copy::run(level, workers, command.resolve(memory)?)
         }
         Command::Rope(command) => kernels_core::rope::run(level, workers, command.resolve(memory)?),
+        Command::Gather(command) => {
+            kernels_core::gather::run(level, workers, command.resolve(memory)?)
+        }
+        Command::Activation(command) => {
+            kernels_core::activation::run(level, workers, command.resolve(memory)?)
+        }
+        Command::Embed(command) => {
+            kernels_core::embed::run(level, workers, command.resolve(memory)?)
+        }
         Command::Norm(command) => kernels_core::norm::run(level, workers, command.resolve(memory)?),
         Command::VarlenMask(command) => {
             kernels_core::varlen_mask::run(level, workers, command.resolve(memory)?)

@@ -8,9 +8,12 @@
 mod overlap;
 
 use crate::Error;
+use crate::activation::Activation;
 use crate::append_kv::AppendKv;
 use crate::attention::Attention;
 use crate::command::Access;
+use crate::embed::Embed;
+use crate::gather::Gather;
 use crate::kv_copy::KvCopy;
 use crate::logit_mask::LogitMask;
 use crate::matmul::Matmul;
@@ -172,4 +175,4 @@ macro_rules! kernels {
     };
 }
 
-kernels! { AppendKv Attention KvCopy LogitMask Matmul Norm Rope Sample VarlenMask }
+kernels! { Activation AppendKv Attention Embed Gather KvCopy LogitMask Matmul Norm Rope Sample VarlenMask }

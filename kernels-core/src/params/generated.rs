@@ -29,6 +29,8 @@ pub const NO_PARENT: u32 = 4294967295;
 pub const ROPE_NONE: u32 = 0;
 pub const ROPE_NEOX: u32 = 1;
 pub const ROPE_INTERLEAVED: u32 = 2;
+pub const ACTIVATION_SILU: u32 = 1;
+pub const ACTIVATION_GELU_TANH: u32 = 2;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct KvLayout {
@@ -409,4 +411,86 @@ const _: () = {
     ["Offset of field: KvCopy::entries_max"]
         [::core::mem::offset_of!(KvCopy, entries_max) - 88usize];
     ["Offset of field: KvCopy::tokens_max"][::core::mem::offset_of!(KvCopy, tokens_max) - 92usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct Gather {
+    pub x_row_stride: u64,
+    pub out_row_stride: u64,
+    pub x_rows: u32,
+    pub rows_max: u32,
+    pub columns: u32,
+    pub dtype: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Gather"][::core::mem::size_of::<Gather>() - 32usize];
+    ["Alignment of Gather"][::core::mem::align_of::<Gather>() - 8usize];
+    ["Offset of field: Gather::x_row_stride"]
+        [::core::mem::offset_of!(Gather, x_row_stride) - 0usize];
+    ["Offset of field: Gather::out_row_stride"]
+        [::core::mem::offset_of!(Gather, out_row_stride) - 8usize];
+    ["Offset of field: Gather::x_rows"][::core::mem::offset_of!(Gather, x_rows) - 16usize];
+    ["Offset of field: Gather::rows_max"][::core::mem::offset_of!(Gather, rows_max) - 20usize];
+    ["Offset of field: Gather::columns"][::core::mem::offset_of!(Gather, columns) - 24usize];
+    ["Offset of field: Gather::dtype"][::core::mem::offset_of!(Gather, dtype) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct Activation {
+    pub x_row_stride: u64,
+    pub out_row_stride: u64,
+    pub rows_max: u32,
+    pub columns: u32,
+    pub up_offset: u32,
+    pub kind: u32,
+    pub x_dtype: u32,
+    pub out_dtype: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Activation"][::core::mem::size_of::<Activation>() - 40usize];
+    ["Alignment of Activation"][::core::mem::align_of::<Activation>() - 8usize];
+    ["Offset of field: Activation::x_row_stride"]
+        [::core::mem::offset_of!(Activation, x_row_stride) - 0usize];
+    ["Offset of field: Activation::out_row_stride"]
+        [::core::mem::offset_of!(Activation, out_row_stride) - 8usize];
+    ["Offset of field: Activation::rows_max"]
+        [::core::mem::offset_of!(Activation, rows_max) - 16usize];
+    ["Offset of field: Activation::columns"]
+        [::core::mem::offset_of!(Activation, columns) - 20usize];
+    ["Offset of field: Activation::up_offset"]
+        [::core::mem::offset_of!(Activation, up_offset) - 24usize];
+    ["Offset of field: Activation::kind"][::core::mem::offset_of!(Activation, kind) - 28usize];
+    ["Offset of field: Activation::x_dtype"]
+        [::core::mem::offset_of!(Activation, x_dtype) - 32usize];
+    ["Offset of field: Activation::out_dtype"]
+        [::core::mem::offset_of!(Activation, out_dtype) - 36usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct Embed {
+    pub table_row_stride: u64,
+    pub out_row_stride: u64,
+    pub vocabulary: u32,
+    pub rows_max: u32,
+    pub columns: u32,
+    pub table_dtype: u32,
+    pub out_dtype: u32,
+    pub scale: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Embed"][::core::mem::size_of::<Embed>() - 40usize];
+    ["Alignment of Embed"][::core::mem::align_of::<Embed>() - 8usize];
+    ["Offset of field: Embed::table_row_stride"]
+        [::core::mem::offset_of!(Embed, table_row_stride) - 0usize];
+    ["Offset of field: Embed::out_row_stride"]
+        [::core::mem::offset_of!(Embed, out_row_stride) - 8usize];
+    ["Offset of field: Embed::vocabulary"][::core::mem::offset_of!(Embed, vocabulary) - 16usize];
+    ["Offset of field: Embed::rows_max"][::core::mem::offset_of!(Embed, rows_max) - 20usize];
+    ["Offset of field: Embed::columns"][::core::mem::offset_of!(Embed, columns) - 24usize];
+    ["Offset of field: Embed::table_dtype"][::core::mem::offset_of!(Embed, table_dtype) - 28usize];
+    ["Offset of field: Embed::out_dtype"][::core::mem::offset_of!(Embed, out_dtype) - 32usize];
+    ["Offset of field: Embed::scale"][::core::mem::offset_of!(Embed, scale) - 36usize];
 };

@@ -258,6 +258,24 @@ impl AppendKvCase {
         }
     }
 
+    /// Whether the rows in use have numbers that every format can say.
+    pub fn keys_are_finite(&self) -> bool {
+        // f16 ends at 65504, which a turn may pass; some scales are too small to be one.
+        let plain = |x: f32| x == 0.0 || (1e-30..3e4).contains(&x.abs());
+        let (k, v) = (self.k.floats(self.x_dtype()), self.v.floats(self.x_dtype()));
+        k.into_iter().chain(v).all(plain)
+    }
+
+    /// Whether no slot is named twice by the rows in use.
+    pub fn slots_differ(&self) -> bool {
+        let rows = 0..self.rows.unwrap_or(self.params.rows_max) as usize;
+        let mut slots: Vec<[u32; 2]> = rows.flat_map(|row| self.slots(row).to_vec()).collect();
+        let count = slots.len();
+        slots.sort_unstable();
+        slots.dedup();
+        slots.len() == count
+    }
+
     /// Every slot of every row reads back as near as its format can say, and nothing
     /// else of the slabs has changed.
     pub fn assert_reads_back(&self, outputs: &[Output]) {

@@ -1,7 +1,10 @@
 //! One list of cases per kernel: the ugly shapes first.
 
+pub mod activation;
 pub mod append_kv;
 pub mod attention;
+pub mod embed;
+pub mod gather;
 pub mod kv_copy;
 pub mod kv_pages;
 pub mod logit_mask;

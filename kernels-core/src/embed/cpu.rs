@@ -1,0 +1,62 @@
+//! `embed` on the CPU: rows are split between workers.
+
+use super::Embed;
+use crate::command::{Host, cast, live};
+use crate::error::Error;
+use crate::params;
+use crate::simd::{Floats, FloatsMut, LANES, Lanes, Level};
+use crate::workers::{Pieces, Workers, even, split};
+
+/// Elements worth a thread of their own: below this a second one costs more than it brings.
+const TILE_ELEMENTS: usize = 16_384;
+
+/// Runs the command. It takes no workspace.
+pub fn run(level: Level, workers: &dyn Workers, embed: Embed<Host<'_>>) -> Result<(), Error> {
+    let types = embed.types()?;
+    let (checks, p) = (Embed::<Host>::CHECKS, embed.params);
+    let rows = live(checks, "rows", embed.rows, p.rows_max)?;
+    let tokens = &cast::<u32>(embed.tokens)[..rows];
+    checks.elements("tokens", tokens, 0..=p.vocabulary - 1)?;
+    let elements = rows * p.columns as usize;
+    let tiles = (elements / TILE_ELEMENTS).clamp(1, workers.count() as usize) as u32;
+    let unit = p.out_row_stride as usize * types.out.align() as usize;
+    let out = Pieces::new(embed.out, rows, unit, tiles);
+    let table = Floats::new(types.table, embed.table);
+    split(workers, tiles, out, |tile, out| {
+        let tokens = &tokens[even(rows, tiles, tile)];
+        rows_at(level, Tile { p: &p, table, tokens, out: FloatsMut::new(types.out, out) });
+    });
+    Ok(())
+}
+
+/// Some rows of a call.
+struct Tile<'a> {
+    p: &'a params::Embed,
+    table: Floats<'a>,
+    /// The tile's rows alone.
+    tokens: &'a [u32],
+    /// The tile's rows alone.
+    out: FloatsMut<'a>,
+}
+
+crate::levels! {
+    fn rows_at(tile: Tile<'_>) = rows_body;
+}
+
+#[inline(always)]
+fn rows_body<L: Lanes>(l: L, mut tile: Tile<'_>) {
+    let p = tile.p;
+    let columns = p.columns as usize;
+    let scale = l.splat(p.scale);
+    for (row, &token) in tile.tokens.iter().enumerate() {
+        let start = token as usize * p.table_row_stride as usize;
+        let from = tile.table.part(start..start + columns);
+        let start = row * p.out_row_stride as usize;
+        let mut out = tile.out.part(start..start + columns);
+        let mut at = 0;
+        while at < columns {
+            out.store(l, l.mul(from.load(l, at, 0.0), scale), at);
+            at += LANES;
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What `gather` promises, over its cases.
+
+use backends::cpu::Threads;
+use kernels_core::simd::Level;
+use kernels_core::workers::Inline;
+use pagewise_tests::cases::gather::{GatherCase, Shape, cases, strategy};
+use pagewise_tests::harness::{Case, assert_case, assert_hashes, assert_same_bits};
+use proptest::prelude::*;
+
+fn assert_whole(case: &GatherCase) {
+    assert_case(case);
+    case.assert_gathered(&case.run(Level::best(), &Inline).expect("a good call runs"));
+}
+
+#[test]
+fn every_level_has_the_scalar_bits_and_keeps_to_the_spec() {
+    for case in cases() {
+        assert_whole(&case);
+    }
+}
+
+#[test]
+fn the_bits_are_those_committed() {
+    assert_hashes(&cases());
+}
+
+proptest! {
+    #[test]
+    fn any_shape_has_the_scalar_bits_and_keeps_to_the_spec(shape in strategy()) {
+        assert_whole(&shape.case());
+    }
+
+    #[test]
+    fn malformed_calls_are_refused_or_answered(
+        shape in strategy(),
+        field in 0usize..8,
+        value in prop_oneof![Just(0u32), Just(1), Just(2), Just(u32::MAX), any::<u32>()],
+        cut in 0usize..64,
+        word in prop_oneof![0u32..50, any::<u32>()],
+    ) {
+        let mut case = shape.case();
+        bytemuck::cast_slice_mut::<_, u32>(bytemuck::bytes_of_mut(&mut case.params))[field] = value;
+        case.out_bytes = case.out_bytes.saturating_sub(cut);
+        case.indices[0] = word;
+        // Either is right; a panic or a write out of bounds is not.
+        if case.run(Level::best(), &Inline).is_ok() {
+            assert_whole(&case);
+        }
+    }
+}
+
+#[test]
+fn three_threads_gather_the_same() {
+    let case = Shape { gap: 2, ..Shape::plain(40, 1500) }.case();
+    let alone = case.run(Level::best(), &Inline).expect("a good call runs");
+    let together = case.run(Level::best(), &Threads::new(3)).expect("a good call runs");
+    assert_same_bits("three threads", &alone, &together);
+    case.assert_gathered(&together);
+}
+
+#[test]
+fn an_index_past_the_rows_is_refused_before_any_copy() {
+    let mut case = Shape::plain(3, 16).case();
+    case.indices[2] = 11;
+    let error = case.run(Level::best(), &Inline).expect_err("an index past the rows");
+    assert_eq!((error.kernel, error.field), ("gather", "indices"));
+    // A row that is not in use may hold anything.
+    case.rows = Some(2);
+    case.run(Level::best(), &Inline).expect("two good rows");
+}
