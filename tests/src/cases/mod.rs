@@ -7,4 +7,5 @@ pub mod logit_mask;
 pub mod norm;
 pub mod rope;
 pub mod sample;
+pub mod sample_answers;
 pub mod varlen_mask;
