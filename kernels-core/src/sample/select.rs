@@ -58,8 +58,10 @@ fn crossing(weights: impl Iterator<Item = (u32, u64)> + Clone, limit: u64) -> Op
         let shift = (u32::BITS - (most - least).leading_zeros()).saturating_sub(BINS.ilog2());
         let mut bins = [0u64; BINS];
         for (key, weight) in weights.clone() {
-            if key >= least && key <= most {
-                bins[((key - least) >> shift) as usize] += weight;
+            // One comparison, rarely true or rarely false, is guessed well.
+            let within = key.wrapping_sub(least);
+            if within <= most - least {
+                bins[(within >> shift) as usize] += weight;
             }
         }
         let bin = (0..BINS).rev().find(|&bin| {
@@ -89,7 +91,7 @@ fn set_aside(
 ) -> Option<&[(u32, u64)]> {
     let mut count = 0;
     for weight in weights {
-        if range.contains(&weight.0) {
+        if weight.0.wrapping_sub(*range.start()) <= range.end() - range.start() {
             *aside.get_mut(count)? = weight;
             count += 1;
         }
