@@ -1,7 +1,7 @@
 //! Where a ranking ends, without sorting it: the cut is found by bins that narrow
 //! down on it.
 
-use core::cmp::Ordering;
+use core::ops::RangeInclusive;
 
 /// A token that a filter may keep.
 #[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
@@ -36,6 +36,8 @@ fn key(logit: f32) -> u32 {
 
 /// Bins of a scan over the keys that are still in question.
 const BINS: usize = 1024;
+/// So few keys in question are set aside, so that later scans are short.
+const ASIDE: usize = 512;
 
 /// The key at which weights, summed over the largest keys first, come to `limit`, and
 /// their sum above it; `None` if all of them do not.
@@ -43,29 +45,58 @@ const BINS: usize = 1024;
 /// Each scan spreads the keys from `least` to `most` over the bins and goes on with the
 /// one in which the sum crosses: fixed digits would put nearly all into few bins.
 fn crossing(weights: impl Iterator<Item = (u32, u64)> + Clone, limit: u64) -> Option<(u32, u64)> {
-    let (mut least, mut most) = (u32::MAX, 0);
-    for (key, _) in weights.clone() {
+    let (mut least, mut most, mut total) = (u32::MAX, 0, 0);
+    for (key, weight) in weights.clone() {
         (least, most) = (least.min(key), most.max(key));
+        total += weight;
+    }
+    if total < limit {
+        return None;
     }
     let mut above = 0u64;
     while least < most {
         let shift = (u32::BITS - (most - least).leading_zeros()).saturating_sub(BINS.ilog2());
         let mut bins = [0u64; BINS];
         for (key, weight) in weights.clone() {
-            if key >= least && key <= most {
-                bins[((key - least) >> shift) as usize] += weight;
+            // One comparison, rarely true or rarely false, is guessed well.
+            let within = key.wrapping_sub(least);
+            if within <= most - least {
+                bins[(within >> shift) as usize] += weight;
             }
         }
         let bin = (0..BINS).rev().find(|&bin| {
             above += bins[bin];
             above >= limit
-        })?;
+        });
+        let bin = bin.expect("all of them come to the limit");
         above -= bins[bin];
         let start = least + ((bin as u32) << shift);
         (least, most) = (start, most.min(start + ((1u32 << shift) - 1)));
+        let mut aside = [(0, 0); ASIDE];
+        if least < most
+            && let Some(aside) = set_aside(weights.clone(), least..=most, &mut aside)
+        {
+            let (key, more) = crossing(aside.iter().copied(), limit - above)?;
+            return Some((key, above + more));
+        }
     }
-    let own: u64 = weights.filter(|(key, _)| *key == least).map(|(_, weight)| weight).sum();
-    (above + own >= limit).then_some((least, above))
+    Some((least, above))
+}
+
+/// The weights whose keys lie in a range, if there is room for them.
+fn set_aside(
+    weights: impl Iterator<Item = (u32, u64)>,
+    range: RangeInclusive<u32>,
+    aside: &mut [(u32, u64)],
+) -> Option<&[(u32, u64)]> {
+    let mut count = 0;
+    for weight in weights {
+        if weight.0.wrapping_sub(*range.start()) <= range.end() - range.start() {
+            *aside.get_mut(count)? = weight;
+            count += 1;
+        }
+    }
+    Some(&aside[..count])
 }
 
 /// The `n`th largest of some logits; `None` if there are fewer.
@@ -100,10 +131,10 @@ pub(super) fn keep_if(
 ) -> &mut [Candidate] {
     let mut kept = 0;
     for i in 0..all.len() {
-        if takes(all[i].logit) {
-            all[kept] = all[i];
-            kept += 1;
-        }
+        // Written before it is known to stay: what a branch would guess is not to be guessed.
+        let one = all[i];
+        all[kept] = one;
+        kept += usize::from(takes(one.logit));
     }
     &mut all[..kept]
 }
@@ -114,13 +145,11 @@ fn logit_of(key: u32) -> f32 {
 
 /// Keeps the candidates above a logit and the first `ties` of its equals.
 fn retain(all: &mut [Candidate], logit: f32, mut ties: u64) -> &mut [Candidate] {
-    keep_if(all, |own| match own.partial_cmp(&logit) {
-        Some(Ordering::Greater) => true,
-        Some(Ordering::Equal) if ties > 0 => {
-            ties -= 1;
-            true
-        }
-        _ => false,
+    keep_if(all, |own| {
+        let equal = own == logit;
+        let keep = own > logit || equal && ties > 0;
+        ties -= u64::from(equal && keep);
+        keep
     })
 }
 

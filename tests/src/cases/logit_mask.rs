@@ -1,6 +1,6 @@
 //! Cases of `logit_mask`.
 
-use crate::harness::{Bytes, Case, Noise, Output, Row};
+use crate::harness::{Bytes, Case, Noise, Output, Row, assert_case};
 use kernels_core::Error;
 use kernels_core::command::Host;
 use kernels_core::dtype::Dtype;
@@ -8,7 +8,7 @@ use kernels_core::logit_mask::{self, Asked, LogitMask};
 use kernels_core::math::Real;
 use kernels_core::params::{self, LogitMaskRow, NONE};
 use kernels_core::simd::Level;
-use kernels_core::workers::Workers;
+use kernels_core::workers::{Inline, Workers};
 use proptest::prelude::*;
 
 /// A call of `logit_mask` with its buffers.
@@ -226,6 +226,15 @@ pub fn strategy() -> impl Strategy<Value = Shape> {
             seed,
         },
     )
+}
+
+/// Levels agree, logits keep to the specification, counts are exactly its counts.
+pub fn assert_masked(case: &LogitMaskCase) {
+    assert_case(case);
+    let outputs = case.run(Level::best(), &Inline).expect("the case ran above");
+    if let Some(expected) = case.spec_counts() {
+        assert_eq!(outputs[1].bytes.cast::<u16>(), expected, "{}", case.name());
+    }
 }
 
 impl LogitMaskCase {

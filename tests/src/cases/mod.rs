@@ -12,4 +12,5 @@ pub mod matmul;
 pub mod norm;
 pub mod rope;
 pub mod sample;
+pub mod sample_answers;
 pub mod varlen_mask;

@@ -4,3 +4,4 @@
 mod append;
 
 pub use append::append;
+pub mod sample;
