@@ -19,6 +19,7 @@ pub mod error;
 pub mod kv_copy;
 pub mod kv_layout;
 pub mod logit_mask;
+pub mod lora;
 pub mod math;
 pub mod norm;
 pub mod params;

@@ -106,6 +106,7 @@ impl Cpu {
             Command::AppendKv(command) => command.resolve(&mut memory)?.needs(workers),
             Command::KvCopy(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Rope(command) => command.resolve(&mut memory)?.needs(workers),
+            Command::Lora(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Norm(command) => command.resolve(&mut memory)?.needs(workers),
             Command::VarlenMask(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Sample(command) => command.resolve(&mut memory)?.needs(workers),
@@ -132,6 +133,9 @@ fn run(
             kernels_core::kv_copy::run(level, workers, command.resolve(memory)?)
         }
         Command::Rope(command) => kernels_core::rope::run(level, workers, command.resolve(memory)?),
+        Command::Lora(command) => {
+            kernels_core::lora::run(level, workers, command.resolve(memory)?, workspace)
+        }
         Command::Norm(command) => kernels_core::norm::run(level, workers, command.resolve(memory)?),
         Command::VarlenMask(command) => {
             kernels_core::varlen_mask::run(level, workers, command.resolve(memory)?)

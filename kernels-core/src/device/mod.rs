@@ -12,6 +12,7 @@ use crate::append_kv::AppendKv;
 use crate::command::Access;
 use crate::kv_copy::KvCopy;
 use crate::logit_mask::LogitMask;
+use crate::lora::Lora;
 use crate::norm::Norm;
 use crate::rope::Rope;
 use crate::sample::Sample;
@@ -170,4 +171,4 @@ macro_rules! kernels {
     };
 }
 
-kernels! { AppendKv KvCopy LogitMask Norm Rope Sample VarlenMask }
+kernels! { AppendKv KvCopy LogitMask Lora Norm Rope Sample VarlenMask }
