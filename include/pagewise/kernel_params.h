@@ -331,5 +331,26 @@ struct pwk_embed {
     float scale;               /* what each element is multiplied by; finite, 1 for none */
 };
 PWK_LAYOUT(pwk_embed, 40, scale, 36);
+/* ---- lora ------------------------------------------------------------------ */
+
+#define PWK_LORA_NONE 0xffffffffu /* the slot of a row without an adapter */
+#define PWK_LORA_SEGMENT 512u     /* inputs summed from zero before they join the total */
+#define PWK_LORA_RANKS 16u        /* ranks of a panel of packed A */
+#define PWK_LORA_OUTPUTS 32u      /* outputs of a panel of packed B */
+
+/* Low-rank terms of many adapters, added to rows by the adapter of each. */
+struct pwk_lora {
+    uint64_t x_row_stride;   /* elements between rows of x; at least inputs */
+    uint64_t out_row_stride; /* elements between rows of out; at least outputs */
+    uint32_t rows_max;       /* rows at most in one call; 1 to 2^31 - 1 */
+    uint32_t inputs;         /* elements of a row of x; 1 to 2^24 */
+    uint32_t outputs;        /* elements of a row of out; 1 to 2^24 */
+    uint32_t slots;          /* adapters of the slabs; 1 to 65536 */
+    uint32_t rank_max;       /* ranks a slot has room for; multiple of 16, at most 256 */
+    uint32_t x_dtype;        /* PWK_DTYPE_F32, F16 or BF16 */
+    uint32_t weight_dtype;   /* PWK_DTYPE_F32, F16 or BF16 */
+    uint32_t reserved;       /* 0 */
+};
+PWK_LAYOUT(pwk_lora, 48, reserved, 44);
 
 #endif /* PAGEWISE_KERNEL_PARAMS_H */

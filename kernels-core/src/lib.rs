@@ -23,6 +23,7 @@ pub mod gather;
 pub mod kv_copy;
 pub mod kv_layout;
 pub mod logit_mask;
+pub mod lora;
 pub mod math;
 pub mod matmul;
 pub mod norm;

@@ -110,6 +110,7 @@ impl Cpu {
             Command::Gather(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Activation(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Embed(command) => command.resolve(&mut memory)?.needs(workers),
+            Command::Lora(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Norm(command) => command.resolve(&mut memory)?.needs(workers),
             Command::VarlenMask(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Sample(command) => command.resolve(&mut memory)?.needs(workers),
@@ -148,6 +149,9 @@ fn run(
         }
         Command::Embed(command) => {
             kernels_core::embed::run(level, workers, command.resolve(memory)?)
+        }
+        Command::Lora(command) => {
+            kernels_core::lora::run(level, workers, command.resolve(memory)?, workspace)
         }
         Command::Norm(command) => kernels_core::norm::run(level, workers, command.resolve(memory)?),
         Command::VarlenMask(command) => {

@@ -1,6 +1,7 @@
 //! One module per kernel, each with `bench`, and the list of them.
 
 mod logit_mask;
+mod lora;
 mod norm;
 mod sample;
 
@@ -10,6 +11,7 @@ use crate::frame::Bench;
 pub fn all(bench: &mut Bench) {
     bench.peaks();
     logit_mask::bench(bench);
+    lora::bench(bench);
     norm::bench(bench);
     sample::bench(bench);
 }

@@ -16,6 +16,7 @@ use crate::embed::Embed;
 use crate::gather::Gather;
 use crate::kv_copy::KvCopy;
 use crate::logit_mask::LogitMask;
+use crate::lora::Lora;
 use crate::matmul::Matmul;
 use crate::norm::Norm;
 use crate::rope::Rope;
@@ -175,4 +176,4 @@ macro_rules! kernels {
     };
 }
 
-kernels! { Activation AppendKv Attention Embed Gather KvCopy LogitMask Matmul Norm Rope Sample VarlenMask }
+kernels! { Activation AppendKv Attention Embed Gather KvCopy LogitMask Lora Matmul Norm Rope Sample VarlenMask }

@@ -31,6 +31,10 @@ pub const ROPE_NEOX: u32 = 1;
 pub const ROPE_INTERLEAVED: u32 = 2;
 pub const ACTIVATION_SILU: u32 = 1;
 pub const ACTIVATION_GELU_TANH: u32 = 2;
+pub const LORA_NONE: u32 = 4294967295;
+pub const LORA_SEGMENT: u32 = 512;
+pub const LORA_RANKS: u32 = 16;
+pub const LORA_OUTPUTS: u32 = 32;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct KvLayout {
@@ -493,4 +497,34 @@ const _: () = {
     ["Offset of field: Embed::table_dtype"][::core::mem::offset_of!(Embed, table_dtype) - 28usize];
     ["Offset of field: Embed::out_dtype"][::core::mem::offset_of!(Embed, out_dtype) - 32usize];
     ["Offset of field: Embed::scale"][::core::mem::offset_of!(Embed, scale) - 36usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct Lora {
+    pub x_row_stride: u64,
+    pub out_row_stride: u64,
+    pub rows_max: u32,
+    pub inputs: u32,
+    pub outputs: u32,
+    pub slots: u32,
+    pub rank_max: u32,
+    pub x_dtype: u32,
+    pub weight_dtype: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Lora"][::core::mem::size_of::<Lora>() - 48usize];
+    ["Alignment of Lora"][::core::mem::align_of::<Lora>() - 8usize];
+    ["Offset of field: Lora::x_row_stride"][::core::mem::offset_of!(Lora, x_row_stride) - 0usize];
+    ["Offset of field: Lora::out_row_stride"]
+        [::core::mem::offset_of!(Lora, out_row_stride) - 8usize];
+    ["Offset of field: Lora::rows_max"][::core::mem::offset_of!(Lora, rows_max) - 16usize];
+    ["Offset of field: Lora::inputs"][::core::mem::offset_of!(Lora, inputs) - 20usize];
+    ["Offset of field: Lora::outputs"][::core::mem::offset_of!(Lora, outputs) - 24usize];
+    ["Offset of field: Lora::slots"][::core::mem::offset_of!(Lora, slots) - 28usize];
+    ["Offset of field: Lora::rank_max"][::core::mem::offset_of!(Lora, rank_max) - 32usize];
+    ["Offset of field: Lora::x_dtype"][::core::mem::offset_of!(Lora, x_dtype) - 36usize];
+    ["Offset of field: Lora::weight_dtype"][::core::mem::offset_of!(Lora, weight_dtype) - 40usize];
+    ["Offset of field: Lora::reserved"][::core::mem::offset_of!(Lora, reserved) - 44usize];
 };

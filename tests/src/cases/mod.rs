@@ -8,6 +8,7 @@ pub mod gather;
 pub mod kv_copy;
 pub mod kv_pages;
 pub mod logit_mask;
+pub mod lora;
 pub mod matmul;
 pub mod norm;
 pub mod rope;
