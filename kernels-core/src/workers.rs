@@ -490,3 +490,43 @@ unsafe impl<A: Parts> Parts for Option<A> {
         self.as_ref().map(|parts| unsafe { parts.take(tile) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Columns, Inline, Pieces, even, split};
+
+    #[test]
+    fn an_even_split_covers_every_item_once() {
+        for (items, tiles) in [(0, 1), (1, 3), (7, 3), (64, 5), (usize::MAX, 2)] {
+            let mut next = 0;
+            for tile in 0..tiles {
+                let part = even(items, tiles, tile);
+                assert_eq!(part.start, next);
+                next = part.end;
+            }
+            assert_eq!(next, items);
+        }
+    }
+
+    #[test]
+    fn pieces_are_written_by_their_tile_alone() {
+        // Five items of four, the last cut off after two.
+        let mut out = [0u8; 18];
+        split(&Inline, 3, Pieces::new(&mut out, 5, 4, 3), |tile, part| part.fill(tile as u8 + 1));
+        assert_eq!(out, [1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3]);
+    }
+
+    #[test]
+    fn strips_are_written_by_their_tile_alone_and_gaps_by_none() {
+        // Three rows of five columns, six apart, in units of two columns.
+        let mut out = [0u8; 17];
+        let parts = (Columns::new(&mut out, 3, 6, 5, 2, 2), None::<Pieces<'_, u8>>);
+        split(&Inline, 2, parts, |tile, (mut strip, none)| {
+            assert!(none.is_none());
+            for row in 0..3 {
+                strip.row(row).fill(tile as u8 + 1);
+            }
+        });
+        assert_eq!(out, [1, 1, 2, 2, 2, 0, 1, 1, 2, 2, 2, 0, 1, 1, 2, 2, 2]);
+    }
+}

@@ -4,4 +4,15 @@
 mod append;
 
 pub use append::append;
+pub mod arena;
+mod input;
+pub mod program;
 pub mod sample;
+
+pub use input::Input;
+
+/// A target: its name, which is that of its file and its corpus, and its body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: &[Target] = &[("arena", arena::run), ("program", program::run)];

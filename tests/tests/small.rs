@@ -1,0 +1,48 @@
+//! One small call of each kernel: at most 64 elements a row, so that Miri, which has
+//! the scalar level alone, gets through all of them. What the answers are is each
+//! kernel's own test; here every access is watched.
+
+use kernels_core::dtype::Dtype;
+use kernels_core::simd::Level;
+use kernels_core::workers::Inline;
+use pagewise_tests::cases::{append_kv, logit_mask, norm, rope, sample, varlen_mask};
+use pagewise_tests::harness::{Case, assert_case, assert_same_bits};
+
+/// The call runs, and does so twice alike.
+fn assert_runs<C: Case>(case: &C) {
+    let run = || case.run(Level::best(), &Inline).expect("a small call runs");
+    assert_same_bits(&case.name(), &run(), &run());
+}
+
+#[test]
+fn norm_runs() {
+    let shape = norm::Shape { residual: true, gap: 1, ..norm::Shape::plain(2, 1, 17) };
+    assert_case(&shape.case());
+}
+
+#[test]
+fn rope_runs() {
+    assert_case(&rope::Shape::plain(2, 1, 24, 16).case());
+}
+
+#[test]
+fn append_kv_runs() {
+    for dtype in [Dtype::F32, Dtype::I8, Dtype::I4] {
+        assert_runs(&append_kv::Shape::plain(dtype, 3, 8).case());
+    }
+}
+
+#[test]
+fn logit_mask_runs() {
+    assert_runs(&logit_mask::Shape::everything(1, 33).case());
+}
+
+#[test]
+fn sample_runs() {
+    assert_runs(&sample::Shape::plain(1, 33).case());
+}
+
+#[test]
+fn varlen_mask_runs() {
+    assert_runs(&varlen_mask::random(1));
+}
