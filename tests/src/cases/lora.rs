@@ -212,7 +212,7 @@ pub fn strategy() -> impl Strategy<Value = Shape> {
     let slots = proptest::collection::vec(1u32..70, 1..5);
     let adapters = proptest::collection::vec(0u32..5, 1..30);
     let flags = (any::<bool>(), 0u32..4, any::<u64>());
-    (slots, adapters, 1u32..700, 1u32..200, (dtype.clone(), dtype), flags).prop_map(
+    (slots, adapters, 1u32..700, 8u32..200, (dtype.clone(), dtype), flags).prop_map(
         |(ranks, adapters, inputs, outputs, dtypes, (magnitudes, gap, seed))| Shape {
             dtypes,
             magnitudes,
