@@ -1,7 +1,7 @@
 //! `pagewise demo`: a kernel on this machine, checked, timed, and held against the
 //! machine's own memory.
 
-mod norm;
+mod attention;
 
 use crate::backend::{self, Machine};
 use crate::config;
@@ -71,7 +71,7 @@ pub fn run(settings: &config::Machine, out: &mut impl Write) -> Result<(), Failu
     writeln!(out, "machine   {}", machine.describe())?;
     out.flush()?;
     let bytes = backend::free_bytes().map_or(BYTES, |free| free / FREE_PART).min(BYTES);
-    let call = norm::prepare(machine.backend(), bytes)?;
+    let call = attention::prepare(machine.backend(), bytes)?;
     writeln!(out, "kernel    {}", call.title)?;
     writeln!(out, "checked   {}", call.checked)?;
     out.flush()?;
