@@ -1,7 +1,9 @@
 //! One module per kernel, each with `bench`, and the list of them.
 
+mod attention;
 mod logit_mask;
 mod lora;
+mod matmul;
 mod norm;
 mod sample;
 
@@ -10,8 +12,10 @@ use crate::frame::Bench;
 /// Every kernel's benches, the machine's peaks first.
 pub fn all(bench: &mut Bench) {
     bench.peaks();
+    attention::bench(bench);
     logit_mask::bench(bench);
     lora::bench(bench);
+    matmul::bench(bench);
     norm::bench(bench);
     sample::bench(bench);
 }
