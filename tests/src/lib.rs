@@ -7,3 +7,4 @@
 pub mod cases;
 pub mod fuzz;
 pub mod harness;
+pub mod llama;

@@ -4,7 +4,6 @@ transformers in f64. Run once with torch and transformers; the outputs are commi
     python3 tests/golden/llama/make.py
 """
 
-import json
 import pathlib
 
 import torch
@@ -41,12 +40,8 @@ with torch.no_grad():
     logits = model.double()(tokens[None]).logits[0]
     logprobs = torch.log_softmax(logits, dim=-1)
 
-save_file({**weights, "expected.logprobs": logprobs.contiguous()}, HERE / "golden.safetensors")
-shapes = {key: getattr(config, key) for key in (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-    "num_attention_heads", "num_key_value_heads", "head_dim", "rms_norm_eps")}
-described = {**shapes, "rope_theta": 10000.0, "tokens": tokens.tolist(),
-             "torch": torch.__version__, "transformers": transformers.__version__}
-(HERE / "golden.json").write_text(json.dumps(described, indent=1) + "\n")
+described = {"torch": torch.__version__, "transformers": transformers.__version__}
+save_file({**weights, "tokens": tokens.int(), "expected.logprobs": logprobs.contiguous()},
+          HERE / "golden.safetensors", metadata=described)
 print("greedy next token:", int(logits[-1].argmax()), "entropy of the last row:",
       float(-(logprobs[-1].exp() * logprobs[-1]).sum()))

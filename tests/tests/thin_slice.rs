@@ -1,0 +1,103 @@
+//! A two-layer Llama as recorded commands equals what transformers makes of it, and a
+//! token's bits do not depend on how its sequence was cut, paged or shared out.
+
+use backends::cpu::Cpu;
+use kernels_core::dtype::Dtype;
+use kernels_core::simd::Level;
+use pagewise_tests::llama::{Llama, expected, prompt};
+
+const IN_ORDER: [u32; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+const SHUFFLED: [u32; 8] = [5, 2, 7, 0, 3, 6, 1, 4];
+
+/// The logits of the prompt, given in chunks of those lengths.
+fn logits(
+    level: Level,
+    threads: u32,
+    kv: Dtype,
+    pages: &[u32; 8],
+    chunks: &[usize],
+) -> Vec<Vec<f32>> {
+    let mut llama = Llama::new(Cpu::new(level, threads), kv, pages);
+    let tokens = prompt();
+    assert_eq!(chunks.iter().sum::<usize>(), tokens.len(), "the chunks are the prompt");
+    let mut rest = &tokens[..];
+    let mut logits = Vec::new();
+    for &chunk in chunks {
+        logits.extend(llama.forward(&rest[..chunk]));
+        rest = &rest[chunk..];
+    }
+    logits
+}
+
+fn bits(logits: &[Vec<f32>]) -> Vec<u32> {
+    logits.iter().flatten().map(|v| v.to_bits()).collect()
+}
+
+fn logprobs(row: &[f32]) -> Vec<f64> {
+    let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = row.iter().map(|&v| f64::from(v - most).exp()).sum();
+    row.iter().map(|&v| f64::from(v - most) - sum.ln()).collect()
+}
+
+/// The largest distance from the golden log-probabilities.
+fn distance(logits: &[Vec<f32>]) -> f64 {
+    let pairs = logits.iter().zip(expected());
+    let rows = pairs.flat_map(|(got, truth)| logprobs(got).into_iter().zip(truth));
+    rows.map(|(got, truth)| (got - truth).abs()).fold(0.0, f64::max)
+}
+
+fn greedy(row: &[f64]) -> usize {
+    (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
+}
+
+#[test]
+fn a_recorded_forward_pass_equals_transformers() {
+    let got = logits(Level::best(), 2, Dtype::F32, &IN_ORDER, &[37]);
+    let distance = distance(&got);
+    assert!(distance < 1e-4, "log-probabilities differ by {distance}");
+    for (got, truth) in got.iter().zip(expected()) {
+        assert_eq!(greedy(&logprobs(got)), greedy(&truth));
+    }
+}
+
+#[test]
+fn rounded_pages_move_it_a_little_but_do_move_it() {
+    // The bounds are an order of magnitude around what was seen: what is asked is that
+    // pages of the type were used at all, and that nothing else broke.
+    for (kv, least, most) in
+        [(Dtype::Bf16, 1e-4, 0.3), (Dtype::F16, 1e-5, 0.02), (Dtype::I8, 1e-4, 0.3)]
+    {
+        let distance = distance(&logits(Level::best(), 1, kv, &IN_ORDER, &[37]));
+        assert!(distance > least && distance < most, "{}: {distance}", kv.name());
+    }
+}
+
+#[test]
+fn every_level_chunk_page_order_and_thread_gives_the_same_bits() {
+    for kv in [Dtype::F32, Dtype::I8] {
+        let whole = bits(&logits(Level::best(), 1, kv, &IN_ORDER, &[37]));
+        for level in Level::all() {
+            assert_eq!(whole, bits(&logits(level, 1, kv, &IN_ORDER, &[37])), "{}", level.name());
+        }
+        let one_by_one = [1; 37];
+        let cuts: [&[usize]; 5] = [&[20, 17], &[8, 8, 8, 8, 5], &[36, 1], &[1, 36], &one_by_one];
+        for chunks in cuts {
+            let got = logits(Level::best(), 2, kv, &SHUFFLED, chunks);
+            assert_eq!(whole, bits(&got), "in chunks of {chunks:?}");
+        }
+    }
+}
+
+#[test]
+fn the_golden_is_sharp() {
+    // One token changed: whatever ignored its context would not notice.
+    let mut llama = Llama::new(Cpu::new(Level::best(), 1), Dtype::F32, &IN_ORDER);
+    let mut tokens = prompt();
+    tokens[0] = (tokens[0] + 1) % 131;
+    let other = llama.forward(&tokens);
+    let last = other.len() - 1;
+    let golden = expected();
+    let moved = logprobs(&other[last]).into_iter().zip(&golden[last]);
+    let moved = moved.map(|(got, truth)| (got - truth).abs()).fold(0.0, f64::max);
+    assert!(moved > 1e-2, "the last row moved by {moved} only");
+}
