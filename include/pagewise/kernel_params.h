@@ -145,6 +145,8 @@ PWK_LAYOUT(pwk_logit_mask_row, 28, frequency, 24);
 
 /* What a draw of noise is for: the last word of its counter. */
 #define PWK_NOISE_SAMPLE 1u
+#define PWK_NOISE_ACCEPT 2u   /* whether a draft token is accepted */
+#define PWK_NOISE_RESIDUAL 3u /* the token after the last accepted one */
 
 /* One token for each row of logits. */
 struct pwk_sample {
@@ -352,5 +354,30 @@ struct pwk_lora {
     uint32_t reserved;       /* 0 */
 };
 PWK_LAYOUT(pwk_lora, 48, reserved, 44);
+
+/* ---- spec_verify ----------------------------------------------------------- */
+
+#define PWK_VERIFY_GREEDY 1u    /* a draft stands while it is the target's most likely token */
+#define PWK_VERIFY_REJECTION 2u /* rejection sampling between the draft's and the target's */
+#define PWK_VERIFY_TOKENS 3u    /* a draft stands while it is the token sampled at each node */
+
+/* Draft tokens of chains and trees, verified. */
+struct pwk_spec_verify {
+    uint64_t target_row_stride; /* elements between rows of target; 0 with TOKENS */
+    uint64_t draft_row_stride;  /* elements between rows of draft; 0 without them */
+    uint32_t sequences_max;     /* sequences at most in one call; 1 to 2^24 */
+    uint32_t nodes_max;         /* nodes of all trees at most in one call; 1 to 2^24 */
+    uint32_t vocab;             /* tokens; 1 to 2^24 */
+    uint32_t mode;              /* PWK_VERIFY_* */
+};
+PWK_LAYOUT(pwk_spec_verify, 32, mode, 28);
+
+/* Whose noise a sequence is verified with: one element of a step buffer. */
+struct pwk_verify_request {
+    uint64_t seed;     /* of the request: the key of its noise */
+    uint32_t position; /* of the root's token in its sequence; at most 2^31 - 1 */
+    uint32_t fork;     /* which choice or fork of the request */
+};
+PWK_LAYOUT(pwk_verify_request, 16, fork, 12);
 
 #endif /* PAGEWISE_KERNEL_PARAMS_H */

@@ -112,6 +112,7 @@ impl Cpu {
             Command::Embed(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Lora(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Norm(command) => command.resolve(&mut memory)?.needs(workers),
+            Command::SpecVerify(command) => command.resolve(&mut memory)?.needs(workers),
             Command::VarlenMask(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Sample(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Matmul(command) => command.resolve(&mut memory)?.needs(workers),
@@ -154,6 +155,9 @@ fn run(
             kernels_core::lora::run(level, workers, command.resolve(memory)?, workspace)
         }
         Command::Norm(command) => kernels_core::norm::run(level, workers, command.resolve(memory)?),
+        Command::SpecVerify(command) => {
+            kernels_core::spec_verify::run(level, workers, command.resolve(memory)?, workspace)
+        }
         Command::VarlenMask(command) => {
             kernels_core::varlen_mask::run(level, workers, command.resolve(memory)?)
         }

@@ -6,6 +6,7 @@ mod lora;
 mod matmul;
 mod norm;
 mod sample;
+mod spec_verify;
 
 use crate::frame::Bench;
 
@@ -18,4 +19,5 @@ pub fn all(bench: &mut Bench) {
     matmul::bench(bench);
     norm::bench(bench);
     sample::bench(bench);
+    spec_verify::bench(bench);
 }

@@ -21,6 +21,8 @@ pub const STATUS_OK: u32 = 0;
 pub const STATUS_MASKED: u32 = 1;
 pub const STATUS_NOT_FINITE: u32 = 2;
 pub const NOISE_SAMPLE: u32 = 1;
+pub const NOISE_ACCEPT: u32 = 2;
+pub const NOISE_RESIDUAL: u32 = 3;
 pub const SCHEME_NONE: u32 = 0;
 pub const SCHEME_AFFINE: u32 = 1;
 pub const SCHEME_SYMMETRIC: u32 = 2;
@@ -35,6 +37,9 @@ pub const LORA_NONE: u32 = 4294967295;
 pub const LORA_SEGMENT: u32 = 512;
 pub const LORA_RANKS: u32 = 16;
 pub const LORA_OUTPUTS: u32 = 32;
+pub const VERIFY_GREEDY: u32 = 1;
+pub const VERIFY_REJECTION: u32 = 2;
+pub const VERIFY_TOKENS: u32 = 3;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct KvLayout {
@@ -527,4 +532,46 @@ const _: () = {
     ["Offset of field: Lora::x_dtype"][::core::mem::offset_of!(Lora, x_dtype) - 36usize];
     ["Offset of field: Lora::weight_dtype"][::core::mem::offset_of!(Lora, weight_dtype) - 40usize];
     ["Offset of field: Lora::reserved"][::core::mem::offset_of!(Lora, reserved) - 44usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct SpecVerify {
+    pub target_row_stride: u64,
+    pub draft_row_stride: u64,
+    pub sequences_max: u32,
+    pub nodes_max: u32,
+    pub vocab: u32,
+    pub mode: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SpecVerify"][::core::mem::size_of::<SpecVerify>() - 32usize];
+    ["Alignment of SpecVerify"][::core::mem::align_of::<SpecVerify>() - 8usize];
+    ["Offset of field: SpecVerify::target_row_stride"]
+        [::core::mem::offset_of!(SpecVerify, target_row_stride) - 0usize];
+    ["Offset of field: SpecVerify::draft_row_stride"]
+        [::core::mem::offset_of!(SpecVerify, draft_row_stride) - 8usize];
+    ["Offset of field: SpecVerify::sequences_max"]
+        [::core::mem::offset_of!(SpecVerify, sequences_max) - 16usize];
+    ["Offset of field: SpecVerify::nodes_max"]
+        [::core::mem::offset_of!(SpecVerify, nodes_max) - 20usize];
+    ["Offset of field: SpecVerify::vocab"][::core::mem::offset_of!(SpecVerify, vocab) - 24usize];
+    ["Offset of field: SpecVerify::mode"][::core::mem::offset_of!(SpecVerify, mode) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct VerifyRequest {
+    pub seed: u64,
+    pub position: u32,
+    pub fork: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of VerifyRequest"][::core::mem::size_of::<VerifyRequest>() - 16usize];
+    ["Alignment of VerifyRequest"][::core::mem::align_of::<VerifyRequest>() - 8usize];
+    ["Offset of field: VerifyRequest::seed"][::core::mem::offset_of!(VerifyRequest, seed) - 0usize];
+    ["Offset of field: VerifyRequest::position"]
+        [::core::mem::offset_of!(VerifyRequest, position) - 8usize];
+    ["Offset of field: VerifyRequest::fork"]
+        [::core::mem::offset_of!(VerifyRequest, fork) - 12usize];
 };

@@ -14,4 +14,5 @@ pub mod norm;
 pub mod rope;
 pub mod sample;
 pub mod sample_answers;
+pub mod spec_verify;
 pub mod varlen_mask;

@@ -8,6 +8,7 @@ pub mod arena;
 mod input;
 pub mod program;
 pub mod sample;
+pub mod verify;
 
 pub use input::Input;
 
