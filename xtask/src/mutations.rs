@@ -67,7 +67,10 @@ fn mutated(text: &str, mutation: &Mutation) -> Result<String, String> {
 fn notices(copy: &Path, test: &str) -> Result<bool, String> {
     let cargo = |more: &[&str]| {
         let mut command = Command::new("cargo");
-        command.current_dir(copy).env("CARGO_TARGET_DIR", copy.with_file_name("target"));
+        command
+            .current_dir(copy)
+            .env("PROPTEST_CASES", "16")
+            .env("CARGO_TARGET_DIR", copy.with_file_name("target"));
         command.args(["test", "--quiet", "--package", "pagewise-tests", "--test", test]);
         command.args(more).output().map_err(|error| format!("cargo: {error}"))
     };
