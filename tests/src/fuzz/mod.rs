@@ -2,17 +2,32 @@
 //! error or the specification's answer. Their corpora replay in `tests/corpora.rs`.
 
 mod append;
+mod arena;
+mod input;
+mod program;
+pub mod sample;
+mod shapes;
 
 pub use append::append;
-pub mod arena;
-mod input;
-pub mod program;
-pub mod sample;
-
 pub use input::Input;
 
 /// A target: its name, which is that of its file and its corpus, and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: &[Target] = &[("arena", arena::run), ("program", program::run)];
+pub const TARGETS: &[Target] = &[
+    ("append", append),
+    ("arena", arena::run),
+    ("attention", shapes::attention),
+    ("lora", shapes::lora),
+    ("matmul", shapes::matmul),
+    ("program", program::run),
+    ("sample", sample::run),
+];
+
+/// The body of a target.
+pub fn run(name: &str, data: &[u8]) {
+    let target = TARGETS.iter().find(|(target, _)| *target == name);
+    let (_, body) = target.expect("every target has a body");
+    body(data);
+}
