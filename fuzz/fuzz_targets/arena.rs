@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| pagewise_tests::fuzz::arena::run(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| pagewise_tests::fuzz::run("arena", data));

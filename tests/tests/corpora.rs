@@ -6,7 +6,7 @@ use pagewise_tests::harness::Noise;
 use std::path::PathBuf;
 
 /// Random inputs beside each corpus.
-const RANDOM: u64 = 200;
+const RANDOM: u64 = 100;
 
 #[test]
 fn every_corpus_replays() {

@@ -5,7 +5,11 @@
 use kernels_core::dtype::Dtype;
 use kernels_core::simd::Level;
 use kernels_core::workers::Inline;
-use pagewise_tests::cases::{append_kv, logit_mask, norm, rope, sample, varlen_mask};
+use pagewise_tests::cases::matmul::Format;
+use pagewise_tests::cases::{
+    activation, append_kv, attention, embed, gather, logit_mask, lora, matmul, norm, rope, sample,
+    varlen_mask,
+};
 use pagewise_tests::harness::{Case, assert_case, assert_same_bits};
 
 /// The call runs, and does so twice alike.
@@ -45,4 +49,36 @@ fn sample_runs() {
 #[test]
 fn varlen_mask_runs() {
     assert_runs(&varlen_mask::random(1));
+}
+
+#[test]
+fn attention_runs() {
+    let seqs = [attention::seq(1, 5), attention::seq(2, 3)];
+    for dtype in [Dtype::F32, Dtype::I8] {
+        assert_case(&attention::Shape::plain(&seqs, 2, 8).stored(dtype).case());
+    }
+}
+
+#[test]
+fn matmul_runs() {
+    let formats = [
+        Format::Floats(Dtype::F32),
+        Format::Groups(Dtype::I8, 32, false, Dtype::F16),
+        Format::Groups(Dtype::I4, 32, true, Dtype::F32),
+    ];
+    for format in formats {
+        assert_case(&matmul::Shape::plain(1, 32, 2, format).case());
+    }
+}
+
+#[test]
+fn lora_runs() {
+    assert_case(&lora::Shape::plain(8, 4, &[2], &[0]).case());
+}
+
+#[test]
+fn rows_are_gathered_embedded_and_activated() {
+    assert_runs(&gather::Shape::plain(2, 17).case());
+    assert_runs(&embed::Shape::plain(1, 17).case());
+    assert_case(&activation::Shape::plain(1, 17).case());
 }

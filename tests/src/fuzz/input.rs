@@ -27,6 +27,11 @@ impl<'a> Input<'a> {
         u32::from_le_bytes([self.byte(), self.byte(), self.byte(), self.byte()])
     }
 
+    /// What is left.
+    pub const fn rest(&self) -> &'a [u8] {
+        self.0
+    }
+
     /// A number below `bound`, from one byte where that suffices.
     pub fn below(&mut self, bound: u32) -> u32 {
         let drawn = if bound <= 256 { u32::from(self.byte()) } else { self.word() };

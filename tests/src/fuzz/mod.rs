@@ -2,6 +2,11 @@
 //! error or the specification's answer. Their corpora replay in `tests/corpora.rs`.
 
 mod append;
+mod arena;
+mod input;
+mod program;
+pub mod sample;
+mod shapes;
 
 pub use append::append;
 pub mod arena;
@@ -16,4 +21,19 @@ pub use input::Input;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: &[Target] = &[("arena", arena::run), ("program", program::run)];
+pub const TARGETS: &[Target] = &[
+    ("append", append),
+    ("arena", arena::run),
+    ("attention", shapes::attention),
+    ("lora", shapes::lora),
+    ("matmul", shapes::matmul),
+    ("program", program::run),
+    ("sample", sample::run),
+];
+
+/// The body of a target.
+pub fn run(name: &str, data: &[u8]) {
+    let target = TARGETS.iter().find(|(target, _)| *target == name);
+    let (_, body) = target.expect("every target has a body");
+    body(data);
+}

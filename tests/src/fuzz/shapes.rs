@@ -1,0 +1,76 @@
+//! Kernels whose cases proptest can draw: the bytes are its randomness, so one list of
+//! shapes serves properties and the fuzzer. Each call keeps to the specification at
+//! every level; the same call with one word of its parameters changed is refused or
+//! answered, never a panic.
+
+use super::Input;
+use crate::cases::{attention, lora, matmul};
+use crate::harness::{Case, assert_case};
+use kernels_core::simd::Level;
+use kernels_core::workers::Inline;
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+/// `attention`, any of its modes.
+pub fn attention(data: &[u8]) {
+    let mut input = Input::new(data);
+    let change = Change::from(&mut input);
+    let Some(shape) = drawn(attention::strategy(), input) else { return };
+    let mut case = shape.case();
+    assert_case(&case);
+    change.of(bytemuck::bytes_of_mut(&mut case.params));
+    let _ = case.run(Level::best(), &Inline);
+}
+
+/// `matmul`, its weights packed from noise.
+pub fn matmul(data: &[u8]) {
+    let mut input = Input::new(data);
+    let change = Change::from(&mut input);
+    let Some(shape) = drawn(matmul::strategy(), input) else { return };
+    let mut case = shape.case();
+    assert_case(&case);
+    change.of(bytemuck::bytes_of_mut(&mut case.params));
+    let _ = case.run(Level::best(), &Inline);
+}
+
+/// `lora`, rows of several adapters.
+pub fn lora(data: &[u8]) {
+    let mut input = Input::new(data);
+    let change = Change::from(&mut input);
+    let Some(shape) = drawn(lora::strategy(), input) else { return };
+    let mut case = shape.case();
+    assert_case(&case);
+    change.of(bytemuck::bytes_of_mut(&mut case.params));
+    let _ = case.run(Level::best(), &Inline);
+}
+
+/// What the bytes make of a strategy; none where it gives up.
+fn drawn<S: Strategy>(strategy: S, input: Input<'_>) -> Option<S::Value> {
+    let randomness = TestRng::from_seed(RngAlgorithm::PassThrough, input.rest());
+    let mut runner = TestRunner::new_with_rng(Config::default(), randomness);
+    strategy.new_tree(&mut runner).ok().map(|tree| tree.current())
+}
+
+/// One word of a parameter block becomes another.
+struct Change {
+    word: usize,
+    value: u32,
+}
+
+impl Change {
+    fn from(input: &mut Input<'_>) -> Self {
+        let word = input.byte() as usize;
+        let value = match input.byte() {
+            small @ 0..64 => u32::from(small),
+            64..128 => input.word(),
+            bit @ 128..192 => 1 << (bit % 32),
+            near => u32::MAX - u32::from(near - 192),
+        };
+        Self { word, value }
+    }
+
+    fn of(&self, params: &mut [u8]) {
+        let at = self.word % (params.len() / 4) * 4;
+        params[at..at + 4].copy_from_slice(&self.value.to_le_bytes());
+    }
+}
