@@ -7,14 +7,9 @@ mod input;
 mod program;
 pub mod sample;
 mod shapes;
-
-pub use append::append;
-pub mod arena;
-mod input;
-pub mod program;
-pub mod sample;
 pub mod verify;
 
+pub use append::append;
 pub use input::Input;
 
 /// A target: its name, which is that of its file and its corpus, and its body.
@@ -29,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     ("matmul", shapes::matmul),
     ("program", program::run),
     ("sample", sample::run),
+    ("verify", verify::run),
 ];
 
 /// The body of a target.
