@@ -6,26 +6,38 @@ use crate::packing::{Groups, TILE};
 use crate::simd::{LANES, Lanes, prefetch};
 use half::{bf16, f16};
 
-/// What a panel is multiplied by: heads and numbers of some groups, which lie
-/// together in memory or, once numbers are unpacked to bytes, apart.
+/// What a panel is multiplied by.
 #[derive(Clone, Copy)]
 pub(super) struct Part<'a> {
     pub groups: Groups,
-    /// Groups of the segment.
-    pub count: usize,
-    /// From the first head on.
-    pub heads: &'a [i32],
-    /// Words from one head to the next.
-    pub head_stride: usize,
-    /// From the first group's numbers on.
-    pub numbers: &'a [i32],
-    /// Words from one group's numbers to the next.
-    pub number_stride: usize,
-    /// Whether the numbers are still nibbles.
-    pub nibbles: bool,
+    /// Where the groups of the segment are.
+    pub from: From<'a>,
     /// What to ask memory for meanwhile.
     pub ahead: Ahead<'a>,
 }
+
+/// Where the groups of a segment are.
+#[derive(Clone, Copy)]
+pub(super) enum From<'a> {
+    /// In memory, as they are packed.
+    Packed(&'a [i32]),
+    /// With every head widened, and no nibbles: worth it for many panels.
+    Unpacked(Unpacked<'a>),
+}
+
+/// Groups for many panels.
+#[derive(Clone, Copy)]
+pub(super) struct Unpacked<'a> {
+    /// Numbers as bytes, from the first group's on.
+    pub bytes: &'a [i32],
+    /// Words from one group's to the next.
+    pub stride: usize,
+    /// Scales and biases.
+    pub heads: &'a [Head],
+}
+
+/// The f32 scales of a group, then its biases.
+pub(super) type Head = [[f32; LANES]; 4];
 
 /// The panel's totals, plus this segment.
 #[inline(always)]
@@ -67,33 +79,111 @@ fn scheme<L: Lanes, const ROWS: usize>(
     panel: Panel<'_>,
     totals: &mut Totals<'_>,
 ) {
-    match (part.groups.affine, part.nibbles) {
-        (true, true) => segment::<L, ROWS, true, true>(l, part, panel, totals),
-        (true, false) => segment::<L, ROWS, true, false>(l, part, panel, totals),
-        (false, true) => segment::<L, ROWS, false, true>(l, part, panel, totals),
-        (false, false) => segment::<L, ROWS, false, false>(l, part, panel, totals),
+    match part.groups.affine {
+        true => numbers::<L, ROWS, true>(l, part, panel, totals),
+        false => numbers::<L, ROWS, false>(l, part, panel, totals),
     }
 }
 
 #[inline(always)]
-fn segment<L: Lanes, const ROWS: usize, const AFFINE: bool, const NIBBLES: bool>(
+fn numbers<L: Lanes, const ROWS: usize, const AFFINE: bool>(
     l: L,
     part: &Part<'_>,
     panel: Panel<'_>,
     totals: &mut Totals<'_>,
 ) {
+    match part.from {
+        From::Packed(words) => {
+            let (stride, head) = (part.groups.bytes() / 4, part.groups.head_bytes() / 4);
+            let scale = part.groups.scale;
+            let groups = words.chunks_exact(stride).map(
+                #[inline(always)]
+                |group| {
+                    let (head, numbers) = group.split_at(head);
+                    (PackedHead { words: head, scale }, numbers)
+                },
+            );
+            if part.groups.nibbles {
+                segment::<L, _, _, ROWS, AFFINE, true>(l, part, groups, panel, totals);
+            } else {
+                segment::<L, _, _, ROWS, AFFINE, false>(l, part, groups, panel, totals);
+            }
+        }
+        From::Unpacked(store) => {
+            let words = part.groups.len * TILE / 4;
+            let groups = store.heads.iter().zip(store.bytes.chunks(store.stride)).map(
+                #[inline(always)]
+                |(head, numbers)| (head, &numbers[..words]),
+            );
+            segment::<L, _, _, ROWS, AFFINE, false>(l, part, groups, panel, totals);
+        }
+    }
+}
+
+/// Scales and biases of a group.
+trait Scales: Copy {
+    /// As f32, in `room` unless they are elsewhere.
+    fn widened<'a, L: Lanes>(self, l: L, affine: bool, room: &'a mut Head) -> &'a Head
+    where
+        Self: 'a;
+}
+
+impl Scales for &Head {
+    #[inline(always)]
+    fn widened<'a, L: Lanes>(self, _: L, _: bool, _: &'a mut Head) -> &'a Head
+    where
+        Self: 'a,
+    {
+        self
+    }
+}
+
+/// Scales and biases as they are packed.
+#[derive(Clone, Copy)]
+struct PackedHead<'a> {
+    words: &'a [i32],
+    scale: Dtype,
+}
+
+impl Scales for PackedHead<'_> {
+    #[inline(always)]
+    fn widened<'a, L: Lanes>(self, l: L, affine: bool, room: &'a mut Head) -> &'a Head
+    where
+        Self: 'a,
+    {
+        let vectors = if affine { 4 } else { 2 };
+        let mut at = 0;
+        while at < vectors {
+            l.store(scale_at(l, self.scale, self.words, at), &mut room[at]);
+            at += 1;
+        }
+        room
+    }
+}
+
+#[inline(always)]
+fn segment<'a, L, S, I, const ROWS: usize, const AFFINE: bool, const NIBBLES: bool>(
+    l: L,
+    part: &Part<'_>,
+    groups: I,
+    panel: Panel<'_>,
+    totals: &mut Totals<'_>,
+) where
+    L: Lanes,
+    S: Scales,
+    I: Iterator<Item = (S, &'a [i32])>,
+{
     let quads = part.groups.len / 4 * panel.rows;
-    let words = part.groups.len * TILE / if NIBBLES { 8 } else { 4 };
+    let units = panel.unit.chunks_exact(quads + 2 * panel.rows);
     let mut sums = [[l.splat(0.0); 2]; ROWS];
-    let mut group = 0;
-    while group < part.count {
-        let unit_words = quads + 2 * panel.rows;
-        let (x, rest) = panel.unit[group * unit_words..][..unit_words].split_at(quads);
-        let (scales, extras) = rest.split_at(panel.rows);
-        let scales: &[i32; ROWS] = rows_of(scales, panel);
+    for (group, ((scales, numbers), unit)) in groups.zip(units).enumerate() {
+        let (x, rest) = unit.split_at(quads);
+        let (x_scales, extras) = rest.split_at(panel.rows);
+        let x_scales: &[i32; ROWS] = rows_of(x_scales, panel);
         let extras: &[i32; ROWS] = rows_of(extras, panel);
-        let numbers = &part.numbers[group * part.number_stride..][..words];
         part.ahead.ask(group);
+        let mut room = [[0.0; LANES]; 4];
+        let head = scales.widened(l, AFFINE, &mut room);
         let mut dots = [[l.isplat(0); 2]; ROWS];
         if !AFFINE {
             let mut r = 0;
@@ -107,30 +197,36 @@ fn segment<L: Lanes, const ROWS: usize, const AFFINE: bool, const NIBBLES: bool>
         } else {
             bytes(l, numbers, x, panel, &mut dots);
         }
-        let head = &part.heads[group * part.head_stride..];
-        let scale =
-            [scale_at(l, part.groups.scale, head, 0), scale_at(l, part.groups.scale, head, 1)];
-        let mut r = 0;
-        while r < ROWS {
-            let x_scale = l.splat(f32::from_bits(scales[r] as u32));
-            sums[r][0] = l.fma(l.to_float(dots[r][0]), l.mul(scale[0], x_scale), sums[r][0]);
-            sums[r][1] = l.fma(l.to_float(dots[r][1]), l.mul(scale[1], x_scale), sums[r][1]);
-            r += 1;
+        let mut v = 0;
+        while v < 2 {
+            let scale = l.load(&head[v]);
+            let mut r = 0;
+            while r < ROWS {
+                let x_scale = l.splat(f32::from_bits(x_scales[r] as u32));
+                sums[r][v] = l.fma(l.to_float(dots[r][v]), l.mul(scale, x_scale), sums[r][v]);
+                r += 1;
+            }
+            v += 1;
         }
-        if AFFINE {
-            let bias =
-                [scale_at(l, part.groups.scale, head, 2), scale_at(l, part.groups.scale, head, 3)];
+        v = 0;
+        while AFFINE && v < 2 {
+            let bias = l.load(&head[2 + v]);
             let mut r = 0;
             while r < ROWS {
                 let mass = l.splat(f32::from_bits(extras[r] as u32));
-                sums[r][0] = l.fma(bias[0], mass, sums[r][0]);
-                sums[r][1] = l.fma(bias[1], mass, sums[r][1]);
+                sums[r][v] = l.fma(bias, mass, sums[r][v]);
                 r += 1;
             }
+            v += 1;
         }
-        group += 1;
     }
     totals.add(l, panel.first, &sums);
+}
+
+/// Scales and biases of a packed group as f32.
+#[inline(always)]
+pub(super) fn widen<L: Lanes>(l: L, groups: Groups, packed: &[i32], head: &mut Head) {
+    PackedHead { words: packed, scale: groups.scale }.widened(l, groups.affine, head);
 }
 
 /// One number of each row that is multiplied.

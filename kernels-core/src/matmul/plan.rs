@@ -3,6 +3,7 @@
 //! segment of inputs. Which of these a row is in changes nothing about its bits.
 
 use super::SEGMENT;
+use super::grouped::Head;
 use crate::packing::{TILE, Values, Weight};
 use crate::workers::even;
 use core::ops::Range;
@@ -102,8 +103,10 @@ impl Plan {
     fn unpacked_words(&self) -> usize {
         match self.weight.values {
             Values::Floats(_) => SEGMENT * TILE,
-            Values::Groups(groups) if groups.nibbles => SEGMENT * TILE / 4,
-            Values::Groups(_) => 0,
+            Values::Groups(groups) => {
+                let heads = SEGMENT / groups.len * size_of::<Head>() / 4;
+                heads + if groups.nibbles { SEGMENT * TILE / 4 } else { 0 }
+            }
         }
     }
 

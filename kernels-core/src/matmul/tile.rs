@@ -203,33 +203,37 @@ fn grouped_tile<L: Lanes>(
     let plan = rows.plan;
     let panels = plan.panels(rows.rows);
     let (stride, head) = (groups.bytes() / 4, groups.head_bytes() / 4);
+    let heads_words = SEGMENT / groups.len * size_of::<grouped::Head>() / 4;
+    let (heads, bytes) = unpacked.split_at_mut(heads_words);
+    let heads: &mut [grouped::Head] = bytemuck::cast_slice_mut(heads);
     for segment in 0..plan.segments() {
         let count = plan.segment_inputs(segment) / groups.len;
         let first = segment * (SEGMENT / groups.len) * stride;
-        let heads = &words[first..];
+        let packed = &words[first..first + count * stride];
         let mut part = grouped::Part {
             groups,
-            count,
-            heads,
-            head_stride: stride,
-            numbers: &heads[head..],
-            number_stride: stride,
-            nibbles: groups.nibbles,
+            from: grouped::From::Packed(packed),
             ahead: Ahead { words, first: first + AHEAD, lines: stride.div_ceil(16) },
         };
         if panels > 1 {
+            // The next segment, spread over this one's panels.
             part.ahead.first = first + count * stride;
             part.ahead.lines = stride.div_ceil(16 * panels);
-        }
-        if groups.nibbles && panels > 1 {
-            let to = groups.len * TILE / 4;
-            for group in 0..count {
-                let numbers = &part.numbers[group * stride..][..to / 2];
-                grouped::unpack(l, numbers, &mut unpacked[group * to..][..to]);
+            for (packed, head) in packed.chunks_exact(stride).zip(heads.iter_mut()) {
+                grouped::widen(l, groups, packed, head);
             }
-            part.nibbles = false;
-            part.numbers = &*unpacked;
-            part.number_stride = to;
+            let mut store =
+                grouped::Unpacked { bytes: &packed[head..], stride, heads: &heads[..count] };
+            if groups.nibbles {
+                let to = groups.len * TILE / 4;
+                let unpacked = packed.chunks_exact(stride).zip(bytes.chunks_exact_mut(to));
+                for (packed, to) in unpacked {
+                    grouped::unpack(l, &packed[head..], to);
+                }
+                store.bytes = bytes;
+                store.stride = to;
+            }
+            part.from = grouped::From::Unpacked(store);
         }
         let lines = part.ahead.lines * count;
         for panel in 0..panels {

@@ -261,6 +261,11 @@ impl Lanes for Avx512 {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
     }
     #[inline(always)]
+    fn transpose(self, v: [Self::I; LANES]) -> [Self::I; LANES] {
+        // SAFETY: the token proves the instructions.
+        unsafe { transpose(v) }
+    }
+    #[inline(always)]
     fn sum(self, v: Self::F) -> f32 {
         // SAFETY: the token proves the instructions.
         unsafe {
@@ -279,5 +284,46 @@ impl Lanes for Avx512 {
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
+    }
+}
+
+/// In quarters of four lanes: pairs of words, pairs of double words, then quarters.
+///
+/// # Safety
+/// The CPU has AVX-512 F.
+#[inline(always)]
+unsafe fn transpose(v: [__m512i; LANES]) -> [__m512i; LANES] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut a = v;
+        let mut i = 0;
+        while i < LANES {
+            // Rows i to i + 3: quarter q of a[i + j] is column 4q + j of them.
+            let (p, q) =
+                (_mm512_unpacklo_epi32(v[i], v[i + 1]), _mm512_unpackhi_epi32(v[i], v[i + 1]));
+            let (r, s) = (
+                _mm512_unpacklo_epi32(v[i + 2], v[i + 3]),
+                _mm512_unpackhi_epi32(v[i + 2], v[i + 3]),
+            );
+            a[i] = _mm512_unpacklo_epi64(p, r);
+            a[i + 1] = _mm512_unpackhi_epi64(p, r);
+            a[i + 2] = _mm512_unpacklo_epi64(q, s);
+            a[i + 3] = _mm512_unpackhi_epi64(q, s);
+            i += 4;
+        }
+        let mut out = v;
+        let mut j = 0;
+        while j < 4 {
+            let low_01 = _mm512_shuffle_i32x4::<0b10_00_10_00>(a[j], a[4 + j]);
+            let high_01 = _mm512_shuffle_i32x4::<0b11_01_11_01>(a[j], a[4 + j]);
+            let low_23 = _mm512_shuffle_i32x4::<0b10_00_10_00>(a[8 + j], a[12 + j]);
+            let high_23 = _mm512_shuffle_i32x4::<0b11_01_11_01>(a[8 + j], a[12 + j]);
+            out[j] = _mm512_shuffle_i32x4::<0b10_00_10_00>(low_01, low_23);
+            out[4 + j] = _mm512_shuffle_i32x4::<0b10_00_10_00>(high_01, high_23);
+            out[8 + j] = _mm512_shuffle_i32x4::<0b11_01_11_01>(low_01, low_23);
+            out[12 + j] = _mm512_shuffle_i32x4::<0b11_01_11_01>(high_01, high_23);
+            j += 1;
+        }
+        out
     }
 }

@@ -204,6 +204,29 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     /// f32 as f16, to nearest even.
     fn store_f16(self, v: Self::F, to: &mut [u16; LANES]);
 
+    /// Lane `j` of vector `i` from lane `i` of vector `j`.
+    #[inline(always)]
+    fn transpose(self, v: [Self::I; LANES]) -> [Self::I; LANES] {
+        let (mut rows, mut columns) = ([[0; LANES]; LANES], [[0; LANES]; LANES]);
+        let mut i = 0;
+        while i < LANES {
+            self.istore(v[i], &mut rows[i]);
+            i += 1;
+        }
+        for (i, column) in columns.iter_mut().enumerate() {
+            for (value, row) in column.iter_mut().zip(&rows) {
+                *value = row[i];
+            }
+        }
+        let mut v = v;
+        i = 0;
+        while i < LANES {
+            v[i] = self.iload(&columns[i]);
+            i += 1;
+        }
+        v
+    }
+
     /// The sum of all lanes: `i` with `i + 8`, then `+ 4`, `+ 2`, `+ 1`.
     #[inline(always)]
     fn sum(self, v: Self::F) -> f32 {
