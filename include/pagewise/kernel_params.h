@@ -225,6 +225,21 @@ struct pwk_attention {
 };
 PWK_LAYOUT(pwk_attention, 152, softcap, 148);
 
+/* ---- attention_fold -------------------------------------------------------- */
+
+/* States of attention that were computed apart, folded into one. */
+struct pwk_attention_fold {
+    uint64_t part_row_stride; /* elements between rows of parts; at least heads * head_dim */
+    uint64_t out_row_stride;  /* elements between rows of out; at least heads * head_dim */
+    uint32_t rows_max;        /* rows at most in one call; 1 to 2^20 */
+    uint32_t parts;           /* states of each row; 1 to 1024 */
+    uint32_t heads;           /* heads of a row; 1 to 65536 */
+    uint32_t head_dim;        /* multiple of 8, at most 256 */
+    uint32_t part_dtype;      /* PWK_DTYPE_F32, F16 or BF16 */
+    uint32_t out_dtype;       /* PWK_DTYPE_F32, F16 or BF16 */
+};
+PWK_LAYOUT(pwk_attention_fold, 40, out_dtype, 36);
+
 /* ---- draft trees ------------------------------------------------------------ */
 
 #define PWK_TREE_NODES_MAX 64u    /* nodes of one draft tree: one bit each */

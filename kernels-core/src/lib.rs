@@ -14,6 +14,7 @@ extern crate alloc;
 pub mod activation;
 pub mod append_kv;
 pub mod attention;
+pub mod attention_fold;
 pub mod command;
 pub mod device;
 pub mod dtype;

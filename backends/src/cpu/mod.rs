@@ -103,6 +103,7 @@ impl Cpu {
         // Checked again on the addresses, which show how mapped weights are aligned.
         match command {
             Command::Attention(command) => command.resolve(&mut memory)?.needs(workers),
+            Command::AttentionFold(command) => command.resolve(&mut memory)?.needs(workers),
             Command::LogitMask(command) => command.resolve(&mut memory)?.needs(workers),
             Command::AppendKv(command) => command.resolve(&mut memory)?.needs(workers),
             Command::KvCopy(command) => command.resolve(&mut memory)?.needs(workers),
@@ -131,6 +132,9 @@ fn run(
     match command {
         Command::Attention(command) => {
             kernels_core::attention::run(level, workers, command.resolve(memory)?, workspace)
+        }
+        Command::AttentionFold(command) => {
+            kernels_core::attention_fold::run(level, workers, command.resolve(memory)?)
         }
         Command::LogitMask(command) => {
             kernels_core::logit_mask::run(level, workers, command.resolve(memory)?)

@@ -13,7 +13,7 @@ use super::stage::{
 use crate::command::{Host, cast, cast_mut};
 use crate::error::Error;
 use crate::kv_layout::{Part, Scales};
-use crate::simd::attend::{DIMS_MAX, SPLIT, Tiles};
+use crate::simd::attend::{Ahead, DIMS_MAX, SPLIT, TILES, Tiles};
 use crate::simd::{Floats, FloatsMut, LANES, Lanes, Level, Stored};
 use crate::with_stored;
 use crate::workers::{Blocks, Pieces, Strip, Workers, share};
@@ -118,7 +118,8 @@ impl Work<'_> {
             for (split, states) in splits.clone().zip(states.chunks_mut(each)) {
                 let states = &mut States::new(states, queries, width);
                 states.clear();
-                let next = if split + 1 < splits.end { Some(split + 1) } else { None };
+                let at = (split + 1 < splits.end).then_some(split + 1);
+                let next = at.map(|split| Next { seq: block.seq, head: tile % heads, split });
                 self.split(block, tile % heads, split, next, scratch, states);
             }
         });
@@ -145,7 +146,9 @@ impl Work<'_> {
         if spans.is_empty() {
             self.load(block, head, &mut scratch);
             for split in block.splits() {
-                let next = if split + 1 < block.split_end { Some(split + 1) } else { None };
+                let more = split + 1 < block.split_end;
+                let here = Next { seq: block.seq, head, split: split + 1 };
+                let next = if more { Some(here) } else { self.after(tile) };
                 self.split(block, head, split, next, &mut scratch, &mut all);
             }
         }
@@ -161,6 +164,15 @@ impl Work<'_> {
         let first_head = head as usize * self.call.group;
         let part = HeadRows { call: self.call, rows: block.rows as usize, first_head };
         finish_all(self.level, &all, &part, &mut out, &mut lse);
+    }
+
+    /// Where a worker goes most likely after a tile, if all take turns: a wrong guess
+    /// costs some requests for memory.
+    fn after(&self, tile: u32) -> Option<Next> {
+        let heads = self.call.p.kv.kv_heads;
+        let tile = tile + self.room.workers;
+        let block = self.blocks.get((tile / heads) as usize)?;
+        Some(Next { seq: block.seq, head: tile % heads, split: block.split_begin })
     }
 
     fn queries(&self, block: &Block) -> usize {
@@ -186,7 +198,7 @@ impl Work<'_> {
         block: &Block,
         head: u32,
         split: u32,
-        next: Option<u32>,
+        next: Option<Next>,
         scratch: &mut Scratch<'_>,
         states: &mut States<'_>,
     ) {
@@ -201,15 +213,25 @@ impl Work<'_> {
                 (begin, end) = (begin.min(to.begin), end.max(to.end));
             }
         }
-        let within = |split: u32| {
-            let base = split * SPLIT as u32;
-            base.max(begin)..(base + SPLIT as u32).min(end)
-        };
-        let ids = &call.page_ids[call.listed(seq)];
-        let pages = Pages { kv: &call.types.kv, head, ids, first: call.first(seq) };
-        let at =
-            At { split, positions: within(split), next: next.map(|next| (next, within(next))) };
+        let base = split * SPLIT as u32;
+        let positions = base.max(begin)..(base + SPLIT as u32).min(end);
+        let pages = self.pages(seq, head);
+        let at = At { base, positions, next };
         with_stored!(call.types.kv.dtype(), T => self.stored::<T>(&pages, at, rows, head, scratch, states));
+    }
+
+    fn pages(&self, seq: usize, head: u32) -> Pages<'_> {
+        let call = self.call;
+        let ids = &call.page_ids[call.listed(seq)];
+        Pages { kv: &call.types.kv, head, ids, first: call.first(seq) }
+    }
+
+    /// Where the keys of a split lie side by side, to ask for them.
+    fn ahead(&self, next: Next) -> [usize; TILES] {
+        let pages = self.pages(next.seq as usize, next.head);
+        let base = next.split * SPLIT as u32;
+        let end = self.call.kv_len[next.seq as usize].min(base + SPLIT as u32);
+        pages.shares(base, base.max(pages.first)..end)
     }
 
     /// [`Self::split`] with the type of cells known.
@@ -224,7 +246,7 @@ impl Work<'_> {
     ) {
         let call = self.call;
         let (keys, values) = (cast::<T>(call.keys), cast::<T>(call.values));
-        let (base, positions) = (at.split * SPLIT as u32, at.positions.clone());
+        let (base, positions) = (at.base, at.positions.clone());
         let (dims, queries) = (call.p.kv.head_dim as usize, rows.len() * call.group);
         self.scales(pages, base, positions.clone(), scratch);
         let first_head = head as usize * call.group;
@@ -237,27 +259,25 @@ impl Work<'_> {
             dims,
             keys: Tiles { cells: keys, start: [0; _], stride: 0 },
             values: Tiles { cells: values, start: [0; _], stride: 0 },
-            ask: false,
+            ask: None,
             next: None,
             scoring: self.scoring(scratch.k_scales, scratch.v_scales),
         };
         let kv = pages.kv;
         if lies_in_tiles(kv) && (queries < STAGED_QUERIES || T::WIDE) {
             let stride = kv.dim_stride(Part::Keys) as usize;
-            let tiles = |cells, part, stride, base, positions| Tiles {
-                cells,
-                start: pages.starts(part, base, positions),
-                stride,
-            };
             let v_stride = kv.token_stride(Part::Values) as usize;
-            let next = at.next.map(|(split, positions)| {
-                tiles(keys, Part::Keys, stride, split * SPLIT as u32, positions)
-            });
+            let value_start = pages.starts(Part::Values, base, positions.clone());
+            let next = at.next.filter(|_| stride == kv.params().page_len as usize);
             let split = Split {
-                keys: tiles(keys, Part::Keys, stride, base, positions.clone()),
-                values: tiles(values, Part::Values, v_stride, base, positions),
-                ask: v_stride == dims,
-                next,
+                keys: Tiles {
+                    cells: keys,
+                    start: pages.starts(Part::Keys, base, positions),
+                    stride,
+                },
+                values: Tiles { cells: values, start: value_start, stride: v_stride },
+                ask: (v_stride == dims).then_some(Ahead { cells: values, start: value_start }),
+                next: next.map(|next| Ahead { cells: keys, start: self.ahead(next) }),
                 ..about
             };
             return attend::<T>(self.level, &split, &mut scratch.desk, states);
@@ -275,7 +295,7 @@ impl Work<'_> {
             dims,
             keys: staged_keys(scratch.keys, dims),
             values: staged_values(scratch.values, width),
-            ask: false,
+            ask: None,
             next: None,
             scoring: about.scoring,
         };
@@ -316,13 +336,22 @@ impl Work<'_> {
     }
 }
 
-/// One split of a block, and the one after it.
+/// One split of a block, and what comes after it.
 #[derive(Clone, Debug)]
 struct At {
-    split: u32,
+    /// Its first position.
+    base: u32,
     /// Positions that any row sees.
     positions: Range<u32>,
-    next: Option<(u32, Range<u32>)>,
+    next: Option<Next>,
+}
+
+/// A split of a head that is likely to be next.
+#[derive(Clone, Copy, Debug)]
+struct Next {
+    seq: u32,
+    head: u32,
+    split: u32,
 }
 
 crate::levels! {

@@ -46,6 +46,7 @@ use crate::params;
 
 pub use crate::simd::attend::SPLIT;
 pub use cpu::run;
+pub(crate) use fold::States;
 pub use spec::{Key, Scores, spec};
 
 crate::command! {

@@ -3,7 +3,7 @@
 
 use super::fold::States;
 use super::scores::{Row, Scoring, Seen, Slope};
-use crate::simd::attend::{DIMS_MAX, SPLIT, Tiles, dots, weigh};
+use crate::simd::attend::{Ahead, DIMS_MAX, SPLIT, Tiles, dots, weigh};
 use crate::simd::{LANES, Lanes, Stored};
 use core::ops::Range;
 
@@ -29,10 +29,10 @@ pub struct Split<'a, T> {
     pub keys: Tiles<'a, T>,
     /// Values by tiles of sixteen positions.
     pub values: Tiles<'a, T>,
-    /// The split's values lie in a slab and may be asked for.
-    pub ask: bool,
-    /// Keys of the split after this.
-    pub next: Option<Tiles<'a, T>>,
+    /// The split's values, to ask for while dot products are made.
+    pub ask: Option<Ahead<'a, T>>,
+    /// The next split's keys, to ask for while values are weighed.
+    pub next: Option<Ahead<'a, T>>,
     /// What turns dot products into weights.
     pub scoring: Scoring<'a>,
 }
@@ -122,7 +122,7 @@ fn all_dots<L: Lanes, T: Stored>(
 ) {
     let mut h = 0;
     while h < q.len() {
-        let ahead = if split.ask && lead && h == 0 { Some(&split.values) } else { None };
+        let ahead = if lead && h == 0 { split.ask.as_ref() } else { None };
         let (q, scores) = (&q[h..], &mut scores[h..]);
         h += match q.len() {
             8.. => strip::<L, T, 8, 2>(l, split, q, tiles.clone(), ahead, scores),
@@ -140,7 +140,7 @@ fn strip<L: Lanes, T: Stored, const H: usize, const C: usize>(
     split: &Split<'_, T>,
     q: &[[f32; DIMS_MAX]],
     tiles: Range<usize>,
-    ahead: Option<&Tiles<'_, T>>,
+    ahead: Option<&Ahead<'_, T>>,
     scores: &mut [[f32; SPLIT]],
 ) -> usize {
     let mut tile = tiles.start;

@@ -31,6 +31,26 @@ impl Pages<'_> {
     /// The first cell of each tile that holds any of the positions of the split at
     /// `base`, where tiles do not cross pages.
     pub fn starts(&self, part: Part, base: u32, positions: Range<u32>) -> [usize; TILES] {
+        let place = |place| self.kv.cell(part, place) as usize;
+        self.tiles(base, positions, place)
+    }
+
+    /// For each tile an equal share of the keys in its page, side by side, where a
+    /// head's keys are.
+    pub fn shares(&self, base: u32, positions: Range<u32>) -> [usize; TILES] {
+        let dims = self.kv.params().head_dim as usize;
+        self.tiles(base, positions, |place| {
+            let first = self.kv.cell(Part::Keys, Place { token: 0, ..place });
+            first as usize + place.token as usize * dims
+        })
+    }
+
+    fn tiles(
+        &self,
+        base: u32,
+        positions: Range<u32>,
+        of: impl Fn(Place) -> usize,
+    ) -> [usize; TILES] {
         let mut start = [0; TILES];
         let lanes = LANES as u32;
         let mut position = positions.start / lanes * lanes;
@@ -38,7 +58,7 @@ impl Pages<'_> {
             // The first position wanted is kept, its tile's first may not be: same page.
             let mut place = self.place(position.max(positions.start));
             place.token = place.token / lanes * lanes;
-            start[((position - base) / lanes) as usize] = self.kv.cell(part, place) as usize;
+            start[((position - base) / lanes) as usize] = of(place);
             position += lanes;
         }
         start
@@ -181,8 +201,15 @@ pub fn copy_scales(
     to: &mut [f32; SPLIT],
 ) {
     to.fill(1.0);
-    for position in positions {
-        let at = pages.kv.scale(part, pages.place(position)) as usize;
-        to[(position - base) as usize] = slab[at];
+    let page_len = pages.kv.params().page_len;
+    let mut position = positions.start;
+    while position < positions.end {
+        // The scales of a page lie side by side.
+        let place = pages.place(position);
+        let count = (page_len - place.token).min(positions.end - position) as usize;
+        let at = pages.kv.scale(part, place) as usize;
+        let to = &mut to[(position - base) as usize..][..count];
+        to.copy_from_slice(&slab[at..at + count]);
+        position += count as u32;
     }
 }

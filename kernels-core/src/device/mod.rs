@@ -11,6 +11,7 @@ use crate::Error;
 use crate::activation::Activation;
 use crate::append_kv::AppendKv;
 use crate::attention::Attention;
+use crate::attention_fold::AttentionFold;
 use crate::command::Access;
 use crate::embed::Embed;
 use crate::gather::Gather;
@@ -177,4 +178,4 @@ macro_rules! kernels {
     };
 }
 
-kernels! { Activation AppendKv Attention Embed Gather KvCopy LogitMask Lora Matmul Norm Rope Sample SpecVerify VarlenMask }
+kernels! { Activation AppendKv Attention AttentionFold Embed Gather KvCopy LogitMask Lora Matmul Norm Rope Sample SpecVerify VarlenMask }

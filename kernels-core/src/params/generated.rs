@@ -325,6 +325,39 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct AttentionFold {
+    pub part_row_stride: u64,
+    pub out_row_stride: u64,
+    pub rows_max: u32,
+    pub parts: u32,
+    pub heads: u32,
+    pub head_dim: u32,
+    pub part_dtype: u32,
+    pub out_dtype: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionFold"][::core::mem::size_of::<AttentionFold>() - 40usize];
+    ["Alignment of AttentionFold"][::core::mem::align_of::<AttentionFold>() - 8usize];
+    ["Offset of field: AttentionFold::part_row_stride"]
+        [::core::mem::offset_of!(AttentionFold, part_row_stride) - 0usize];
+    ["Offset of field: AttentionFold::out_row_stride"]
+        [::core::mem::offset_of!(AttentionFold, out_row_stride) - 8usize];
+    ["Offset of field: AttentionFold::rows_max"]
+        [::core::mem::offset_of!(AttentionFold, rows_max) - 16usize];
+    ["Offset of field: AttentionFold::parts"]
+        [::core::mem::offset_of!(AttentionFold, parts) - 20usize];
+    ["Offset of field: AttentionFold::heads"]
+        [::core::mem::offset_of!(AttentionFold, heads) - 24usize];
+    ["Offset of field: AttentionFold::head_dim"]
+        [::core::mem::offset_of!(AttentionFold, head_dim) - 28usize];
+    ["Offset of field: AttentionFold::part_dtype"]
+        [::core::mem::offset_of!(AttentionFold, part_dtype) - 32usize];
+    ["Offset of field: AttentionFold::out_dtype"]
+        [::core::mem::offset_of!(AttentionFold, out_dtype) - 36usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct VarlenMask {
     pub rows_max: u32,
     pub sequences_max: u32,

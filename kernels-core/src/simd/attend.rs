@@ -34,10 +34,25 @@ impl<T> Tiles<'_, T> {
         let end = reach.and_then(|reach| reach.checked_add(self.start[tile]));
         assert!(end.is_some_and(|end| end <= self.cells.len()), "a tile lies within its slab");
     }
+}
 
-    /// Asks for the cell `at` cells into a tile, wherever that is.
+/// Cells to ask for while others are at work: for each tile as many as it has, side
+/// by side.
+#[derive(Clone, Copy, Debug)]
+pub struct Ahead<'a, T> {
+    /// The slab.
+    pub cells: &'a [T],
+    /// The first cell for each tile.
+    pub start: [usize; TILES],
+}
+
+/// Bytes that one request brings.
+const LINE: usize = 64;
+
+impl<T> Ahead<'_, T> {
+    /// Asks for the line of the cell `at` cells into a tile's.
     #[inline(always)]
-    fn prefetch<L: Lanes>(&self, l: L, tile: usize, at: usize) {
+    fn ask<L: Lanes>(&self, l: L, tile: usize, at: usize) {
         l.prefetch(self.cells.as_ptr().wrapping_add(self.start[tile].wrapping_add(at)).cast());
     }
 }
@@ -51,7 +66,7 @@ pub fn dots<L: Lanes, T: Stored, const H: usize, const C: usize>(
     dims: usize,
     keys: &Tiles<'_, T>,
     tile: usize,
-    ahead: Option<&Tiles<'_, T>>,
+    ahead: Option<&Ahead<'_, T>>,
     scores: &mut [[f32; SPLIT]],
 ) {
     assert!(q.len() >= H && scores.len() >= H && dims <= DIMS_MAX && dims > 0);
@@ -67,8 +82,10 @@ pub fn dots<L: Lanes, T: Stored, const H: usize, const C: usize>(
         for c in 0..C {
             // SAFETY: the tile holds `dims` rows of sixteen cells.
             k[c] = T::load(l, unsafe { &*base[c].add(d * keys.stride).cast() });
-            if let Some(ahead) = ahead {
-                ahead.prefetch(l, tile + c, d * LANES);
+            if let Some(ahead) = ahead
+                && (d * LANES * size_of::<T>()).is_multiple_of(LINE)
+            {
+                ahead.ask(l, tile + c, d * LANES);
             }
         }
         for h in 0..H {
@@ -89,7 +106,7 @@ pub fn dots<L: Lanes, T: Stored, const H: usize, const C: usize>(
 }
 
 /// `sums[h][d] += p[h][key] · values[key][d]` for 16·W dims from `dim` by fma, keys
-/// ascending. `ahead` are tiles of keys to ask for meanwhile. Gives `W`.
+/// ascending. `ahead` is asked for meanwhile. Gives `W`.
 #[inline(always)]
 pub fn weigh<L: Lanes, T: Stored, const H: usize, const W: usize>(
     l: L,
@@ -97,7 +114,7 @@ pub fn weigh<L: Lanes, T: Stored, const H: usize, const W: usize>(
     keys: Range<usize>,
     values: &Tiles<'_, T>,
     dim: usize,
-    ahead: Option<&Tiles<'_, T>>,
+    ahead: Option<&Ahead<'_, T>>,
     sums: &mut [[f32; DIMS_MAX]],
 ) -> usize {
     assert!(p.len() >= H && sums.len() >= H && keys.end <= SPLIT);
@@ -107,30 +124,34 @@ pub fn weigh<L: Lanes, T: Stored, const H: usize, const W: usize>(
             acc[h][w] = super::load_at(l, &sums[h], dim + w * LANES, 0.0);
         }
     }
-    // Rows of keys that one position's turn asks for.
-    let rows_ahead = values.stride / LANES;
     let mut key = keys.start;
     while key < keys.end {
         let tile = key / LANES;
         values.assert_holds(tile, LANES, dim + W * LANES);
-        let base = values.cells.as_ptr().wrapping_add(values.start[tile] + dim);
+        let mut row = values.cells.as_ptr().wrapping_add(values.start[tile] + dim);
+        row = row.wrapping_add(key % LANES * values.stride);
+        let mut asked = (dim + key % LANES * W) * LANES;
         let end = keys.end.min((tile + 1) * LANES);
         while key < end {
-            let at = key % LANES;
+            if let Some(ahead) = ahead {
+                for line in 0..(W * LANES * size_of::<T>()).div_ceil(LINE) {
+                    ahead.ask(l, tile, asked + line * (LINE / size_of::<T>()));
+                }
+                asked += W * LANES;
+            }
+            let mut v = [l.splat(0.0); W];
             for w in 0..W {
                 // SAFETY: the tile holds sixteen rows of `dim + 16 W` cells.
-                let row = unsafe { &*base.add(at * values.stride + w * LANES).cast() };
-                let v = T::load(l, row);
-                if let Some(ahead) = ahead {
-                    let row = at * rows_ahead + dim / LANES + w;
-                    ahead.prefetch(l, tile, row * ahead.stride);
-                }
-                for h in 0..H {
-                    // SAFETY: `p` has H rows, and keys lie below the split's end.
-                    let x = l.splat(unsafe { *p.get_unchecked(h).get_unchecked(key) });
-                    acc[h][w] = l.fma(x, v, acc[h][w]);
+                v[w] = T::load(l, unsafe { &*row.add(w * LANES).cast() });
+            }
+            for h in 0..H {
+                // SAFETY: `p` has H rows, and keys lie below the split's end.
+                let x = l.splat(unsafe { *p.get_unchecked(h).get_unchecked(key) });
+                for w in 0..W {
+                    acc[h][w] = l.fma(x, v[w], acc[h][w]);
                 }
             }
+            row = row.wrapping_add(values.stride);
             key += 1;
         }
     }

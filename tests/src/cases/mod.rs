@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod append_kv;
 pub mod attention;
+pub mod attention_fold;
 pub mod embed;
 pub mod gather;
 pub mod kv_copy;
