@@ -33,6 +33,7 @@ pub mod rope;
 pub mod sample;
 #[allow(unsafe_code, reason = "instruction sets are reached through intrinsics")]
 pub mod simd;
+pub mod token_logprob;
 pub mod varlen_mask;
 pub mod vocabulary;
 #[expect(unsafe_code, reason = "one output is split between tiles that run at once")]

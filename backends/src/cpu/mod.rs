@@ -114,6 +114,7 @@ impl Cpu {
             Command::Norm(command) => command.resolve(&mut memory)?.needs(workers),
             Command::VarlenMask(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Sample(command) => command.resolve(&mut memory)?.needs(workers),
+            Command::TokenLogprob(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Matmul(command) => command.resolve(&mut memory)?.needs(workers),
         }
     }
@@ -156,6 +157,9 @@ fn run(
         Command::Norm(command) => kernels_core::norm::run(level, workers, command.resolve(memory)?),
         Command::VarlenMask(command) => {
             kernels_core::varlen_mask::run(level, workers, command.resolve(memory)?)
+        }
+        Command::TokenLogprob(command) => {
+            kernels_core::token_logprob::run(level, workers, command.resolve(memory)?, workspace)
         }
         Command::Sample(command) => {
             kernels_core::sample::run(level, workers, command.resolve(memory)?, workspace)

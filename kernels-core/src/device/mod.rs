@@ -21,6 +21,7 @@ use crate::matmul::Matmul;
 use crate::norm::Norm;
 use crate::rope::Rope;
 use crate::sample::Sample;
+use crate::token_logprob::TokenLogprob;
 use crate::varlen_mask::VarlenMask;
 use alloc::sync::Arc;
 
@@ -176,4 +177,4 @@ macro_rules! kernels {
     };
 }
 
-kernels! { Activation AppendKv Attention Embed Gather KvCopy LogitMask Lora Matmul Norm Rope Sample VarlenMask }
+kernels! { Activation AppendKv Attention Embed Gather KvCopy LogitMask Lora Matmul Norm Rope Sample TokenLogprob VarlenMask }

@@ -14,4 +14,5 @@ pub mod norm;
 pub mod rope;
 pub mod sample;
 pub mod sample_answers;
+pub mod token_logprob;
 pub mod varlen_mask;
