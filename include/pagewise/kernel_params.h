@@ -394,5 +394,17 @@ struct pwk_verify_request {
     uint32_t fork;     /* which choice or fork of the request */
 };
 PWK_LAYOUT(pwk_verify_request, 16, fork, 12);
+/* ---- token_logprob --------------------------------------------------------- */
+
+/* The log-probability of one token for each row of hidden states. */
+struct pwk_token_logprob {
+    uint64_t x_row_stride;    /* elements between rows of x; at least inputs */
+    uint32_t rows_max;        /* rows at most in one call; 1 to 2^31 - 1 */
+    uint32_t x_dtype;         /* PWK_DTYPE_F32, F16 or BF16 */
+    uint32_t bias_dtype;      /* PWK_DTYPE_F32, F16 or BF16; 0 without a bias */
+    uint32_t reserved;        /* 0 */
+    struct pwk_weight weight; /* the packed output weights */
+};
+PWK_LAYOUT(pwk_token_logprob, 48, weight, 24);
 
 #endif /* PAGEWISE_KERNEL_PARAMS_H */

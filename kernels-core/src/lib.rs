@@ -35,6 +35,7 @@ pub mod sample;
 #[allow(unsafe_code, reason = "instruction sets are reached through intrinsics")]
 pub mod simd;
 pub mod spec_verify;
+pub mod token_logprob;
 pub mod varlen_mask;
 pub mod vocabulary;
 #[expect(unsafe_code, reason = "one output is split between tiles that run at once")]

@@ -116,6 +116,7 @@ impl Cpu {
             Command::SpecVerify(command) => command.resolve(&mut memory)?.needs(workers),
             Command::VarlenMask(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Sample(command) => command.resolve(&mut memory)?.needs(workers),
+            Command::TokenLogprob(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Matmul(command) => command.resolve(&mut memory)?.needs(workers),
         }
     }
@@ -164,6 +165,9 @@ fn run(
         }
         Command::VarlenMask(command) => {
             kernels_core::varlen_mask::run(level, workers, command.resolve(memory)?)
+        }
+        Command::TokenLogprob(command) => {
+            kernels_core::token_logprob::run(level, workers, command.resolve(memory)?, workspace)
         }
         Command::Sample(command) => {
             kernels_core::sample::run(level, workers, command.resolve(memory)?, workspace)

@@ -23,6 +23,7 @@ use crate::norm::Norm;
 use crate::rope::Rope;
 use crate::sample::Sample;
 use crate::spec_verify::SpecVerify;
+use crate::token_logprob::TokenLogprob;
 use crate::varlen_mask::VarlenMask;
 use alloc::sync::Arc;
 
@@ -178,4 +179,4 @@ macro_rules! kernels {
     };
 }
 
-kernels! { Activation AppendKv Attention AttentionFold Embed Gather KvCopy LogitMask Lora Matmul Norm Rope Sample SpecVerify VarlenMask }
+kernels! { Activation AppendKv Attention AttentionFold Embed Gather KvCopy LogitMask Lora Matmul Norm Rope Sample SpecVerify TokenLogprob VarlenMask }

@@ -31,7 +31,10 @@ use crate::packing::Weight;
 use crate::params;
 
 pub use cpu::run;
+pub(crate) use plan::Plan;
+pub(crate) use quantise::Input;
 pub use spec::{quantised, spec};
+pub(crate) use tile::{Matrix, Rows as Converted, tile};
 
 /// Inputs that are summed from zero before they join the total.
 pub const SEGMENT: usize = 512;

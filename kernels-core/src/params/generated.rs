@@ -608,3 +608,30 @@ const _: () = {
     ["Offset of field: VerifyRequest::fork"]
         [::core::mem::offset_of!(VerifyRequest, fork) - 12usize];
 };
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct TokenLogprob {
+    pub x_row_stride: u64,
+    pub rows_max: u32,
+    pub x_dtype: u32,
+    pub bias_dtype: u32,
+    pub reserved: u32,
+    pub weight: Weight,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TokenLogprob"][::core::mem::size_of::<TokenLogprob>() - 48usize];
+    ["Alignment of TokenLogprob"][::core::mem::align_of::<TokenLogprob>() - 8usize];
+    ["Offset of field: TokenLogprob::x_row_stride"]
+        [::core::mem::offset_of!(TokenLogprob, x_row_stride) - 0usize];
+    ["Offset of field: TokenLogprob::rows_max"]
+        [::core::mem::offset_of!(TokenLogprob, rows_max) - 8usize];
+    ["Offset of field: TokenLogprob::x_dtype"]
+        [::core::mem::offset_of!(TokenLogprob, x_dtype) - 12usize];
+    ["Offset of field: TokenLogprob::bias_dtype"]
+        [::core::mem::offset_of!(TokenLogprob, bias_dtype) - 16usize];
+    ["Offset of field: TokenLogprob::reserved"]
+        [::core::mem::offset_of!(TokenLogprob, reserved) - 20usize];
+    ["Offset of field: TokenLogprob::weight"]
+        [::core::mem::offset_of!(TokenLogprob, weight) - 24usize];
+};

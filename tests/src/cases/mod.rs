@@ -16,4 +16,5 @@ pub mod rope;
 pub mod sample;
 pub mod sample_answers;
 pub mod spec_verify;
+pub mod token_logprob;
 pub mod varlen_mask;
