@@ -176,8 +176,8 @@ fn quantise_row<L: Lanes>(l: L, groups: Groups, x: Floats<'_>, inputs: usize, ou
     l.store(scale, out.scales);
     l.store(l.div(l.splat(127.0), most), &mut inverses);
     let zeros = l.mask_bits(small) | l.mask_bits(endless);
-    for group in 0..count {
-        let inverse = l.splat(inverses[group]);
+    for (group, &inverse) in inverses[..count].iter().enumerate() {
+        let inverse = l.splat(inverse);
         let keep = l.isplat(if zeros >> group & 1 != 0 { 0 } else { -1 });
         let mut sums = l.isplat(0);
         let mut i = 0;
