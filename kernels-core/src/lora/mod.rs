@@ -3,12 +3,12 @@
 //! holds the finished base result; adapters are never merged into the base.
 //!
 //! Order, for each row x with the slot of an adapter of rank r:
-//! 1. down: h[j] is cut into segments of 512 inputs; a segment is summed from zero by
-//!    sum = fma(A[j][k], x[k], sum), k ascending, and added to the total, which starts
+//! 1. down: h\[j\] is cut into segments of 512 inputs; a segment is summed from zero by
+//!    sum = fma(A\[j\]\[k\], x\[k\], sum), k ascending, and added to the total, which starts
 //!    at zero, segments ascending. h stays f32;
-//! 2. up: term[n] starts at zero; term[n] = fma(B[n][j], h[j], term[n]), j ascending;
-//! 3. out[n] = fma(scale, term[n], out[n]);
-//! 4. with magnitudes, out[n] = out[n] · magnitude[n], which a slot without DoRA
+//! 2. up: term\[n\] starts at zero; term\[n\] = fma(B\[n\]\[j\], h\[j\], term\[n\]), j ascending;
+//! 3. out\[n\] = fma(scale, term\[n\], out\[n\]);
+//! 4. with magnitudes, out\[n\] = out\[n\] · magnitude\[n\], which a slot without DoRA
 //!    keeps at 1: that leaves every number as it is.
 //!
 //! Nothing else takes part: not the other rows, nor what fills a slot beyond its rank

@@ -50,8 +50,11 @@ impl Source {
     pub fn words<L: Lanes>(self, l: L, token: u32) -> [L::I; 4] {
         const STEPS: [i32; LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
         let counter = l.iadd(l.isplat((token / 4) as i32), l.iload(&STEPS));
-        let [position, fork, purpose] =
-            [self.position, self.fork, self.purpose].map(|word| l.isplat(word as i32));
+        let [position, fork, purpose] = [
+            l.isplat(self.position as i32),
+            l.isplat(self.fork as i32),
+            l.isplat(self.purpose as i32),
+        ];
         philox_lanes(l, self.key(), [counter, position, fork, purpose])
     }
 }

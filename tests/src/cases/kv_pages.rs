@@ -6,15 +6,15 @@ use kernels_core::params;
 /// How keys and values lie in their slabs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// [page][head][K: dims × tokens | V: tokens × dims].
+    /// `[page][head][K: dims × tokens | V: tokens × dims]`.
     Native,
     /// As native, with gaps so that no stride is a multiple of 8.
     Gaps,
-    /// [page][token][head][dim], K and V in slabs of their own.
+    /// `[page][token][head][dim]`, K and V in slabs of their own.
     Rows,
-    /// [2][page][token][head][dim]: all of K, then all of V.
+    /// `[2][page][token][head][dim]`: all of K, then all of V.
     Tensor,
-    /// [head][page][token][K | V].
+    /// `[head][page][token][K | V]`.
     HeadMajor,
 }
 
