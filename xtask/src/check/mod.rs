@@ -37,7 +37,6 @@ const STAGES: &[Stage] = &[
     Stage { name: "docs", quick: false, run: rust::docs },
     Stage { name: "symbols", quick: false, run: symbols::check },
     Stage { name: "neon", quick: false, run: neon::tests },
-    Stage { name: "mutations", quick: false, run: rust::mutations },
     Stage { name: "miri", quick: false, run: miri::tests },
     Stage { name: "fuzz", quick: false, run: fuzz::smoke },
     Stage { name: "benches", quick: false, run: benches::smoke },

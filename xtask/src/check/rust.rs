@@ -32,12 +32,6 @@ pub fn docs(shell: &Shell) -> Result<Tally, String> {
     Ok(tally)
 }
 
-/// Constants of the contracts, broken on purpose, each turn a test red.
-pub fn mutations(shell: &Shell) -> Result<Tally, String> {
-    let passed = crate::mutations::run(&shell.root)? as u64;
-    Ok(Tally { passed, ..Tally::default() })
-}
-
 /// Runs tests and counts them. A run that ends badly has failed even where no test did.
 pub fn count(shell: &Shell, command: &mut Command) -> Result<Tally, String> {
     let (succeeded, output) = shell.attempt(command)?;
