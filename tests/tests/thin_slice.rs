@@ -62,8 +62,8 @@ fn a_recorded_forward_pass_equals_transformers() {
 
 #[test]
 fn rounded_pages_move_it_a_little_but_do_move_it() {
-    // The bounds are an order of magnitude around what was seen: what is asked is that
-    // pages of the type were used at all, and that nothing else broke.
+    // The upper bounds are about three times what was seen (0.10 for bf16, 0.34 for i8), so
+    // they hold no precision claim: what is asked is that pages of the type were used.
     for (kv, least, most) in
         [(Dtype::Bf16, 1e-4, 0.3), (Dtype::F16, 1e-5, 0.02), (Dtype::I8, 1e-4, 1.0)]
     {
