@@ -336,18 +336,18 @@ PWK_LAYOUT(pwk_activation, 40, out_dtype, 36);
 
 /* ---- embed ----------------------------------------------------------------- */
 
-/* Rows of an embedding table by token ids. */
+/* Rows of an embedding table by token ids: of plain rows, or of the very weight that
+ * matmul multiplies by. The table's outputs are the vocabulary, its inputs the columns. */
 struct pwk_embed {
-    uint64_t table_row_stride; /* elements between rows of the table; at least columns */
-    uint64_t out_row_stride;   /* elements between rows of out; at least columns */
-    uint32_t vocabulary;       /* rows of the table; 1 to 2^31 - 1 */
+    uint64_t table_row_stride; /* elements between plain rows; at least inputs; 0 if packed */
+    uint64_t out_row_stride;   /* elements between rows of out; at least inputs */
     uint32_t rows_max;         /* rows at most in one call; 1 to 2^31 - 1 */
-    uint32_t columns;          /* elements of a row; 1 to 2^24 */
-    uint32_t table_dtype;      /* PWK_DTYPE_F32, F16 or BF16 */
+    uint32_t packed;           /* 1: the table is packed as for matmul; 0: plain rows of floats */
     uint32_t out_dtype;        /* PWK_DTYPE_F32, F16 or BF16 */
     float scale;               /* what each element is multiplied by; finite, 1 for none */
+    struct pwk_weight weight;  /* the table; plain rows have no scheme, group or scale_dtype */
 };
-PWK_LAYOUT(pwk_embed, 40, scale, 36);
+PWK_LAYOUT(pwk_embed, 56, weight, 32);
 /* ---- lora ------------------------------------------------------------------ */
 
 #define PWK_LORA_NONE 0xffffffffu /* the slot of a row without an adapter */

@@ -313,12 +313,16 @@ impl Builder<'_> {
             params: params::Embed {
                 table_row_stride: HIDDEN.into(),
                 out_row_stride: HIDDEN.into(),
-                vocabulary: VOCABULARY,
                 rows_max: ROWS_MAX,
-                columns: HIDDEN,
-                table_dtype: F32,
+                packed: 0,
                 out_dtype: F32,
                 scale: 1.0,
+                weight: params::Weight {
+                    outputs: VOCABULARY,
+                    inputs: HIDDEN,
+                    dtype: F32,
+                    ..Default::default()
+                },
             },
             table: Read(table),
             tokens: Read(step.tokens),

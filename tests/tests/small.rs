@@ -80,5 +80,11 @@ fn lora_runs() {
 fn rows_are_gathered_embedded_and_activated() {
     assert_runs(&gather::Shape::plain(2, 17).case());
     assert_runs(&embed::Shape::plain(1, 17).case());
+    for dtype in [Dtype::I8, Dtype::I4] {
+        let packed = embed::Table::Packed(Format::Groups(dtype, 32, true, Dtype::F16));
+        assert_runs(
+            &embed::Shape { table: packed, vocabulary: 2, ..embed::Shape::plain(1, 32) }.case(),
+        );
+    }
     assert_case(&activation::Shape::plain(1, 17).case());
 }

@@ -1,8 +1,13 @@
 //! Rows of an embedding table by token ids, which may come from the device: the
-//! next step's ids need not pass through the host.
+//! next step's ids need not pass through the host. Where a model ties its embedding to
+//! its output weights, the table is the packed matrix that
+//! [`matmul`](crate::matmul) multiplies by, in any of its formats.
 //!
-//! Order: out = table · scale in f32, rounded once to the output's type; with scale 1
-//! the row itself.
+//! Order, for each element:
+//! 1. its value in f32: floats are exact; a number q in a group is q · scale, or
+//!    fma(q, scale, bias) with an affine scheme, on q without its storage offset;
+//! 2. out = value · scale, rounded, then to the output's type; with scale 1 the value
+//!    itself.
 
 mod cpu;
 mod spec;
@@ -11,6 +16,7 @@ use crate::command::{MaybeSpan, Memory, Rows};
 use crate::device::Needs;
 use crate::dtype::Dtype;
 use crate::error::Error;
+use crate::packing::Weight;
 use crate::params;
 
 pub use cpu::run;
@@ -19,21 +25,32 @@ pub use spec::spec;
 crate::command! {
     /// `out[r] = table[tokens[r]] · scale`.
     pub struct Embed("embed", params::Embed) {
-        /// `[vocabulary, columns]` of `table_dtype`, rows `table_row_stride` apart.
+        /// The table: `[outputs, inputs]` of the weight's type, rows `table_row_stride`
+        /// apart, or a packed matrix.
         table: Read,
-        /// `[rows_max]` u32: token ids, below `vocabulary`.
+        /// `[rows_max]` u32: token ids, below the weight's outputs.
         tokens: Read,
-        /// `[rows_max, columns]` of `out_dtype`, rows `out_row_stride` apart.
+        /// `[rows_max, inputs]` of `out_dtype`, rows `out_row_stride` apart.
         out: Write,
         /// `[1]` u32: rows in use, at most `rows_max`; absent, all of them.
         rows: MaybeRead,
     }
 }
 
-/// The element types of a checked call.
+/// How the rows of a table lie.
+#[derive(Clone, Copy, Debug)]
+enum Layout {
+    /// Each by itself, of that type.
+    Plain(Dtype),
+    /// In tiles.
+    Packed,
+}
+
+/// What the numbers of a checked call mean.
 #[derive(Clone, Copy, Debug)]
 struct Types {
-    table: Dtype,
+    layout: Layout,
+    weight: Weight,
     out: Dtype,
 }
 
@@ -50,26 +67,27 @@ impl<M: Memory> Embed<M> {
 
     fn types(&self) -> Result<Types, Error> {
         let (checks, p) = (Self::CHECKS, &self.params);
-        checks.range("vocabulary", p.vocabulary, 1..=i64::from(i32::MAX))?;
         checks.range("rows_max", p.rows_max, 1..=i64::from(i32::MAX))?;
-        checks.range("columns", p.columns, 1..=1 << 24)?;
+        checks.range("packed", p.packed, 0..=1)?;
         checks.finite("scale", p.scale)?;
-        let types = Types {
-            table: Dtype::parse_float(checks, "table_dtype", p.table_dtype)?,
-            out: Dtype::parse_float(checks, "out_dtype", p.out_dtype)?,
+        let weight = Weight::parse(checks, &p.weight)?;
+        let out = Dtype::parse_float(checks, "out_dtype", p.out_dtype)?;
+        let matrix = |rows, row_stride| Rows { rows, row_stride, width: p.weight.inputs.into() };
+        let layout = if p.packed == 1 {
+            checks.equal("table_row_stride", 0, p.table_row_stride)?;
+            weight.check(checks, "table", &self.table)?;
+            Layout::Packed
+        } else {
+            let dtype = Dtype::parse_float(checks, "weight.dtype", p.weight.dtype)?;
+            let rows = matrix(p.weight.outputs, p.table_row_stride);
+            checks.matrix("table", dtype, rows, &self.table)?;
+            Layout::Plain(dtype)
         };
-        let matrix = |rows, row_stride| Rows { rows, row_stride, width: p.columns.into() };
-        checks.matrix(
-            "table",
-            types.table,
-            matrix(p.vocabulary, p.table_row_stride),
-            &self.table,
-        )?;
         checks.words("tokens", Some(p.rows_max.into()), &self.tokens)?;
-        checks.matrix("out", types.out, matrix(p.rows_max, p.out_row_stride), &self.out)?;
+        checks.matrix("out", out, matrix(p.rows_max, p.out_row_stride), &self.out)?;
         if let Some(rows) = self.rows.span() {
             checks.words("rows", Some(1), rows)?;
         }
-        Ok(types)
+        Ok(Types { layout, weight, out })
     }
 }

@@ -29,6 +29,7 @@ use crate::params;
 
 pub use pack::{Source, pack, packed_bytes};
 pub use spec::dequantise;
+pub(crate) use unpack::Output;
 pub use unpack::unpack_row;
 
 /// Outputs of a tile: two vectors.

@@ -514,27 +514,25 @@ const _: () = {
 pub struct Embed {
     pub table_row_stride: u64,
     pub out_row_stride: u64,
-    pub vocabulary: u32,
     pub rows_max: u32,
-    pub columns: u32,
-    pub table_dtype: u32,
+    pub packed: u32,
     pub out_dtype: u32,
     pub scale: f32,
+    pub weight: Weight,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of Embed"][::core::mem::size_of::<Embed>() - 40usize];
+    ["Size of Embed"][::core::mem::size_of::<Embed>() - 56usize];
     ["Alignment of Embed"][::core::mem::align_of::<Embed>() - 8usize];
     ["Offset of field: Embed::table_row_stride"]
         [::core::mem::offset_of!(Embed, table_row_stride) - 0usize];
     ["Offset of field: Embed::out_row_stride"]
         [::core::mem::offset_of!(Embed, out_row_stride) - 8usize];
-    ["Offset of field: Embed::vocabulary"][::core::mem::offset_of!(Embed, vocabulary) - 16usize];
-    ["Offset of field: Embed::rows_max"][::core::mem::offset_of!(Embed, rows_max) - 20usize];
-    ["Offset of field: Embed::columns"][::core::mem::offset_of!(Embed, columns) - 24usize];
-    ["Offset of field: Embed::table_dtype"][::core::mem::offset_of!(Embed, table_dtype) - 28usize];
-    ["Offset of field: Embed::out_dtype"][::core::mem::offset_of!(Embed, out_dtype) - 32usize];
-    ["Offset of field: Embed::scale"][::core::mem::offset_of!(Embed, scale) - 36usize];
+    ["Offset of field: Embed::rows_max"][::core::mem::offset_of!(Embed, rows_max) - 16usize];
+    ["Offset of field: Embed::packed"][::core::mem::offset_of!(Embed, packed) - 20usize];
+    ["Offset of field: Embed::out_dtype"][::core::mem::offset_of!(Embed, out_dtype) - 24usize];
+    ["Offset of field: Embed::scale"][::core::mem::offset_of!(Embed, scale) - 28usize];
+    ["Offset of field: Embed::weight"][::core::mem::offset_of!(Embed, weight) - 32usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]

@@ -276,6 +276,17 @@ pub fn strategy() -> impl Strategy<Value = Shape> {
         })
 }
 
+/// How a weight's elements are stored, in a case's name.
+pub fn format_name(weight: &params::Weight) -> String {
+    let dtype = Dtype::ALL.into_iter().find(|dtype| *dtype as u32 == weight.dtype);
+    let dtype = dtype.map_or("?", Dtype::name);
+    match weight.scheme {
+        0 => dtype.to_owned(),
+        1 => format!("{dtype} affine {} s{}", weight.group, weight.scale_dtype),
+        _ => format!("{dtype} symmetric {} s{}", weight.group, weight.scale_dtype),
+    }
+}
+
 impl MatmulCase {
     fn dtypes(&self) -> (Dtype, Dtype) {
         let find = |number| Dtype::ALL.into_iter().find(|dtype| *dtype as u32 == number);
@@ -294,20 +305,13 @@ impl Case for MatmulCase {
 
     fn name(&self) -> String {
         let (p, (x, out)) = (&self.params, self.dtypes());
-        let w = &p.weight;
-        let dtype = Dtype::ALL.into_iter().find(|dtype| *dtype as u32 == w.dtype);
-        let dtype = dtype.map_or("?", Dtype::name);
-        let groups = match w.scheme {
-            0 => String::new(),
-            1 => format!(" affine {} s{}", w.group, w.scale_dtype),
-            _ => format!(" symmetric {} s{}", w.group, w.scale_dtype),
-        };
+        let (w, format) = (&p.weight, format_name(&p.weight));
         let live = self.rows.map_or(String::new(), |rows| format!(" live {rows}"));
         let bias = if self.bias.is_some() { " bias" } else { "" };
         let gap = p.x_row_stride.saturating_sub(u64::from(w.inputs));
         let (x, out) = (x.name(), out.name());
         format!(
-            "{}x{}x{} {dtype}{groups} gap {gap} {x}-{out}{bias}{live}",
+            "{}x{}x{} {format} gap {gap} {x}-{out}{bias}{live}",
             p.rows_max, w.inputs, w.outputs
         )
     }
