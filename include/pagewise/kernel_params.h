@@ -348,6 +348,25 @@ struct pwk_embed {
     struct pwk_weight weight;  /* the table; plain rows have no scheme, group or scale_dtype */
 };
 PWK_LAYOUT(pwk_embed, 56, weight, 32);
+
+/* ---- pool ------------------------------------------------------------------ */
+
+#define PWK_POOL_FIRST 1u /* the first row of a sequence: that of a class token */
+#define PWK_POOL_LAST 2u  /* the last row */
+#define PWK_POOL_MEAN 3u  /* the mean of all rows */
+
+/* One vector for each sequence from its rows. */
+struct pwk_pool {
+    uint64_t x_row_stride;   /* elements between rows of x; at least columns */
+    uint64_t out_row_stride; /* elements between rows of out; at least columns */
+    uint32_t rows_max;       /* rows of x at most in one call; 1 to 2^31 - 1 */
+    uint32_t seqs_max;       /* sequences at most in one call; 1 to 2^24 */
+    uint32_t columns;        /* elements of a row; 1 to 2^24 */
+    uint32_t kind;           /* PWK_POOL_* */
+    uint32_t x_dtype;        /* PWK_DTYPE_F32, F16 or BF16 */
+    uint32_t normalise;      /* 1: a vector is divided by its length; else 0 */
+};
+PWK_LAYOUT(pwk_pool, 40, normalise, 36);
 /* ---- lora ------------------------------------------------------------------ */
 
 #define PWK_LORA_NONE 0xffffffffu /* the slot of a row without an adapter */

@@ -272,6 +272,23 @@ impl Checks {
             )),
         }
     }
+
+    /// Elements of a step buffer ascend, to at most `most`.
+    pub fn ascending(self, field: &'static str, values: &[u32], most: u32) -> Result<(), Error> {
+        self.elements(field, values, 0..=most)?;
+        match values.windows(2).position(|pair| pair[0] > pair[1]) {
+            None => Ok(()),
+            Some(at) => Err(self.refuse(
+                field,
+                Fault::Element {
+                    at: at as u64 + 1,
+                    least: i64::from(values[at]),
+                    most: i64::from(most),
+                    got: i64::from(values[at + 1]),
+                },
+            )),
+        }
+    }
 }
 
 /// The product of the extents of a shape, or `None` past 2⁶⁴.

@@ -30,6 +30,7 @@ pub mod matmul;
 pub mod norm;
 pub mod packing;
 pub mod params;
+pub mod pool;
 pub mod rope;
 pub mod sample;
 #[allow(unsafe_code, reason = "instruction sets are reached through intrinsics")]

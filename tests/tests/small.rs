@@ -7,8 +7,8 @@ use kernels_core::simd::Level;
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::matmul::Format;
 use pagewise_tests::cases::{
-    activation, append_kv, attention, embed, gather, logit_mask, lora, matmul, norm, rope, sample,
-    varlen_mask,
+    activation, append_kv, attention, embed, gather, logit_mask, lora, matmul, norm, pool, rope,
+    sample, varlen_mask,
 };
 use pagewise_tests::harness::{Case, assert_case, assert_same_bits};
 
@@ -22,6 +22,15 @@ fn assert_runs<C: Case>(case: &C) {
 fn norm_runs() {
     let shape = norm::Shape { residual: true, gap: 1, ..norm::Shape::plain(2, 1, 17) };
     assert_case(&shape.case());
+}
+
+#[test]
+fn pool_runs() {
+    for kind in pool::KINDS {
+        assert_case(
+            &pool::Shape { normalise: true, ..pool::Shape::plain(&[2, 0, 1], 17, kind) }.case(),
+        );
+    }
 }
 
 #[test]

@@ -113,6 +113,7 @@ impl Cpu {
             Command::Embed(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Lora(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Norm(command) => command.resolve(&mut memory)?.needs(workers),
+            Command::Pool(command) => command.resolve(&mut memory)?.needs(workers),
             Command::SpecVerify(command) => command.resolve(&mut memory)?.needs(workers),
             Command::VarlenMask(command) => command.resolve(&mut memory)?.needs(workers),
             Command::Sample(command) => command.resolve(&mut memory)?.needs(workers),
@@ -160,6 +161,7 @@ fn run(
             kernels_core::lora::run(level, workers, command.resolve(memory)?, workspace)
         }
         Command::Norm(command) => kernels_core::norm::run(level, workers, command.resolve(memory)?),
+        Command::Pool(command) => kernels_core::pool::run(level, workers, command.resolve(memory)?),
         Command::SpecVerify(command) => {
             kernels_core::spec_verify::run(level, workers, command.resolve(memory)?, workspace)
         }

@@ -58,16 +58,7 @@ fn check_slots(
     let used = match starts {
         None => 0..rows,
         Some(starts) => {
-            checks.elements("slot_starts", starts, 0..=p.slots_max)?;
-            if let Some(at) = starts.windows(2).position(|pair| pair[0] > pair[1]) {
-                let fault = Fault::Element {
-                    at: at as u64 + 1,
-                    least: starts[at].into(),
-                    most: p.slots_max.into(),
-                    got: starts[at + 1].into(),
-                };
-                return Err(checks.refuse("slot_starts", fault));
-            }
+            checks.ascending("slot_starts", starts, p.slots_max)?;
             starts[0] as usize..starts[rows] as usize
         }
     };

@@ -20,6 +20,7 @@ use crate::logit_mask::LogitMask;
 use crate::lora::Lora;
 use crate::matmul::Matmul;
 use crate::norm::Norm;
+use crate::pool::Pool;
 use crate::rope::Rope;
 use crate::sample::Sample;
 use crate::spec_verify::SpecVerify;
@@ -179,4 +180,4 @@ macro_rules! kernels {
     };
 }
 
-kernels! { Activation AppendKv Attention AttentionFold Embed Gather KvCopy LogitMask Lora Matmul Norm Rope Sample SpecVerify TokenLogprob VarlenMask }
+kernels! { Activation AppendKv Attention AttentionFold Embed Gather KvCopy LogitMask Lora Matmul Norm Pool Rope Sample SpecVerify TokenLogprob VarlenMask }

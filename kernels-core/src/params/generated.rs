@@ -33,6 +33,9 @@ pub const ROPE_NEOX: u32 = 1;
 pub const ROPE_INTERLEAVED: u32 = 2;
 pub const ACTIVATION_SILU: u32 = 1;
 pub const ACTIVATION_GELU_TANH: u32 = 2;
+pub const POOL_FIRST: u32 = 1;
+pub const POOL_LAST: u32 = 2;
+pub const POOL_MEAN: u32 = 3;
 pub const LORA_NONE: u32 = 4294967295;
 pub const LORA_SEGMENT: u32 = 512;
 pub const LORA_RANKS: u32 = 16;
@@ -533,6 +536,32 @@ const _: () = {
     ["Offset of field: Embed::out_dtype"][::core::mem::offset_of!(Embed, out_dtype) - 24usize];
     ["Offset of field: Embed::scale"][::core::mem::offset_of!(Embed, scale) - 28usize];
     ["Offset of field: Embed::weight"][::core::mem::offset_of!(Embed, weight) - 32usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct Pool {
+    pub x_row_stride: u64,
+    pub out_row_stride: u64,
+    pub rows_max: u32,
+    pub seqs_max: u32,
+    pub columns: u32,
+    pub kind: u32,
+    pub x_dtype: u32,
+    pub normalise: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Pool"][::core::mem::size_of::<Pool>() - 40usize];
+    ["Alignment of Pool"][::core::mem::align_of::<Pool>() - 8usize];
+    ["Offset of field: Pool::x_row_stride"][::core::mem::offset_of!(Pool, x_row_stride) - 0usize];
+    ["Offset of field: Pool::out_row_stride"]
+        [::core::mem::offset_of!(Pool, out_row_stride) - 8usize];
+    ["Offset of field: Pool::rows_max"][::core::mem::offset_of!(Pool, rows_max) - 16usize];
+    ["Offset of field: Pool::seqs_max"][::core::mem::offset_of!(Pool, seqs_max) - 20usize];
+    ["Offset of field: Pool::columns"][::core::mem::offset_of!(Pool, columns) - 24usize];
+    ["Offset of field: Pool::kind"][::core::mem::offset_of!(Pool, kind) - 28usize];
+    ["Offset of field: Pool::x_dtype"][::core::mem::offset_of!(Pool, x_dtype) - 32usize];
+    ["Offset of field: Pool::normalise"][::core::mem::offset_of!(Pool, normalise) - 36usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]

@@ -12,6 +12,7 @@ pub mod logit_mask;
 pub mod lora;
 pub mod matmul;
 pub mod norm;
+pub mod pool;
 pub mod rope;
 pub mod sample;
 pub mod sample_answers;

@@ -4,7 +4,7 @@
 //! answered, never a panic.
 
 use super::Input;
-use crate::cases::{attention, lora, matmul};
+use crate::cases::{attention, embed, lora, matmul, pool};
 use crate::harness::{Case, assert_case};
 use kernels_core::simd::Level;
 use kernels_core::workers::Inline;
@@ -40,6 +40,30 @@ pub fn lora(data: &[u8]) {
     let Some(shape) = drawn(lora::strategy(), input) else { return };
     let mut case = shape.case();
     assert_case(&case);
+    change.of(bytemuck::bytes_of_mut(&mut case.params));
+    let _ = case.run(Level::best(), &Inline);
+}
+
+/// `embed`, from plain rows and from packed weights, with any token.
+pub fn embed(data: &[u8]) {
+    let mut input = Input::new(data);
+    let (change, token) = (Change::from(&mut input), input.word());
+    let Some(shape) = drawn(embed::strategy(), input) else { return };
+    let mut case = shape.case();
+    assert_case(&case);
+    case.tokens[0] = token;
+    change.of(bytemuck::bytes_of_mut(&mut case.params));
+    let _ = case.run(Level::best(), &Inline);
+}
+
+/// `pool`, any of its kinds, with any start.
+pub fn pool(data: &[u8]) {
+    let mut input = Input::new(data);
+    let (change, start) = (Change::from(&mut input), input.word());
+    let Some(shape) = drawn(pool::strategy(), input) else { return };
+    let mut case = shape.case();
+    assert_case(&case);
+    case.starts[1] = start;
     change.of(bytemuck::bytes_of_mut(&mut case.params));
     let _ = case.run(Level::best(), &Inline);
 }
