@@ -65,6 +65,13 @@ pub enum Fault {
         /// The value found.
         got: i64,
     },
+    /// An element of a step buffer that says what an earlier one says, where all differ.
+    Repeated {
+        /// Index of the element in its buffer.
+        at: u64,
+        /// Index of the earlier one.
+        earlier: u64,
+    },
     /// A parameter that is NaN or infinite.
     NotFinite,
     /// A parameter below zero.
@@ -169,6 +176,7 @@ impl fmt::Display for Error {
             Fault::Element { at, least, most, got } => {
                 write!(f, "[{at}] is {got}, expected {least} to {most}")
             }
+            Fault::Repeated { at, earlier } => write!(f, "[{at}] repeats [{earlier}]"),
             Fault::NotFinite => write!(f, "is not finite"),
             Fault::Negative => write!(f, "is negative"),
             Fault::NotFiniteAt { at } => write!(f, "[{at}] is not finite"),

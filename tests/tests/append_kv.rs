@@ -2,6 +2,7 @@
 
 use backends::cpu::Threads;
 use kernels_core::dtype::Dtype;
+use kernels_core::error::Fault;
 use kernels_core::kv_layout::{Part, Place};
 use kernels_core::rope::Pairing;
 use kernels_core::simd::{Level, environment};
@@ -255,6 +256,25 @@ fn whole_numbers_tie_to_even_and_the_scale_is_the_largest_over_127() {
     assert_eq!(first_keys(&case), [-254.0, 4.0]);
     case = row_of(Dtype::I4, true, 1.5, 7.0);
     assert_eq!(first_keys(&case), [7.0, 2.0]);
+}
+
+#[test]
+fn two_rows_in_one_slot_are_refused() {
+    // Many rows, of which any two may meet; a slot that is not in use may be any.
+    let shape = Shape { rows: (200, None), ..Shape::plain(Dtype::F16, 8, 8) };
+    let shape = Shape { pages: Pages { pages: 40, ..shape.pages }, ..shape };
+    let mut noise = Noise::new(3);
+    for _ in 0..20 {
+        let mut case = shape.case();
+        let earlier = noise.below(199);
+        let later = earlier + 1 + noise.below(199 - earlier);
+        case.slots[later as usize] = case.slots[earlier as usize];
+        let error = case.run(Level::best(), &Inline).expect_err("two rows in one slot");
+        let fault = Fault::Repeated { at: 2 * u64::from(later), earlier: 2 * u64::from(earlier) };
+        assert_eq!((error.kernel, error.field, error.fault), ("append_kv", "slots", fault));
+        case.rows = Some(later);
+        run(&case);
+    }
 }
 
 #[test]

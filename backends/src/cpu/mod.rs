@@ -142,7 +142,7 @@ fn run(
             kernels_core::logit_mask::run(level, workers, command.resolve(memory)?)
         }
         Command::AppendKv(command) => {
-            kernels_core::append_kv::run(level, workers, command.resolve(memory)?)
+            kernels_core::append_kv::run(level, workers, command.resolve(memory)?, workspace)
         }
         Command::KvCopy(command) => {
             kernels_core::kv_copy::run(level, workers, command.resolve(memory)?)

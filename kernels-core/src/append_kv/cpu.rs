@@ -2,9 +2,9 @@
 //! writes pages no other touches, and each row of them once for all its slots.
 
 use super::encode::Encoded;
-use super::{AppendKv, Call};
-use crate::command::{Host, cast, live};
-use crate::error::{Error, Fault};
+use super::{AppendKv, Call, slots};
+use crate::command::{Host, cast, cast_mut, live};
+use crate::error::Error;
 use crate::kv_layout::{Part, Place};
 use crate::params;
 use crate::rope::{HEAD_DIM_MAX, rotate};
@@ -15,17 +15,23 @@ use half::{bf16, f16};
 /// Elements worth a thread of their own: below this a second one costs more than it brings.
 const TILE_ELEMENTS: usize = 16_384;
 
-/// Runs the command. It takes no workspace.
-pub fn run(level: Level, workers: &dyn Workers, append: AppendKv<Host<'_>>) -> Result<(), Error> {
+/// Runs the command; `workspace` is what [`needs`](AppendKv::needs) asked for.
+pub fn run(
+    level: Level,
+    workers: &dyn Workers,
+    append: AppendKv<Host<'_>>,
+    workspace: &mut [u8],
+) -> Result<(), Error> {
     let call = append.call()?;
-    let p = append.params;
-    let rows = live(AppendKv::<Host>::CHECKS, "rows", append.rows, p.rows_max)?;
+    let (checks, p) = (AppendKv::<Host>::CHECKS, append.params);
+    let rows = live(checks, "rows", append.rows, p.rows_max)?;
+    checks.words("workspace", Some(slots::workspace_words(p.slots_max)), &&*workspace)?;
     let starts = append.slot_starts.map(|starts| &cast::<u32>(starts)[..=rows]);
     let slots = &cast::<[u32; 2]>(append.slots)[..p.slots_max as usize];
-    check_slots(&p, rows, starts, slots)?;
+    slots::check(&p, rows, starts, slots, cast_mut(workspace))?;
     let positions = append.positions.map(|positions| &cast::<u32>(positions)[..rows]);
     if let Some(positions) = positions {
-        AppendKv::<Host>::CHECKS.elements("positions", positions, 0..=p.table_len - 1)?;
+        checks.elements("positions", positions, 0..=p.table_len - 1)?;
     }
     let columns = 2 * p.kv.kv_heads as usize;
     let elements = rows * columns * p.kv.head_dim as usize;
@@ -44,34 +50,6 @@ pub fn run(level: Level, workers: &dyn Workers, append: AppendKv<Host<'_>>) -> R
         slots,
     };
     split(workers, tiles, pages, |_, pages| columns_at(level, &input, pages));
-    Ok(())
-}
-
-/// Every slot in use lies in the pages; starts ascend up to the slots there are.
-fn check_slots(
-    p: &params::AppendKv,
-    rows: usize,
-    starts: Option<&[u32]>,
-    slots: &[[u32; 2]],
-) -> Result<(), Error> {
-    let checks = AppendKv::<Host>::CHECKS;
-    let used = match starts {
-        None => 0..rows,
-        Some(starts) => {
-            checks.ascending("slot_starts", starts, p.slots_max)?;
-            starts[0] as usize..starts[rows] as usize
-        }
-    };
-    let ends = [p.kv.pages - 1, p.kv.page_len - 1];
-    for (slot, ids) in slots.iter().enumerate().take(used.end).skip(used.start) {
-        for (i, (&got, &most)) in ids.iter().zip(&ends).enumerate() {
-            if got > most {
-                let at = 2 * slot as u64 + i as u64;
-                let fault = Fault::Element { at, least: 0, most: most.into(), got: got.into() };
-                return Err(checks.refuse("slots", fault));
-            }
-        }
-    }
     Ok(())
 }
 

@@ -14,10 +14,12 @@
 //! numbers zero, so it reads back as NaN. With static scales numbers beyond the range
 //! take its end, and NaN becomes zero (i8, i4) or NaN (e4m3).
 //!
-//! Rows are written in order: of two rows in one slot the later stays, on the CPU.
+//! No two rows may go to one slot, nor one row twice: a step that asks for it is refused
+//! before anything is written, for nothing orders rows that run at once.
 
 mod cpu;
 mod encode;
+mod slots;
 mod spec;
 
 use crate::command::{MaybeSpan, Memory, Rows};
@@ -44,7 +46,7 @@ crate::command! {
         values: MaybeUpdate,
         /// `[pages, kv_heads, 2, page_len]` f32 with `PWK_KV_SCALES_TOKEN`.
         scales: MaybeUpdate,
-        /// `[slots_max, 2]` u32: page and token of each slot.
+        /// `[slots_max, 2]` u32: page and token of each slot; those in use differ.
         slots: Read,
         /// `[rows_max + 1]` u32, ascending: row r goes to the slots from element r up to
         /// element r + 1; absent, row r goes to slot r.
@@ -72,9 +74,10 @@ impl<M: Memory> AppendKv<M> {
         self.call().map(drop)
     }
 
-    /// What a checked call takes with so many workers: nothing.
+    /// What a checked call takes with so many workers: room to tell slots apart.
     pub fn needs(&self, _workers: u32) -> Result<Needs, Error> {
-        self.call().map(|_| Needs::default())
+        self.call()?;
+        Ok(Needs { workspace_bytes: 4 * slots::workspace_words(self.params.slots_max) })
     }
 
     fn call(&self) -> Result<Call, Error> {

@@ -396,7 +396,9 @@ impl Case for AppendKvCase {
             positions: positions.as_ref().map(Bytes::as_slice),
             rows: rows.as_ref().map(Bytes::as_slice),
         };
-        append_kv::run(level, workers, command)?;
+        let needs = command.needs(workers.count())?;
+        let mut workspace = Bytes::poisoned(needs.workspace_bytes as usize);
+        append_kv::run(level, workers, command, workspace.as_mut_slice())?;
         let dtype = self.kv().dtype();
         let mut outputs = vec![Output { name: "keys", dtype, bytes: keys }];
         outputs.extend(values.map(|bytes| Output { name: "values", dtype, bytes }));
