@@ -6,7 +6,6 @@ mod bench;
 mod bindings;
 mod check;
 mod kernels;
-mod mutations;
 mod parity;
 mod tidy;
 
@@ -35,8 +34,6 @@ enum Chore {
     Tidy,
     /// Run the benches, keep their figures, make docs/performance.md and docs/status.md.
     BenchRecord(bench::Options),
-    /// Break constants of the contracts on purpose; each must turn a test red.
-    Mutations,
     /// Write kernels-core's view of the parameter header anew.
     Bindings {
         /// Write nothing; fail if what is committed is not what the header says.
@@ -57,7 +54,6 @@ fn main() {
         Chore::Tidy => tidy::tidy(&root()),
         Chore::BenchRecord(options) => bench::run(&root(), &options),
         Chore::Bindings { check: false } => bindings::write(&root()),
-        Chore::Mutations => mutations::run(&root()).map(drop),
         Chore::Bindings { check: true } => bindings::check(&root()),
         Chore::Parity { check: false } => parity::write(&root()),
         Chore::Parity { check: true } => parity::check(&root()),

@@ -6,6 +6,7 @@ mod benches;
 mod fuzz;
 mod headers;
 mod miri;
+mod mutations;
 mod neon;
 mod rust;
 mod shell;
@@ -38,6 +39,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "symbols", quick: false, run: symbols::check },
     Stage { name: "neon", quick: false, run: neon::tests },
     Stage { name: "miri", quick: false, run: miri::tests },
+    Stage { name: "mutations", quick: false, run: mutations::tests },
     Stage { name: "fuzz", quick: false, run: fuzz::smoke },
     Stage { name: "benches", quick: false, run: benches::smoke },
 ];

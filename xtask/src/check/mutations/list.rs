@@ -1,0 +1,111 @@
+//! The list of mutations, and the text of a file with some of them in it.
+
+/// Where the list is, from the root.
+pub const LIST: &str = "tests/mutations.txt";
+
+/// Which mutation is in force, for the kernels of a mutated copy: the number of its
+/// line in the environment, 0 without one.
+pub const CHOICE: &str = "
+extern crate std;
+
+/// Which mutation is in force.
+pub fn mutation() -> usize {
+    static CHOSEN: std::sync::LazyLock<usize> = std::sync::LazyLock::new(|| {
+        std::env::var(\"PAGEWISE_MUTATION\").ok().and_then(|n| n.parse().ok()).unwrap_or(0)
+    });
+    *CHOSEN
+}
+";
+
+/// One change and the tests that must notice it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Mutation {
+    /// From 1, in the order of the list.
+    pub number: usize,
+    /// From the root.
+    pub file: String,
+    /// What stands there, once.
+    pub find: String,
+    /// What shall stand there.
+    pub replace: String,
+    /// The test binary.
+    pub test: String,
+    /// Which of its tests: those whose names hold one of these.
+    pub only: Vec<String>,
+}
+
+impl Mutation {
+    /// Whether it changes a definition, which no switch can do while a test runs.
+    pub fn defines(&self) -> bool {
+        self.find.contains("const ")
+    }
+
+    /// How a reader finds its line.
+    pub fn said(&self) -> String {
+        format!("{}: {} -> {} ({})", self.file, self.find, self.replace, self.test)
+    }
+}
+
+/// The list: `file | find | replace | test names…` by the line.
+pub fn parse(text: &str) -> Result<Vec<Mutation>, String> {
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.enumerate().map(|(at, line)| parse_line(at + 1, line)).collect()
+}
+
+fn parse_line(number: usize, line: &str) -> Result<Mutation, String> {
+    let fields: Vec<&str> = line.split(" | ").map(str::trim).collect();
+    let [file, find, replace, tests] = fields[..] else {
+        return Err(format!("{LIST}: not `file | find | replace | test`: {line}"));
+    };
+    let mut tests = tests.split(' ').map(str::to_owned);
+    let test = tests.next().unwrap_or_default();
+    // A bar of Rust's own is written `\\|`.
+    let [file, find, replace] = [file, find, replace].map(|field| field.replace("\\|", "|"));
+    Ok(Mutation { number, file, find, replace, test, only: tests.collect() })
+}
+
+/// A file with an expression that its mutations switch: both forms are compiled, and the
+/// one that is in force runs.
+pub fn switched(text: &str, mutations: &[&Mutation]) -> Result<String, String> {
+    mutations.iter().try_fold(text.to_owned(), |text, mutation| {
+        let Mutation { number, find, replace, .. } = mutation;
+        let both = format!("(if crate::mutation() == {number} {{ {replace} }} else {{ {find} }})");
+        replaced(&text, mutation, &both)
+    })
+}
+
+/// A file with a definition changed for good.
+pub fn defined(text: &str, mutations: &[&Mutation]) -> Result<String, String> {
+    let all = mutations.iter();
+    all.copied().try_fold(text.to_owned(), |text, one| replaced(&text, one, &one.replace))
+}
+
+/// The text with its one occurrence of `find` replaced; more or fewer is a stale list.
+fn replaced(text: &str, mutation: &Mutation, by: &str) -> Result<String, String> {
+    match text.matches(&mutation.find).count() {
+        1 => Ok(text.replacen(&mutation.find, by, 1)),
+        count => Err(format!("{LIST}: it stands {count} times there: {}", mutation.said())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{defined, parse, switched};
+
+    #[test]
+    fn a_line_names_a_file_a_change_and_tests() {
+        let list =
+            parse("# words\n\na.rs | a + b | a - b | norm\na.rs | x = 1; | x = 2; | norm y z\n")
+                .expect("good lines");
+        let both = switched("let c = a + b;", &[&list[0]]).expect("it stands there once");
+        assert_eq!(both, "let c = (if crate::mutation() == 1 { a - b } else { a + b });");
+        assert_eq!(defined("let x = 1;", &[&list[1]]).expect("once"), "let x = 2;");
+        assert_eq!(
+            (list[1].test.as_str(), &list[1].only[..]),
+            ("norm", &["y", "z"].map(str::to_owned)[..])
+        );
+        assert!(defined("x = 1; x = 1;", &[&list[1]]).is_err());
+        assert!(switched("", &[&list[0]]).is_err());
+        assert!(parse("a.rs | x").is_err());
+    }
+}

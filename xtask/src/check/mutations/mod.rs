@@ -1,0 +1,202 @@
+//! Breaks the kernels on purpose and asks for red: each line of `tests/mutations.txt`
+//! changes one constant or one step of an order in a copy of the tree, and the tests
+//! it names must fail there.
+//!
+//! Two copies are built, however long the list is. In the first every expression that
+//! a line changes is there in both forms, and the environment says which one runs; with
+//! none chosen all tests must pass. In the second all definitions are changed at once,
+//! for those cannot be switched: so each of them names a test of its own, of a kernel
+//! that does not see the others.
+
+mod list;
+
+use super::shell::Shell;
+use super::tally::Tally;
+use list::{CHOICE, LIST, Mutation};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Tests that go over a kernel's listed cases and none that are random: all that a
+/// mutation's tests are, unless its line names others.
+const LISTED: [&str; 2] = ["every_", "the_bits_are_those_committed"];
+
+/// Runs every mutation.
+pub fn tests(shell: &Shell) -> Result<Tally, String> {
+    let text = read(&shell.root.join(LIST))?;
+    let list = list::parse(&text)?;
+    let (here, elsewhere): (Vec<&Mutation>, Vec<&Mutation>) = list.iter().partition(|m| runs(m));
+    let (definitions, switches): (Vec<&Mutation>, Vec<&Mutation>) =
+        here.iter().partition(|mutation| mutation.defines());
+    let own: BTreeSet<&str> = definitions.iter().map(|mutation| &mutation.test[..]).collect();
+    if own.len() < definitions.len() {
+        return Err(format!("{LIST}: two definitions name the same test"));
+    }
+    let mut tally = Tally::default();
+    let binaries = Copy::new(shell, "switched", &switches, list::switched)?.build(shell)?;
+    for (name, only) in asked(&switches) {
+        if !binaries.passes(shell, name, &only, 0)? {
+            return Err(format!("{name} fails in the copy with no mutation in force"));
+        }
+    }
+    for mutation in switches {
+        let passes = binaries.passes(shell, &mutation.test, &only(mutation), mutation.number)?;
+        count(&mut tally, mutation, !passes);
+    }
+    let binaries = Copy::new(shell, "defined", &definitions, list::defined)?.build(shell)?;
+    for mutation in definitions {
+        let passes = binaries.passes(shell, &mutation.test, &only(mutation), 0)?;
+        count(&mut tally, mutation, !passes);
+    }
+    let skipped = elsewhere.iter().map(|m| format!("no such CPU: {}", m.said()));
+    tally.skipped.extend(skipped);
+    Ok(tally)
+}
+
+fn count(tally: &mut Tally, mutation: &Mutation, noticed: bool) {
+    if noticed {
+        tally.passed += 1;
+    } else {
+        println!("NOT NOTICED: {}", mutation.said());
+        tally.failed += 1;
+    }
+}
+
+/// Whether this machine runs the code of a mutation.
+fn runs(mutation: &Mutation) -> bool {
+    let level = Path::new(&mutation.file).file_stem().unwrap_or_default();
+    match level.to_str() {
+        #[cfg(target_arch = "x86_64")]
+        Some("avx2") => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+        #[cfg(target_arch = "x86_64")]
+        Some("avx512") => is_x86_feature_detected!("avx512vnni"),
+        #[cfg(not(target_arch = "x86_64"))]
+        Some("avx2" | "avx512") => false,
+        Some("neon") => cfg!(target_arch = "aarch64"),
+        _ => true,
+    }
+}
+
+/// The tests of a mutation, as words that their names hold.
+fn only(mutation: &Mutation) -> Vec<&str> {
+    match &mutation.only[..] {
+        [] => LISTED.to_vec(),
+        only => only.iter().map(String::as_str).collect(),
+    }
+}
+
+/// What is asked of each test binary by any of the mutations.
+fn asked<'a>(mutations: &[&'a Mutation]) -> BTreeMap<&'a str, Vec<&'a str>> {
+    let mut asked: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for mutation in mutations {
+        asked.entry(&mutation.test).or_default().extend(only(mutation));
+    }
+    asked
+}
+
+/// A copy of the tree with mutations in it.
+struct Copy {
+    folder: PathBuf,
+    tests: BTreeSet<String>,
+}
+
+/// Its test binaries by name.
+struct Binaries {
+    folder: PathBuf,
+    paths: BTreeMap<String, PathBuf>,
+}
+
+impl Copy {
+    /// The files that git knows, as they are now, but for what mutations change.
+    fn new(
+        shell: &Shell,
+        name: &str,
+        mutations: &[&Mutation],
+        mutated: fn(&str, &[&Mutation]) -> Result<String, String>,
+    ) -> Result<Self, String> {
+        let folder = shell.target.join("mutations").join(name);
+        let names = crate::tidy::source::git(
+            &shell.root,
+            &["ls-files", "--cached", "--others", "--exclude-standard"],
+        )?;
+        // A file that is gone would still be built: a copy of other files begins anew.
+        let listed = folder.with_extension("names");
+        if std::fs::read_to_string(&listed).is_ok_and(|before| before != names) {
+            std::fs::remove_dir_all(&folder).map_err(|error| format!("{name}: {error}"))?;
+        }
+        for name in names.lines() {
+            let Ok(mut bytes) = std::fs::read(shell.root.join(name)) else { continue };
+            let own: Vec<&Mutation> =
+                mutations.iter().copied().filter(|m| m.file == name).collect();
+            if !own.is_empty() {
+                bytes = mutated(&String::from_utf8_lossy(&bytes), &own)?.into_bytes();
+            }
+            if name == "kernels-core/src/lib.rs" {
+                bytes.extend(CHOICE.as_bytes());
+            }
+            write(&folder.join(name), &bytes)?;
+        }
+        let lost = mutations.iter().find(|mutation| !names.lines().any(|n| n == mutation.file));
+        if let Some(mutation) = lost {
+            return Err(format!("{LIST}: there is no such file: {}", mutation.said()));
+        }
+        write(&listed, names.as_bytes())?;
+        Ok(Self { folder, tests: mutations.iter().map(|m| m.test.clone()).collect() })
+    }
+
+    fn build(self, shell: &Shell) -> Result<Binaries, String> {
+        let words = ["--config", "profile.dev.debug=false", "test", "--locked", "--no-run"];
+        let mut command = shell.cargo(&words);
+        command.current_dir(&self.folder).args(["--package", "pagewise-tests"]);
+        command.env("CARGO_TARGET_DIR", self.folder.with_file_name("target"));
+        command.env("CARGO_INCREMENTAL", "0");
+        for test in &self.tests {
+            command.args(["--test", test]);
+        }
+        let output = shell.run(&mut command)?;
+        // `Executable tests/norm.rs (target/debug/deps/norm-0123456789abcdef)`
+        let mut paths = BTreeMap::new();
+        for line in output.lines().filter_map(|line| line.trim().strip_prefix("Executable tests/"))
+        {
+            if let Some((name, path)) = line.trim_end_matches(')').split_once(".rs (") {
+                paths.insert(name.to_owned(), self.folder.join(path));
+            }
+        }
+        Ok(Binaries { folder: self.folder, paths })
+    }
+}
+
+impl Binaries {
+    /// Whether the tests of one binary whose names hold one of the words pass with a
+    /// mutation in force.
+    fn passes(
+        &self,
+        shell: &Shell,
+        test: &str,
+        only: &[&str],
+        number: usize,
+    ) -> Result<bool, String> {
+        let path = self.paths.get(test).ok_or(format!("{LIST}: there is no test {test}"))?;
+        let mut command = shell.tool(&path.to_string_lossy());
+        command.current_dir(self.folder.join("tests")).args(only);
+        command.env("PAGEWISE_MUTATION", number.to_string()).env_remove("PAGEWISE_WRITE_HASHES");
+        let (passes, output) = shell.attempt(&mut command)?;
+        if output.contains("running 0 tests") {
+            return Err(format!("{test} has no test named {}", only.join(" or ")));
+        }
+        Ok(passes)
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Writes a file; an unchanged one keeps its time, so that the next run builds little.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    if std::fs::read(path).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
+    let folder = path.parent().unwrap_or(path);
+    let made = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(path, bytes));
+    made.map_err(|error| format!("{}: {error}", path.display()))
+}
