@@ -4,6 +4,7 @@ use half::{bf16, f16};
 use kernels_core::math::philox::{philox, philox_lanes, uniform};
 use kernels_core::math::{E4m3, EXP_LEAST, EXP_MOST, exp_slice, log_slice, tanh_slice};
 use kernels_core::simd::{Element, FloatsMut, LANES, Lanes, Level, Scalar, load_at};
+use pagewise_tests::harness::Noise;
 
 /// Floats of every exponent and sign, some of each mantissa.
 fn many() -> Vec<f32> {
@@ -23,6 +24,99 @@ fn ulps(truth: f64, got: f32) -> f64 {
 
 fn same(a: f32, b: f32) -> bool {
     a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
+}
+
+/// Sixteen numbers to compute on, ugly ones among them.
+fn ugly(noise: &mut Noise) -> [u32; LANES] {
+    std::array::from_fn(|_| match noise.below(12) {
+        0 => f32::NAN.to_bits(),
+        1 => f32::INFINITY.to_bits() | noise.word() & 1 << 31,
+        2 => noise.word() & 1 << 31,
+        3 => 1 | noise.word() & 0x8000_00ff,
+        4 => (noise.below(9) as f32 - 4.5).to_bits(),
+        5 => noise.below(300),
+        _ => noise.normal().to_bits(),
+    })
+}
+
+/// What an operation gives: whole numbers by bits, floats with one NaN.
+#[derive(Debug, PartialEq, Eq)]
+struct Given(Vec<u32>);
+
+impl Given {
+    fn float<L: Lanes>(&mut self, l: L, v: L::F) {
+        let mut lanes = [0.0; LANES];
+        l.store(v, &mut lanes);
+        let bits = |x: f32| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() };
+        self.0.extend(lanes.map(bits));
+    }
+
+    fn whole<L: Lanes>(&mut self, l: L, v: L::I) {
+        let mut lanes = [0; LANES];
+        l.istore(v, &mut lanes);
+        self.0.extend(lanes.map(|lane| lane as u32));
+    }
+}
+
+kernels_core::levels! {
+    fn operations(from: &[[u32; LANES]; 3], given: &mut Given) = operations_body;
+}
+
+fn operations_body<L: Lanes>(l: L, from: &[[u32; LANES]; 3], given: &mut Given) {
+    let words = from.map(|words| l.iload(&words.map(|word| word as i32)));
+    let [a, b, c] = words.map(|words| l.float_of_bits(words));
+    let floats = [
+        l.add(a, b),
+        l.sub(a, b),
+        l.mul(a, b),
+        l.div(a, b),
+        l.fma(a, b, c),
+        l.sqrt(a),
+        l.max(a, b),
+    ];
+    floats
+        .into_iter()
+        .chain([l.round(a), l.select(l.gt(a, b), b, c)])
+        .for_each(|v| given.float(l, v));
+    given.0.extend([l.gt(a, b), l.ge(a, b), l.eq(a, b)].map(|m| u32::from(l.mask_bits(m))));
+    given.0.extend([l.sum(a), l.largest(a)].map(|x| if x.is_nan() { 1 } else { x.to_bits() }));
+    let [x, y, z] = words;
+    let whole = [l.iadd(x, y), l.isub(x, y), l.imul(x, y), l.umul_high(x, y), l.iand(x, y)];
+    whole.into_iter().for_each(|v| given.whole(l, v));
+    let whole = [l.ior(x, y), l.ixor(x, y), l.shl::<7>(x), l.shr::<7>(x), l.sar::<7>(x)];
+    whole.into_iter().for_each(|v| given.whole(l, v));
+    given.whole(l, l.iselect(l.igt(x, y), y, z));
+    // The contract leaves open what becomes of NaN and of numbers beyond 2³⁰.
+    let small = l.select(l.gt(l.splat(1e9), a), a, l.splat(0.5));
+    given.whole(l, l.to_int(l.select(l.gt(small, l.splat(-1e9)), small, l.splat(-1.5))));
+    given.float(l, l.to_float(x));
+    // Four bytes of 7 bits each: no sum of products leaves an i32.
+    given.whole(l, l.dot4(z, l.iand(x, l.isplat(0x7f7f_7f7f)), y));
+    given.0.extend([l.igt(x, y), l.ieq(x, y), l.first(5)].map(|m| u32::from(l.mask_bits(m))));
+}
+
+#[test]
+fn every_operation_has_the_scalar_bits_on_ugly_numbers() {
+    let mut noise = Noise::new(11);
+    for _ in 0..500 {
+        let from = [ugly(&mut noise), ugly(&mut noise), ugly(&mut noise)];
+        let mut expected = Given(Vec::new());
+        operations(Level::Scalar(Scalar), &from, &mut expected);
+        for level in Level::all() {
+            let mut got = Given(Vec::new());
+            operations(level, &from, &mut got);
+            assert_eq!(got, expected, "{from:x?} at {}", level.name());
+        }
+    }
+    // Where either is no number the second is taken, at every level.
+    let (nan, one) = ([f32::NAN.to_bits(); LANES], [1f32.to_bits(); LANES]);
+    for (from, expected) in [([nan, one, one], one), ([one, nan, one], nan)] {
+        for level in Level::all() {
+            let mut got = Given(Vec::new());
+            operations(level, &from, &mut got);
+            assert_eq!(got.0[6 * LANES..7 * LANES], expected, "max at {}", level.name());
+        }
+    }
 }
 
 #[test]

@@ -473,7 +473,13 @@ pub fn cases() -> Vec<AttentionCase> {
     for softcap in [0.5, 50.0] {
         shapes.push(Shape { softcap, size: 20.0, ..plain(&[seq(4, 90)], 2, 32) });
     }
-    shapes.into_iter().map(Shape::case).collect()
+    let mut cases: Vec<AttentionCase> = shapes.into_iter().map(Shape::case).collect();
+    // Slopes that are no powers of two: their products with distances round.
+    let with = With { slopes: true, ..With::default() };
+    let mut slopes = Shape { with, ..plain(&[seq(5, 290)], 3, 16) }.case();
+    slopes.slopes = Some(vec![0.7, 0.3, 0.1]);
+    cases.push(slopes);
+    cases
 }
 
 /// Any small shape.

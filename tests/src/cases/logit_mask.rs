@@ -191,6 +191,13 @@ pub fn cases() -> Vec<LogitMaskCase> {
     nan.name = "a row of NaN".into();
     nan.logits.as_mut_slice()[..400].copy_from_slice(&[0xff; 400]);
     cases.push(nan);
+    // Products that round, and a count that is as large as counts get.
+    let mut rounds = Shape { penalties: true, ..Shape::plain(3, 300) }.case();
+    rounds.name = "a frequency that rounds".into();
+    rounds.settings.iter_mut().for_each(|row| row.frequency = 0.3);
+    let token = rounds.counted.as_ref().map_or(0, |(_, counted)| counted[0] as usize);
+    rounds.counts.as_mut().expect("the shape counts")[token] = params::COUNT_GENERATED as u16;
+    cases.push(rounds);
     cases.push(one_slot_for_drafts());
     cases
 }

@@ -205,6 +205,8 @@ pub fn cases() -> Vec<SampleCase> {
         .push(Shape { asked: many, spread: Spread::Normal(0.5), ..Shape::plain(1, 32_000) }.case());
     cases.push(Shape { asked: filtered, top_n: 128, ..Shape::plain(1, 151_936) }.case());
     cases.push(Shape { top_n: 128, ..Shape::plain(1, 100) }.case());
+    // Rows enough that the order in which blocks fold shows in a logarithm.
+    cases.push(Shape { spread: Spread::Normal(1.0), ..Shape::plain(24, 12_500) }.case());
     cases.extend(reported());
     cases
 }

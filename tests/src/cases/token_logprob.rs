@@ -64,6 +64,8 @@ pub fn cases() -> Vec<TokenLogprobCase> {
         shapes.push(Shape::plain(rows, 32, 100, nibbles));
     }
     shapes.push(Shape { rows: (4, Some(3)), ..Shape::plain(4, 64, 200, nibbles) });
+    // Rows enough that the order in which blocks fold shows in a logarithm.
+    shapes.push(Shape::plain(24, 32, 12_500, nibbles));
     let mut cases: Vec<TokenLogprobCase> = shapes.into_iter().map(case).collect();
     // A row with a NaN is reported, its neighbour is not.
     let mut nan = case(Shape::plain(2, 64, 5000, Format::Floats(F32)));

@@ -32,6 +32,8 @@ pub fn tests(shell: &Shell) -> Result<Tally, String> {
         return Err(format!("{LIST}: two definitions name the same test"));
     }
     let mut tally = Tally::default();
+    // Both before the first build: the tree may change meanwhile.
+    let defined = Copy::new(shell, "defined", &definitions, list::defined)?;
     let binaries = Copy::new(shell, "switched", &switches, list::switched)?.build(shell)?;
     for (name, only) in asked(&switches) {
         if !binaries.passes(shell, name, &only, 0)? {
@@ -42,7 +44,7 @@ pub fn tests(shell: &Shell) -> Result<Tally, String> {
         let passes = binaries.passes(shell, &mutation.test, &only(mutation), mutation.number)?;
         count(&mut tally, mutation, !passes);
     }
-    let binaries = Copy::new(shell, "defined", &definitions, list::defined)?.build(shell)?;
+    let binaries = defined.build(shell)?;
     for mutation in definitions {
         let passes = binaries.passes(shell, &mutation.test, &only(mutation), 0)?;
         count(&mut tally, mutation, !passes);
