@@ -5,6 +5,7 @@ use backends::cpu::{Map, Threads};
 use criterion::{BenchmarkId, Criterion, SamplingMode};
 use kernels_core::simd::Level;
 use kernels_core::workers::Workers;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Memory that a bench walks through when its bar is the memory's: twice what any
@@ -80,6 +81,11 @@ pub trait Subject {
     /// Makes the call. `turn` rises by one each time: it chooses the copy of the
     /// weights or caches, so that memory-bound calls find nothing in a cache.
     fn call(&mut self, on: On<'_>, turn: usize);
+    /// What parts of the calls took, by name, since this was last asked: a subject that
+    /// times parts of its own is recorded by them, not whole.
+    fn parts(&mut self) -> Vec<(&'static str, Duration)> {
+        Vec::new()
+    }
 }
 
 /// The benches of one run.
@@ -130,6 +136,7 @@ impl Bench {
         for (level, count) in runs {
             let id = BenchmarkId::from_parameter(name(&entry, level, count));
             let mut samples: Vec<f64> = Vec::new();
+            let mut parts: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
             let threads = Threads::new(count);
             let on = On { level, workers: &threads };
             let mut turn = 0;
@@ -143,6 +150,7 @@ impl Bench {
                         subject.get_or_insert_with(|| (make.take().expect("made once"))(self));
                     if fresh {
                         subject.check(on);
+                        subject.parts();
                     }
                     bencher.iter_custom(|calls| {
                         let start = Instant::now();
@@ -152,16 +160,27 @@ impl Bench {
                         }
                         let took = start.elapsed();
                         samples.push(took.as_secs_f64() / calls as f64);
+                        for (part, took) in subject.parts() {
+                            let samples = parts.entry(part).or_default();
+                            samples.push(took.as_secs_f64() / calls as f64);
+                        }
                         took
                     });
                 });
                 group.finish();
             }
             self.criterion = group;
+            if self.smoke || samples.len() <= SAMPLES {
+                continue;
+            }
             // The warm-up's samples come first.
-            if samples.len() > SAMPLES && !self.smoke {
-                let seconds = median(samples.split_off(samples.len() - SAMPLES));
-                self.peaks.figure(&entry, level, count, seconds);
+            let seconds = |mut all: Vec<f64>| median(all.split_off(all.len() - SAMPLES));
+            if parts.is_empty() {
+                self.peaks.figure(&entry, level, count, seconds(samples));
+            }
+            for (part, samples) in parts {
+                let entry = Entry { shape: format!("{} {part}", entry.shape), ..entry.clone() };
+                self.peaks.figure(&entry, level, count, seconds(samples));
             }
         }
     }

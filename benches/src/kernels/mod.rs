@@ -7,6 +7,7 @@ mod matmul;
 mod norm;
 mod sample;
 mod spec_verify;
+mod step;
 
 use crate::frame::Bench;
 
@@ -20,4 +21,5 @@ pub fn all(bench: &mut Bench) {
     norm::bench(bench);
     sample::bench(bench);
     spec_verify::bench(bench);
+    step::bench(bench);
 }

@@ -1,16 +1,18 @@
 //! `matmul` on the CPU: the rows of a chunk are converted once, then workers take
 //! tiles of outputs, each a part of the columns that lie together.
 
-use super::Matmul;
 use super::plan::Plan;
 use super::quantise::Input;
 use super::tile::{Matrix, Rows, tile};
+use super::{Matmul, Types};
 use crate::command::{Host, cast_mut, live};
 use crate::dtype::Dtype;
 use crate::error::Error;
 use crate::packing::TILE;
+use crate::params;
 use crate::simd::{Floats, FloatsMut, LANES, Lanes, Level};
 use crate::workers::{Columns, Pieces, Strip, Workers, split};
+use core::ops::Range;
 
 /// Bytes of weights worth a thread of their own.
 const TILE_BYTES: u64 = 1 << 16;
@@ -22,14 +24,8 @@ pub fn run(
     matmul: Matmul<Host<'_>>,
     workspace: &mut [u8],
 ) -> Result<(), Error> {
-    let types = matmul.types()?;
+    let (types, rows, plan) = prepare(workers, &matmul, workspace)?;
     let p = matmul.params;
-    let rows = live(Matmul::<Host>::CHECKS, "rows", matmul.rows, p.rows_max)?;
-    let plan = Plan::new(types.weight, p.rows_max as usize);
-    let needed = plan.workspace_bytes(workers.count());
-    let checks = Matmul::<Host>::CHECKS;
-    checks.holds("workspace", Some(needed as u64), workspace.len() as u64)?;
-    checks.aligned("workspace", 4, &&*workspace)?;
     let (converted, scratch) = cast_mut::<i32>(workspace).split_at_mut(plan.rows_words());
     let x = Floats::new(types.x, matmul.x);
     let bias = types.bias.zip(matmul.bias).map(|(dtype, bytes)| Floats::new(dtype, bytes));
@@ -40,8 +36,7 @@ pub fn run(
     let each = types.out.align() as usize;
     let stride = p.out_row_stride as usize * each;
     for chunk in plan.chunks(rows) {
-        let input =
-            Input { x, row_stride: p.x_row_stride as usize, first: chunk.start, rows: chunk.len() };
+        let input = input(&p, x, &chunk);
         let converted = Rows::convert(level, workers, &plan, input, converted);
         let out = &mut matmul.out[chunk.start * stride..];
         let width = weight.outputs * each;
@@ -58,6 +53,43 @@ pub fn run(
         });
     }
     Ok(())
+}
+
+/// What [`run`] does before its products, alone: rows are converted or quantised. For
+/// benches, which hold its time against a whole call's.
+pub fn convert(
+    level: Level,
+    workers: &dyn Workers,
+    matmul: Matmul<Host<'_>>,
+    workspace: &mut [u8],
+) -> Result<(), Error> {
+    let (types, rows, plan) = prepare(workers, &matmul, workspace)?;
+    let converted = &mut cast_mut::<i32>(workspace)[..plan.rows_words()];
+    let x = Floats::new(types.x, matmul.x);
+    for chunk in plan.chunks(rows) {
+        Rows::convert(level, workers, &plan, input(&matmul.params, x, &chunk), converted);
+    }
+    Ok(())
+}
+
+/// The types of a checked call, its rows in use and the layout of its workspace.
+fn prepare(
+    workers: &dyn Workers,
+    matmul: &Matmul<Host<'_>>,
+    workspace: &[u8],
+) -> Result<(Types, usize, Plan), Error> {
+    let (types, checks) = (matmul.types()?, Matmul::<Host>::CHECKS);
+    let rows = live(checks, "rows", matmul.rows, matmul.params.rows_max)?;
+    let plan = Plan::new(types.weight, matmul.params.rows_max as usize);
+    let needed = plan.workspace_bytes(workers.count());
+    checks.holds("workspace", Some(needed as u64), workspace.len() as u64)?;
+    checks.aligned("workspace", 4, &workspace)?;
+    Ok((types, rows, plan))
+}
+
+/// The rows of a chunk.
+fn input<'a>(p: &params::Matmul, x: Floats<'a>, chunk: &Range<usize>) -> Input<'a> {
+    Input { x, row_stride: p.x_row_stride as usize, first: chunk.start, rows: chunk.len() }
 }
 
 crate::levels! {

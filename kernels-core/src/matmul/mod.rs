@@ -30,7 +30,7 @@ use crate::error::Error;
 use crate::packing::Weight;
 use crate::params;
 
-pub use cpu::run;
+pub use cpu::{convert, run};
 pub(crate) use plan::Plan;
 pub(crate) use quantise::Input;
 pub use spec::{quantised, spec};

@@ -3,7 +3,9 @@
 //! `measure` says what is compared, always at the machine's best level:
 //! - `share`: the share of the machine's peak, with all threads;
 //! - `than X>Y`: how many times more the shape does than the one named with Y for X;
-//! - `threads`: the share with all threads over the share with one.
+//! - `threads`: the share with all threads over the share with one;
+//! - `parts A+B`: how much of the shape's time goes to the parts, each a shape named with
+//!   A or B for its last word. This one is at most the bar, the others at least.
 //!
 //! Of all shapes that fit the pattern the worst counts.
 
@@ -24,7 +26,7 @@ pub struct Bar {
     pub shape: String,
     /// What is compared.
     pub measure: Measure,
-    /// The least it must be.
+    /// The least it must be; the most, of parts.
     pub bar: f64,
 }
 
@@ -37,6 +39,8 @@ pub enum Measure {
     Than(String, String),
     /// Share with all threads over share with one.
     Threads,
+    /// Time of other shapes, whose names end in these words, over this one's.
+    Parts(Vec<String>),
 }
 
 /// All bars.
@@ -55,10 +59,13 @@ fn parse(line: &str) -> Option<Bar> {
     let measure = match measure {
         "share" => Measure::Share,
         "threads" => Measure::Threads,
-        other => {
-            let (from, to) = other.strip_prefix("than ")?.split_once('>')?;
-            Measure::Than(from.into(), to.into())
-        }
+        other => match other.strip_prefix("parts ") {
+            Some(parts) => Measure::Parts(parts.split('+').map(str::to_owned).collect()),
+            None => {
+                let (from, to) = other.strip_prefix("than ")?.split_once('>')?;
+                Measure::Than(from.into(), to.into())
+            }
+        },
     };
     Some(Bar {
         work: work.into(),
@@ -77,7 +84,18 @@ impl Bar {
         let ours = |row: &&Row| self.names(row) && row.level == level && row.threads == most;
         let rows = record.rows.iter().filter(ours);
         let values = rows.filter_map(|row| Some((self.value(row, record)?, row.shape.as_str())));
-        values.min_by(|a, b| a.0.total_cmp(&b.0))
+        let worse = |a: f64, b: f64| if self.is_most() { b.total_cmp(&a) } else { a.total_cmp(&b) };
+        values.min_by(|a, b| worse(a.0, b.0))
+    }
+
+    /// Whether such a figure reaches it.
+    pub fn is_reached(&self, value: f64) -> bool {
+        if self.is_most() { value <= self.bar } else { value >= self.bar }
+    }
+
+    /// Whether less is better.
+    fn is_most(&self) -> bool {
+        matches!(self.measure, Measure::Parts(_))
     }
 
     /// Whether it holds for the shape of a row.
@@ -98,6 +116,12 @@ impl Bar {
             Measure::Than(from, to) => {
                 let than = other(&row.shape.replace(from, to), row.threads)?;
                 Some(than.median_ns? / row.median_ns?)
+            }
+            Measure::Parts(parts) => {
+                let (step, _) = row.shape.rsplit_once(' ')?;
+                let part = |part| other(&format!("{step} {part}"), row.threads)?.median_ns;
+                let spent: Option<f64> = parts.iter().map(part).sum();
+                Some(spent? / row.median_ns?)
             }
         }
     }
@@ -136,6 +160,12 @@ mod tests {
             "a,d64 f16,avx2,2,100,1,GB/s read,36,40,0.9\n",
             "a,d64 f16,avx2,1,200,1,GB/s read,19,20,0.95\n",
             "a,d64 i8,avx2,2,80,1,GB/s read,32,40,0.8\n",
+            "step,m1 layer,avx2,2,400,1,items/s,1,,\n",
+            "step,m1 norm,avx2,2,4,1,items/s,1,,\n",
+            "step,m1 act,avx2,2,6,1,items/s,1,,\n",
+            "step,m2 layer,avx2,2,400,1,items/s,1,,\n",
+            "step,m2 norm,avx2,2,2,1,items/s,1,,\n",
+            "step,m2 act,avx2,2,6,1,items/s,1,,\n",
         ))
         .expect("a record");
         let reached = |line: &str| parse(line).expect("a bar").reached(&record).map(|best| best.0);
@@ -143,5 +173,10 @@ mod tests {
         assert_eq!(reached("i8,a,* i8,than i8>f16,1.2"), Some(1.25));
         assert_eq!(reached("two,a,*,threads,0.9"), Some(0.9 / 0.95));
         assert_eq!(reached("none,b,*,share,0.9"), None);
+        let parts = "parts,step,* layer,parts norm+act,0.02";
+        assert_eq!(reached(parts), Some(0.025));
+        let bar = parse(parts).expect("a bar");
+        assert!(bar.is_reached(0.02) && !bar.is_reached(0.025));
+        assert_eq!(reached("parts,step,* layer,parts norm+gone,0.02"), None);
     }
 }

@@ -124,11 +124,16 @@ fn against(record: &Record, bars: &[Bar]) -> String {
     for bar in bars {
         let value = |value: f64| match bar.measure {
             Measure::Share => percent(value),
+            Measure::Parts(_) => format!("{:.1} %", value * 100.0),
             Measure::Than(..) | Measure::Threads => format!("{value:.2}×"),
         };
         let (reached, shape, verdict) = match bar.reached(record) {
             Some((reached, shape)) => {
-                let verdict = if reached >= bar.bar { "reached" } else { "**below**" };
+                let verdict = match (bar.is_reached(reached), &bar.measure) {
+                    (true, _) => "reached",
+                    (false, Measure::Parts(_)) => "**above**",
+                    (false, _) => "**below**",
+                };
                 (value(reached), shape, verdict)
             }
             None => (String::new(), "", "not measured"),
