@@ -6,7 +6,6 @@ use kernels_core::workers::Inline;
 use pagewise_tests::cases::attention::{AttentionCase, Lie, Seq, Shape, cases, seq, strategy};
 use pagewise_tests::harness::{Bytes, Case, Noise, assert_case, assert_hashes, assert_same_bits};
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 
 #[test]
 fn every_level_has_the_scalar_bits_and_keeps_to_the_spec() {
@@ -30,9 +29,6 @@ fn one_and_three_threads_give_the_same_bits() {
 }
 
 proptest! {
-    // The error rule measures against another f32 evaluation, which has its lucky days:
-    // the same shapes each time, so that the test does not have them too.
-    #![proptest_config(ProptestConfig { cases: 64, rng_seed: RngSeed::Fixed(3), ..ProptestConfig::default() })]
     #[test]
     fn any_shape_has_the_scalar_bits_and_keeps_to_the_spec(shape in strategy()) {
         assert_case(&shape.case());

@@ -11,7 +11,8 @@ pub fn spec<R: Real>(kind: Kind, gate: R, up: R) -> R {
         Kind::GeluTanh => {
             let cubic = gate + R::of(0.044_715) * gate * gate * gate;
             let inner = R::of(Real::sqrt(core::f64::consts::FRAC_2_PI)) * cubic;
-            R::of(0.5) * gate * (one + inner.tanh())
+            // (1 + tanh(t)) / 2, without the loss where tanh is near −1.
+            gate / (one + (-(inner + inner)).exp())
         }
     };
     value * up

@@ -608,6 +608,24 @@ impl Case for AttentionCase {
         ])
     }
 
+    /// A weight is e to a score: four roundings of a score s are an error of 4 eps |s| in
+    /// its weight. The mean |s| over n weights is at most |log-sum-exp| + ln n.
+    fn within(&self, output: usize, truth: &[Vec<Row<f64>>]) -> Vec<f64> {
+        if output != 0 {
+            return Vec::new();
+        }
+        let heads = self.params.q_heads as usize;
+        let most = |values: &[f64]| {
+            values.iter().map(|v| v.abs()).filter(|v| v.is_finite()).fold(0.0, f64::max)
+        };
+        let rows = truth[0].iter().zip(truth[1][0].values.chunks(heads));
+        let error = |(out, lse): (&Row<f64>, &[f64])| {
+            let score = most(lse) + f64::from(self.params.kv_len_max).ln();
+            4.0 * f64::from(f32::EPSILON) * score * most(&out.values)
+        };
+        rows.map(error).collect()
+    }
+
     fn spec<R: Real>(&self) -> Vec<Vec<Row<R>>> {
         let (p, shape) = (&self.params, &self.shape);
         let kv = KvLayout::new(CHECKS, &p.kv).expect("a call that ran");

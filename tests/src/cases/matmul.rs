@@ -1,6 +1,6 @@
 //! Cases of `matmul`.
 
-use crate::harness::{Bytes, Case, Noise, Output, Row};
+use crate::harness::{Bytes, Case, Magnitude, Noise, Output, Row, rounded_sums};
 use kernels_core::Error;
 use kernels_core::command::Host;
 use kernels_core::dtype::Dtype;
@@ -332,6 +332,10 @@ impl Case for MatmulCase {
         let mut workspace = Bytes::poisoned(needs.workspace_bytes as usize);
         matmul::run(level, workers, command, workspace.as_mut_slice())?;
         Ok(vec![Output { name: "out", dtype: out_dtype, bytes: out }])
+    }
+
+    fn within(&self, output: usize, _truth: &[Vec<Row<f64>>]) -> Vec<f64> {
+        rounded_sums(&self.spec::<Magnitude>()[output])
     }
 
     fn spec<R: Real>(&self) -> Vec<Vec<Row<R>>> {

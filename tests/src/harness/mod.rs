@@ -3,6 +3,7 @@
 
 mod bytes;
 mod hashes;
+mod magnitude;
 mod noise;
 mod rule;
 
@@ -15,6 +16,7 @@ use std::fmt::Debug;
 
 pub use bytes::Bytes;
 pub use hashes::assert_hashes;
+pub use magnitude::{Magnitude, rounded_sums};
 pub use noise::Noise;
 pub use rule::assert_keeps_to_spec;
 
@@ -32,6 +34,13 @@ pub trait Case: Debug {
     /// The specification's answer, one list of rows for each output of `run`; an
     /// output that is compared by other means (integers, say) has no rows here.
     fn spec<R: Real>(&self) -> Vec<Vec<Row<R>>>;
+
+    /// The error that roundings within the kernel may leave in each row of an output,
+    /// where plain arithmetic may be spared it by luck; nothing for an output unless a
+    /// kernel says so.
+    fn within(&self, _output: usize, _truth: &[Vec<Row<f64>>]) -> Vec<f64> {
+        Vec::new()
+    }
 }
 
 /// A buffer that a call wrote.

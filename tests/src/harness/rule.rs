@@ -1,44 +1,41 @@
-//! The error rule: `error ≤ 2 × plain f32 error + 4 eps × max|row| + least`, where
-//! least is the output type's smallest number: below it nothing can be told apart.
+//! The error rule: `error ≤ 2 × plain f32 error + 4 eps × max|row|`, and two terms where
+//! the arithmetic itself gives no more: what a case says of its kernel
+//! ([`Case::within`]), and the output type's least number, below which nothing can be
+//! told apart.
 //!
 //! The plain evaluation is the specification in f32. Twice its error allows for
 //! another order of the sums; four roundings of the output's type for the last
 //! steps; both scale with the row, so that a small element beside a large one is
-//! not asked for more than arithmetic gives.
+//! not asked for more than arithmetic gives. A row is what the specification gives as
+//! one: a vector, or, of an output with one number for each row of the call, all of them.
 
 use super::{Case, Output, Row};
 use kernels_core::dtype::Dtype;
-
-/// A row of fewer elements shows by luck alone how much plain arithmetic loses: it is
-/// measured by all rows of the output together.
-const SHORT: usize = 16;
 
 /// Every value of the outputs lies within the rule of the specification.
 pub fn assert_keeps_to_spec<C: Case>(case: &C, outputs: &[Output]) {
     let name = case.name();
     let (truth, plain) = (case.spec::<f64>(), case.spec::<f32>());
     assert_eq!(truth.len(), outputs.len(), "{name}: one list of rows for each output");
-    for ((output, truth), plain) in outputs.iter().zip(&truth).zip(&plain) {
-        if truth.is_empty() {
+    for (number, (output, plain)) in outputs.iter().zip(&plain).enumerate() {
+        if plain.is_empty() {
             continue;
         }
         let got = output.bytes.floats(output.dtype);
-        let errors = truth.iter().zip(plain).map(|(truth, plain)| plain_error(truth, plain));
-        let worst_of_all = errors.fold(0.0, f64::max);
-        for (truth, plain) in truth.iter().zip(plain) {
-            let got = &got[truth.at..truth.at + truth.values.len()];
-            let most = truth.values.iter().map(|v| v.abs()).filter(|v| v.is_finite());
+        let within = case.within(number, &truth);
+        for (row, (plain, own)) in plain.iter().zip(&truth[number]).enumerate() {
+            let got = &got[own.at..own.at + own.values.len()];
+            let most = own.values.iter().map(|v| v.abs()).filter(|v| v.is_finite());
             let most = most.fold(0.0, f64::max);
-            let short = truth.values.len() < SHORT;
-            let worst = if short { worst_of_all } else { plain_error(truth, plain) };
-            let bound = 2.0 * worst + 4.0 * epsilon(output.dtype) * most + least(output.dtype);
-            for (i, (&got, &truth_value)) in got.iter().zip(&truth.values).enumerate() {
+            let steps = 2.0 * plain_error(own, plain) + 4.0 * epsilon(output.dtype) * most;
+            let bound = steps + within.get(row).unwrap_or(&0.0) + least(output.dtype);
+            for (i, (&got, &truth_value)) in got.iter().zip(&own.values).enumerate() {
                 let error = difference(truth_value, f64::from(got));
                 let overflows = truth_value.abs() + bound >= largest(output.dtype);
                 if overflows && f64::from(got) == f64::INFINITY.copysign(truth_value) {
                     continue;
                 }
-                let at = truth.at + i;
+                let at = own.at + i;
                 assert!(
                     error <= bound,
                     "{name}: {}[{at}] is {got}, expected {truth_value}: error {error:e}, allowed {bound:e}",
