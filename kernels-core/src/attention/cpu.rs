@@ -12,9 +12,9 @@ use super::stage::{
 };
 use crate::command::{Host, cast, cast_mut};
 use crate::error::Error;
-use crate::kv_layout::{Part, Scales};
+use crate::kv_layout::{Part, Place, Scales};
 use crate::simd::attend::{Ahead, DIMS_MAX, SPLIT, TILES, Tiles};
-use crate::simd::{Floats, FloatsMut, LANES, Lanes, Level, Stored};
+use crate::simd::{Floats, FloatsMut, LANES, Lanes, Level, Stored, prefetch};
 use crate::with_stored;
 use crate::workers::{Blocks, Pieces, Strip, Workers, share};
 use core::ops::Range;
@@ -226,12 +226,23 @@ impl Work<'_> {
         Pages { kv: &call.types.kv, head, ids, first: call.first(seq) }
     }
 
-    /// Where the keys of a split lie side by side, to ask for them.
-    fn ahead(&self, next: Next) -> [usize; TILES] {
+    /// Puts the keys of a split among those to ask for, and asks for its scales.
+    fn ask_next<T>(&self, next: Next, keys: &[T], ahead: &mut Ahead) {
         let pages = self.pages(next.seq as usize, next.head);
         let base = next.split * SPLIT as u32;
-        let end = self.call.kv_len[next.seq as usize].min(base + SPLIT as u32);
-        pages.shares(base, base.max(pages.first)..end)
+        let positions = base.max(pages.first)..self.call.kv_len[next.seq as usize];
+        let positions = positions.start..positions.end.min(base + SPLIT as u32);
+        let dims = pages.kv.params().head_dim as usize;
+        let scales = bytemuck::cast_slice(self.call.scales);
+        for (_, place) in pages.tiles(base, positions) {
+            // A head's keys in a page lie together: each tile has an equal share of them.
+            let first = pages.kv.cell(Part::Keys, Place { token: 0, ..place }) as usize;
+            ahead.push(keys, first + place.token as usize * dims);
+            if pages.kv.scales() == Scales::Token {
+                prefetch(scales, pages.kv.scale(Part::Keys, place) as usize);
+                prefetch(scales, pages.kv.scale(Part::Values, place) as usize);
+            }
+        }
     }
 
     /// [`Self::split`] with the type of cells known.
@@ -259,28 +270,30 @@ impl Work<'_> {
             dims,
             keys: Tiles { cells: keys, start: [0; _], stride: 0 },
             values: Tiles { cells: values, start: [0; _], stride: 0 },
-            ask: None,
-            next: None,
             scoring: self.scoring(scratch.k_scales, scratch.v_scales),
         };
         let kv = pages.kv;
+        let mut ahead = Ahead::new(dims * LANES * size_of::<T>());
         if lies_in_tiles(kv) && (queries < STAGED_QUERIES || T::WIDE) {
-            let stride = kv.dim_stride(Part::Keys) as usize;
+            let k_stride = kv.dim_stride(Part::Keys) as usize;
             let v_stride = kv.token_stride(Part::Values) as usize;
-            let value_start = pages.starts(Part::Values, base, positions.clone());
-            let next = at.next.filter(|_| stride == kv.params().page_len as usize);
+            let (mut k_start, mut v_start) = ([0; TILES], [0; TILES]);
+            for (tile, place) in pages.tiles(base, positions) {
+                k_start[tile] = kv.cell(Part::Keys, place) as usize;
+                v_start[tile] = kv.cell(Part::Values, place) as usize;
+                if v_stride == dims {
+                    ahead.push(values, v_start[tile]);
+                }
+            }
+            if let Some(next) = at.next.filter(|_| k_stride == kv.params().page_len as usize) {
+                self.ask_next(next, keys, &mut ahead);
+            }
             let split = Split {
-                keys: Tiles {
-                    cells: keys,
-                    start: pages.starts(Part::Keys, base, positions),
-                    stride,
-                },
-                values: Tiles { cells: values, start: value_start, stride: v_stride },
-                ask: (v_stride == dims).then_some(Ahead { cells: values, start: value_start }),
-                next: next.map(|next| Ahead { cells: keys, start: self.ahead(next) }),
+                keys: Tiles { cells: keys, start: k_start, stride: k_stride },
+                values: Tiles { cells: values, start: v_start, stride: v_stride },
                 ..about
             };
-            return attend::<T>(self.level, &split, &mut scratch.desk, states);
+            return attend::<T>(self.level, &split, &mut ahead, &mut scratch.desk, states);
         }
         let width = states.width;
         let widen = |cells| Widen { pages: *pages, cells, base, positions: positions.clone() };
@@ -295,11 +308,9 @@ impl Work<'_> {
             dims,
             keys: staged_keys(scratch.keys, dims),
             values: staged_values(scratch.values, width),
-            ask: None,
-            next: None,
             scoring: about.scoring,
         };
-        attend::<f32>(self.level, &split, &mut scratch.desk, states);
+        attend::<f32>(self.level, &split, &mut ahead, &mut scratch.desk, states);
     }
 
     /// The split's scales, by position.

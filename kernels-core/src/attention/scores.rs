@@ -1,9 +1,12 @@
 //! What a row sees, and what turns dot products into weights.
 
-use crate::math::{exp, tanh};
-use crate::simd::attend::SPLIT;
+use crate::math::{exp_below, tanh};
+use crate::simd::attend::{Ahead, SPLIT};
 use crate::simd::{LANES, Lanes, load_at, store_at};
 use core::ops::Range;
+
+/// Tiles of weights after which lines are asked for.
+const ASK_TILES: usize = 4;
 
 /// What one row sees.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,6 +57,12 @@ impl Seen {
     #[inline(always)]
     pub fn plain_end(&self) -> usize {
         if self.tree == u64::MAX { self.end } else { self.tree_at.clamp(0, SPLIT as i64) as usize }
+    }
+
+    /// Tiles of which every key is seen, no bits of the tree asked.
+    #[inline(always)]
+    fn whole_tiles(&self) -> Range<usize> {
+        self.begin.div_ceil(LANES)..self.end.min(self.plain_end()) / LANES
     }
 
     /// Bit `i`: key `16 tile + i` is seen.
@@ -121,7 +130,7 @@ pub struct Slope {
 
 impl Scoring<'_> {
     /// Dot products of the tiles become factors of values. Gives the largest score and
-    /// the sum of the weights.
+    /// the sum of the weights. `ahead` is asked for meanwhile.
     #[inline(always)]
     pub fn weights<L: Lanes>(
         &self,
@@ -129,10 +138,12 @@ impl Scoring<'_> {
         seen: &Seen,
         slope: Option<Slope>,
         tiles: Range<usize>,
+        ahead: &mut Ahead,
         scores: &mut [f32; SPLIT],
     ) -> (f32, f32) {
         let none = l.splat(f32::NEG_INFINITY);
         let mut most = none;
+        let whole = seen.whole_tiles();
         for tile in tiles.clone() {
             let at = tile * LANES;
             let mut x = load_at(l, scores, at, 0.0);
@@ -149,9 +160,8 @@ impl Scoring<'_> {
                 let distance = l.iadd(lanes, l.isplat(distance + at as i32));
                 x = l.fma(l.splat(slope), l.to_float(distance), x);
             }
-            let bits = seen.bits(tile);
-            if bits != u16::MAX {
-                x = l.select(l.mask(bits), x, none);
+            if !whole.contains(&tile) {
+                x = l.select(l.mask(seen.bits(tile)), x, none);
             }
             most = l.max(most, x);
             store_at(l, x, scores, at);
@@ -161,7 +171,11 @@ impl Scoring<'_> {
         let mut sum = l.splat(0.0);
         for tile in tiles {
             let at = tile * LANES;
-            let mut p = exp(l, l.sub(load_at(l, scores, at, 0.0), from));
+            if tile.is_multiple_of(ASK_TILES) {
+                ahead.ask();
+            }
+            // At most 0, unless a score is NaN: then so is the sum, whatever the others are.
+            let mut p = exp_below(l, l.sub(load_at(l, scores, at, 0.0), from));
             sum = l.add(sum, p);
             if let Some(scales) = self.v_scales {
                 p = l.mul(p, load_at(l, scales, at, 0.0));

@@ -29,10 +29,6 @@ pub struct Split<'a, T> {
     pub keys: Tiles<'a, T>,
     /// Values by tiles of sixteen positions.
     pub values: Tiles<'a, T>,
-    /// The split's values, to ask for while dot products are made.
-    pub ask: Option<Ahead<'a, T>>,
-    /// The next split's keys, to ask for while values are weighed.
-    pub next: Option<Ahead<'a, T>>,
     /// What turns dot products into weights.
     pub scoring: Scoring<'a>,
 }
@@ -47,21 +43,22 @@ pub struct Desk<'a> {
 }
 
 crate::levels! {
-    /// Folds the split into the states of its queries.
-    pub fn attend<T: Stored>(split: &Split<'_, T>, desk: &mut Desk<'_>, states: &mut States<'_>) = attend_body;
+    /// Folds the split into the states of its queries, and asks for what lies ahead.
+    pub fn attend<T: Stored>(split: &Split<'_, T>, ahead: &mut Ahead, desk: &mut Desk<'_>, states: &mut States<'_>) = attend_body;
 }
 
 #[inline(always)]
 fn attend_body<L: Lanes, T: Stored>(
     l: L,
     split: &Split<'_, T>,
+    ahead: &mut Ahead,
     desk: &mut Desk<'_>,
     states: &mut States<'_>,
 ) {
     let mut first = 0;
     while first < split.q.len() {
         let count = QUERIES.min(split.q.len() - first);
-        queries(l, split, first, count, desk, states);
+        queries(l, split, first..first + count, ahead, desk, states);
         first += count;
     }
 }
@@ -71,11 +68,12 @@ fn attend_body<L: Lanes, T: Stored>(
 fn queries<L: Lanes, T: Stored>(
     l: L,
     split: &Split<'_, T>,
-    first: usize,
-    count: usize,
+    range: Range<usize>,
+    ahead: &mut Ahead,
     desk: &mut Desk<'_>,
     states: &mut States<'_>,
 ) {
+    let (first, count) = (range.start, range.len());
     let mut seen = [Seen::default(); QUERIES];
     let (mut begin, mut end) = (SPLIT, 0);
     for (h, seen) in seen.iter_mut().enumerate().take(count) {
@@ -89,9 +87,7 @@ fn queries<L: Lanes, T: Stored>(
         return;
     }
     let tiles = begin / LANES..end.div_ceil(LANES);
-    let lead = first == 0;
-    let q = &split.q[first..first + count];
-    all_dots(l, split, q, tiles.clone(), lead, desk.scores);
+    all_dots(l, split, &split.q[range], tiles.clone(), ahead, desk.scores);
     let mut most = [0.0; QUERIES];
     let mut sum = [0.0; QUERIES];
     for h in 0..count {
@@ -101,10 +97,10 @@ fn queries<L: Lanes, T: Stored>(
             distance: (i64::from(split.base) - split.rows[query / split.group].position) as i32,
         });
         let scores = &mut desk.scores[h];
-        (most[h], sum[h]) = split.scoring.weights(l, &seen[h], slope, tiles.clone(), scores);
+        (most[h], sum[h]) = split.scoring.weights(l, &seen[h], slope, tiles.clone(), ahead, scores);
         desk.sums[h][..states.width].fill(0.0);
     }
-    all_weigh(l, split, &seen[..count], lead, states.width, desk);
+    all_weigh(l, split, &seen[..count], ahead, states.width, desk);
     for h in 0..count {
         states.fold(l, first + h, most[h], sum[h], &desk.sums[h]);
     }
@@ -117,12 +113,11 @@ fn all_dots<L: Lanes, T: Stored>(
     split: &Split<'_, T>,
     q: &[[f32; DIMS_MAX]],
     tiles: Range<usize>,
-    lead: bool,
+    ahead: &mut Ahead,
     scores: &mut [[f32; SPLIT]],
 ) {
     let mut h = 0;
     while h < q.len() {
-        let ahead = if lead && h == 0 { split.ask.as_ref() } else { None };
         let (q, scores) = (&q[h..], &mut scores[h..]);
         h += match q.len() {
             8.. => strip::<L, T, 8, 2>(l, split, q, tiles.clone(), ahead, scores),
@@ -140,7 +135,7 @@ fn strip<L: Lanes, T: Stored, const H: usize, const C: usize>(
     split: &Split<'_, T>,
     q: &[[f32; DIMS_MAX]],
     tiles: Range<usize>,
-    ahead: Option<&Ahead<'_, T>>,
+    ahead: &mut Ahead,
     scores: &mut [[f32; SPLIT]],
 ) -> usize {
     let mut tile = tiles.start;
@@ -162,7 +157,7 @@ fn all_weigh<L: Lanes, T: Stored>(
     l: L,
     split: &Split<'_, T>,
     seen: &[Seen],
-    lead: bool,
+    ahead: &mut Ahead,
     width: usize,
     desk: &mut Desk<'_>,
 ) {
@@ -188,8 +183,7 @@ fn all_weigh<L: Lanes, T: Stored>(
         while left.start < left.end {
             let run = if all { left.clone() } else { own.run(left.clone()) };
             let heads = if all { 0..count } else { h..h + 1 };
-            let ask = lead && all;
-            some_weigh(l, split, heads, run.clone(), ask, width, desk);
+            some_weigh(l, split, heads, run.clone(), ahead, width, desk);
             left.start = run.end.max(left.start + 1);
         }
         step += 1;
@@ -203,13 +197,12 @@ fn some_weigh<L: Lanes, T: Stored>(
     split: &Split<'_, T>,
     heads: Range<usize>,
     keys: Range<usize>,
-    ask: bool,
+    ahead: &mut Ahead,
     width: usize,
     desk: &mut Desk<'_>,
 ) {
     let mut h = heads.start;
     while h < heads.end {
-        let next = if ask && h == heads.start { split.next.as_ref() } else { None };
         let (p, sums) = (&desk.scores[h..], &mut desk.sums[h..]);
         let mut dim = 0;
         let left = heads.end - h;
@@ -218,15 +211,15 @@ fn some_weigh<L: Lanes, T: Stored>(
             let (keys, values) = (keys.clone(), &split.values);
             dim += LANES
                 * match (left, vectors) {
-                    (8.., 2..) => weigh::<L, T, 8, 2>(l, p, keys, values, dim, next, sums),
-                    (8.., _) => weigh::<L, T, 8, 1>(l, p, keys, values, dim, next, sums),
-                    (4..=7, 4..) => weigh::<L, T, 4, 4>(l, p, keys, values, dim, next, sums),
-                    (4..=7, _) => weigh::<L, T, 4, 1>(l, p, keys, values, dim, next, sums),
-                    (2..=3, 4..) => weigh::<L, T, 2, 4>(l, p, keys, values, dim, next, sums),
-                    (2..=3, _) => weigh::<L, T, 2, 1>(l, p, keys, values, dim, next, sums),
-                    (_, 8..) => weigh::<L, T, 1, 8>(l, p, keys, values, dim, next, sums),
-                    (_, 4..) => weigh::<L, T, 1, 4>(l, p, keys, values, dim, next, sums),
-                    (_, _) => weigh::<L, T, 1, 1>(l, p, keys, values, dim, next, sums),
+                    (8.., 2..) => weigh::<L, T, 8, 2>(l, p, keys, values, dim, ahead, sums),
+                    (8.., _) => weigh::<L, T, 8, 1>(l, p, keys, values, dim, ahead, sums),
+                    (4..=7, 4..) => weigh::<L, T, 4, 4>(l, p, keys, values, dim, ahead, sums),
+                    (4..=7, _) => weigh::<L, T, 4, 1>(l, p, keys, values, dim, ahead, sums),
+                    (2..=3, 4..) => weigh::<L, T, 2, 4>(l, p, keys, values, dim, ahead, sums),
+                    (2..=3, _) => weigh::<L, T, 2, 1>(l, p, keys, values, dim, ahead, sums),
+                    (_, 8..) => weigh::<L, T, 1, 8>(l, p, keys, values, dim, ahead, sums),
+                    (_, 4..) => weigh::<L, T, 1, 4>(l, p, keys, values, dim, ahead, sums),
+                    (_, _) => weigh::<L, T, 1, 1>(l, p, keys, values, dim, ahead, sums),
                 };
         }
         h += match left {

@@ -2,7 +2,7 @@
 //! lie side by side there, or widened into scratch, which changes no bit.
 
 use crate::kv_layout::{KvLayout, Part, Place};
-use crate::simd::attend::{SPLIT, TILES, Tiles};
+use crate::simd::attend::{SPLIT, Tiles};
 use crate::simd::{LANES, Lanes, Stored, store_at};
 use core::ops::Range;
 
@@ -28,40 +28,27 @@ impl Pages<'_> {
         Place { page: self.ids[index as usize], head: self.head, token: position % page_len }
     }
 
-    /// The first cell of each tile that holds any of the positions of the split at
-    /// `base`, where tiles do not cross pages.
-    pub fn starts(&self, part: Part, base: u32, positions: Range<u32>) -> [usize; TILES] {
-        let place = |place| self.kv.cell(part, place) as usize;
-        self.tiles(base, positions, place)
-    }
-
-    /// For each tile an equal share of the keys in its page, side by side, where a
-    /// head's keys are.
-    pub fn shares(&self, base: u32, positions: Range<u32>) -> [usize; TILES] {
-        let dims = self.kv.params().head_dim as usize;
-        self.tiles(base, positions, |place| {
-            let first = self.kv.cell(Part::Keys, Place { token: 0, ..place });
-            first as usize + place.token as usize * dims
+    /// The tiles that hold any of the positions of the split at `base`, by number and
+    /// place of their first position, where tiles do not cross pages.
+    pub fn tiles(&self, base: u32, positions: Range<u32>) -> impl Iterator<Item = (usize, Place)> {
+        let (lanes, page_len) = (LANES as u32, self.kv.params().page_len);
+        let mut tiles = if positions.is_empty() {
+            0..0
+        } else {
+            (positions.start - base) / lanes..(positions.end - base).div_ceil(lanes)
+        };
+        // The first position wanted is kept, its tile's first may not be: same page.
+        let mut token = positions.start % page_len / lanes * lanes;
+        let mut index = (positions.start / page_len - self.first / page_len) as usize;
+        core::iter::from_fn(move || {
+            let tile = tiles.next()?;
+            if token == page_len {
+                (token, index) = (0, index + 1);
+            }
+            let place = Place { page: self.ids[index], head: self.head, token };
+            token += lanes;
+            Some((tile as usize, place))
         })
-    }
-
-    fn tiles(
-        &self,
-        base: u32,
-        positions: Range<u32>,
-        of: impl Fn(Place) -> usize,
-    ) -> [usize; TILES] {
-        let mut start = [0; TILES];
-        let lanes = LANES as u32;
-        let mut position = positions.start / lanes * lanes;
-        while position < positions.end {
-            // The first position wanted is kept, its tile's first may not be: same page.
-            let mut place = self.place(position.max(positions.start));
-            place.token = place.token / lanes * lanes;
-            start[((position - base) / lanes) as usize] = of(place);
-            position += lanes;
-        }
-        start
     }
 }
 

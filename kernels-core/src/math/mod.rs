@@ -28,12 +28,19 @@ const LN2_LOW: f32 = 3.194_618_3e-5;
 /// r by Horner in fma; times 2ⁿ.
 #[inline(always)]
 pub fn exp<L: Lanes>(l: L, x: L::F) -> L::F {
+    l.select(l.gt(x, l.splat(EXP_MOST)), l.splat(f32::INFINITY), exp_below(l, x))
+}
+
+/// [`exp`] where x is at most [`EXP_MOST`], or NaN; any value elsewhere.
+#[inline(always)]
+pub fn exp_below<L: Lanes>(l: L, x: L::F) -> L::F {
     // A polynomial for (eʳ − 1 − r) / r² on |r| ≤ ln2 / 2, relative error of eʳ 3e-9.
     const C: [f32; 5] =
         [0.499_999_94, 0.166_665_21, 0.041_668_39, 0.008_368_717_5, 0.001_381_459_6];
-    let n = l.round(l.mul(x, l.splat(core::f32::consts::LOG2_E)));
-    let r = l.fma(n, l.splat(-LN2_HIGH), x);
-    let r = l.fma(n, l.splat(-LN2_LOW), r);
+    let n = l.to_int(l.mul(x, l.splat(core::f32::consts::LOG2_E)));
+    let whole = l.to_float(n);
+    let r = l.fma(whole, l.splat(-LN2_HIGH), x);
+    let r = l.fma(whole, l.splat(-LN2_LOW), r);
     let p = l.splat(C[4]);
     let p = l.fma(p, r, l.splat(C[3]));
     let p = l.fma(p, r, l.splat(C[2]));
@@ -41,11 +48,9 @@ pub fn exp<L: Lanes>(l: L, x: L::F) -> L::F {
     let p = l.fma(p, r, l.splat(C[0]));
     let p = l.fma(p, r, l.splat(1.0));
     let p = l.fma(p, r, l.splat(1.0));
-    let scale = l.float_of_bits(l.shl::<23>(l.iadd(l.to_int(n), l.isplat(127))));
-    let y = l.mul(p, scale);
-    let y = l.select(l.gt(l.splat(EXP_LEAST), x), l.splat(0.0), y);
-    let y = l.select(l.gt(x, l.splat(EXP_MOST)), l.splat(f32::INFINITY), y);
-    l.select(l.eq(x, x), y, x)
+    let scale = l.float_of_bits(l.shl::<23>(l.iadd(n, l.isplat(127))));
+    // NaN goes through r; where n means nothing the answer is chosen.
+    l.select(l.gt(l.splat(EXP_LEAST), x), l.splat(0.0), l.mul(p, scale))
 }
 
 /// The natural logarithm: within 2 ulp; −∞ at 0, NaN below it, +∞ at +∞.

@@ -5,7 +5,7 @@
 
 #![expect(clippy::needless_range_loop, reason = "arrays of registers are walked by number")]
 
-use super::{LANES, Lanes, Stored};
+use super::{LANES, Lanes, Stored, far, near};
 use core::ops::Range;
 
 /// Dims of a head at most, and floats from one query's vector to the next.
@@ -36,29 +36,71 @@ impl<T> Tiles<'_, T> {
     }
 }
 
-/// Cells to ask for while others are at work: for each tile as many as it has, side
-/// by side.
-#[derive(Clone, Copy, Debug)]
-pub struct Ahead<'a, T> {
-    /// The slab.
-    pub cells: &'a [T],
-    /// The first cell for each tile.
-    pub start: [usize; TILES],
-}
-
 /// Bytes that one request brings.
 const LINE: usize = 64;
+/// Stretches that are asked for side by side: the memory serves several at once
+/// faster than one after the other.
+const STREAMS: usize = 4;
 
-impl<T> Ahead<'_, T> {
-    /// Asks for the line of the cell `at` cells into a tile's.
+/// Rows of keys after which a line is asked for once more: what was asked for far
+/// ahead may have been dropped, and waits in the second cache at best.
+const NEAR_ROWS: usize = 16;
+
+/// Lines to ask for while others are at work: stretches of one length, four at a time.
+#[derive(Debug)]
+pub struct Ahead {
+    /// The first byte of each.
+    from: [[*const u8; STREAMS]; 2 * TILES / STREAMS],
+    count: usize,
+    /// Lines of a stretch.
+    lines: usize,
+    /// The four at work, and their line that is next.
+    four: usize,
+    line: usize,
+}
+
+impl Ahead {
+    /// Stretches of so many bytes, none yet.
+    pub fn new(bytes: usize) -> Self {
+        let from = [[core::ptr::null(); STREAMS]; 2 * TILES / STREAMS];
+        Self { from, count: 0, lines: bytes.div_ceil(LINE), four: 0, line: 0 }
+    }
+
+    /// One more, by its first cell.
     #[inline(always)]
-    fn ask<L: Lanes>(&self, l: L, tile: usize, at: usize) {
-        l.prefetch(self.cells.as_ptr().wrapping_add(self.start[tile].wrapping_add(at)).cast());
+    pub fn push<T>(&mut self, cells: &[T], start: usize) {
+        let first = cells.as_ptr().wrapping_add(start).cast();
+        let (four, place) = (self.count / STREAMS, self.count % STREAMS);
+        // A last four that is not full asks for some lines twice, which costs nothing.
+        self.from[four][place..].fill(first);
+        self.count += 1;
+    }
+
+    /// Asks for the next line of four stretches, if there are any left.
+    #[inline(always)]
+    pub fn ask(&mut self) {
+        if self.line == self.lines {
+            (self.four, self.line) = (self.four + 1, 0);
+        }
+        if self.four * STREAMS < self.count {
+            for first in self.from[self.four] {
+                far(first.wrapping_add(self.line * LINE));
+            }
+            self.line += 1;
+        }
     }
 }
 
+/// Steps after which a loop that reads so many vectors in each asks for lines, so that
+/// it asks for as many bytes as it reads.
+const fn period<T>(vectors: usize) -> usize {
+    let bytes = vectors * LANES * size_of::<T>();
+    let steps = STREAMS * LINE / bytes;
+    if steps > 0 { steps } else { 1 }
+}
+
 /// `scores[h][16 t + lane] = Σ q[h][d] · keys[t][d][lane]` for `C` tiles from
-/// `tile`, d ascending by fma from zero. `ahead` are tiles to ask for meanwhile.
+/// `tile`, d ascending by fma from zero. `ahead` is asked for meanwhile.
 #[inline(always)]
 pub fn dots<L: Lanes, T: Stored, const H: usize, const C: usize>(
     l: L,
@@ -66,26 +108,31 @@ pub fn dots<L: Lanes, T: Stored, const H: usize, const C: usize>(
     dims: usize,
     keys: &Tiles<'_, T>,
     tile: usize,
-    ahead: Option<&Ahead<'_, T>>,
+    ahead: &mut Ahead,
     scores: &mut [[f32; SPLIT]],
 ) {
-    assert!(q.len() >= H && scores.len() >= H && dims <= DIMS_MAX && dims > 0);
-    let mut base = [keys.cells.as_ptr(); C];
+    assert!(q.len() >= H && scores.len() >= H);
+    assert!(dims <= DIMS_MAX && dims > 0);
+    // Cells from the first tile to each.
+    let mut apart = [0; C];
     for c in 0..C {
         keys.assert_holds(tile + c, dims, LANES);
-        base[c] = base[c].wrapping_add(keys.start[tile + c]);
+        apart[c] = keys.start[tile + c].wrapping_sub(keys.start[tile]);
     }
+    let mut row = keys.cells.as_ptr().wrapping_add(keys.start[tile]);
     let mut sums = [[l.splat(0.0); C]; H];
-    let mut d = 0;
-    while d < dims {
+    for d in 0..dims {
+        if d.is_multiple_of(const { period::<T>(C) }) {
+            ahead.ask();
+        }
         let mut k = [l.splat(0.0); C];
         for c in 0..C {
+            let cells = row.wrapping_add(apart[c]);
             // SAFETY: the tile holds `dims` rows of sixteen cells.
-            k[c] = T::load(l, unsafe { &*base[c].add(d * keys.stride).cast() });
-            if let Some(ahead) = ahead
-                && (d * LANES * size_of::<T>()).is_multiple_of(LINE)
-            {
-                ahead.ask(l, tile + c, d * LANES);
+            k[c] = T::load(l, unsafe { &*cells.cast() });
+            // Two tiles or two rows share a line, if their numbers are narrow.
+            if T::WIDE || c % 2 == d % 2 {
+                near(cells.wrapping_add(NEAR_ROWS * keys.stride).cast());
             }
         }
         for h in 0..H {
@@ -95,7 +142,7 @@ pub fn dots<L: Lanes, T: Stored, const H: usize, const C: usize>(
                 sums[h][c] = l.fma(x, k[c], sums[h][c]);
             }
         }
-        d += 1;
+        row = row.wrapping_add(keys.stride);
     }
     for h in 0..H {
         for c in 0..C {
@@ -114,7 +161,7 @@ pub fn weigh<L: Lanes, T: Stored, const H: usize, const W: usize>(
     keys: Range<usize>,
     values: &Tiles<'_, T>,
     dim: usize,
-    ahead: Option<&Ahead<'_, T>>,
+    ahead: &mut Ahead,
     sums: &mut [[f32; DIMS_MAX]],
 ) -> usize {
     assert!(p.len() >= H && sums.len() >= H && keys.end <= SPLIT);
@@ -130,14 +177,15 @@ pub fn weigh<L: Lanes, T: Stored, const H: usize, const W: usize>(
         values.assert_holds(tile, LANES, dim + W * LANES);
         let mut row = values.cells.as_ptr().wrapping_add(values.start[tile] + dim);
         row = row.wrapping_add(key % LANES * values.stride);
-        let mut asked = (dim + key % LANES * W) * LANES;
         let end = keys.end.min((tile + 1) * LANES);
+        let later = values.start[if end < keys.end { tile + 1 } else { tile }];
+        let later = later.wrapping_sub(values.start[tile]);
         while key < end {
-            if let Some(ahead) = ahead {
-                for line in 0..(W * LANES * size_of::<T>()).div_ceil(LINE) {
-                    ahead.ask(l, tile, asked + line * (LINE / size_of::<T>()));
-                }
-                asked += W * LANES;
+            if key.is_multiple_of(const { period::<T>(W) }) {
+                ahead.ask();
+            }
+            for line in 0..(W * LANES * size_of::<T>()).div_ceil(LINE) {
+                near(row.wrapping_add(later + line * (LINE / size_of::<T>())).cast());
             }
             let mut v = [l.splat(0.0); W];
             for w in 0..W {

@@ -324,11 +324,6 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
-    fn prefetch(self, address: *const u8) {
-        // SAFETY: a hint, which never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
-    }
-    #[inline(always)]
     fn sum(self, v: Self::F) -> f32 {
         // SAFETY: the token proves the instructions.
         unsafe {

@@ -243,7 +243,12 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn load_f16(self, from: &[u16; LANES]) -> Self::F {
         // SAFETY: the token proves the instructions; the array is as long as the load.
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) }
+        // Named thus it takes its words from memory, which spares a shuffle.
+        unsafe {
+            _mm512_cvt_roundph_ps::<_MM_FROUND_CUR_DIRECTION>(_mm256_loadu_si256(
+                from.as_ptr().cast(),
+            ))
+        }
     }
     #[inline(always)]
     fn store_f16(self, v: Self::F, to: &mut [u16; LANES]) {
@@ -254,11 +259,6 @@ impl Lanes for Avx512 {
                 _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v),
             )
         }
-    }
-    #[inline(always)]
-    fn prefetch(self, address: *const u8) {
-        // SAFETY: a hint, which never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
     }
     #[inline(always)]
     fn transpose(self, v: [Self::I; LANES]) -> [Self::I; LANES] {

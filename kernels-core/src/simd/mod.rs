@@ -28,7 +28,7 @@ pub use avx512::Avx512;
 pub use element::{Element, Floats, FloatsMut, load_at, load_part, store_at, store_part};
 #[cfg(target_arch = "aarch64")]
 pub use neon::Neon;
-pub use prefetch::prefetch;
+pub use prefetch::{far, near, prefetch};
 pub use scalar::Scalar;
 pub use stored::{Nibbles, Stored};
 
@@ -261,10 +261,6 @@ pub trait Lanes: Copy + Send + Sync + 'static {
         }
         lane[0]
     }
-
-    /// Asks for the cache line of an address, which need not be mapped.
-    #[inline(always)]
-    fn prefetch(self, _address: *const u8) {}
 
     /// A mask of the lanes below `count`.
     #[inline(always)]
