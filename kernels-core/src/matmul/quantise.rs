@@ -9,7 +9,7 @@
 use super::plan::{GROUPED_ROWS, Plan};
 use super::{LEAST, SEGMENT};
 use crate::packing::{Groups, Values};
-use crate::simd::{Floats, LANES, Lanes};
+use crate::simd::{Element, Floats, LANES, Lanes};
 use core::ops::Range;
 
 /// Rows to convert.
@@ -101,71 +101,112 @@ const FULL: usize = 4 * LANES;
 /// Rows in groups.
 #[inline(always)]
 fn quantise<L: Lanes>(l: L, groups: Groups, part: &Part<'_>, words: &mut [i32]) {
-    let count = part.rows.len();
-    let quads = groups.len / 4;
-    let group_words = (quads + 2) * count;
     let mut numbers = [[[0; LANES]; SEGMENT / FULL]; GROUPED_ROWS];
-    let mut scales = [[0.0; LANES]; GROUPED_ROWS];
-    let mut sums = [[0; LANES]; GROUPED_ROWS];
+    // Lane g of both belongs to group g: a segment has at most sixteen.
+    let mut tails = [[l.isplat(0); LANES]; 2];
     for (r, row) in part.rows.clone().enumerate() {
-        let bytes: &mut [[u8; LANES]] = bytemuck::must_cast_slice_mut(&mut numbers[r]);
-        quantise_row(
-            l,
-            groups,
-            part.row(row),
-            part.inputs,
-            Quantised { bytes, scales: &mut scales[r], sums: &mut sums[r] },
-        );
+        let bytes = bytemuck::must_cast_slice_mut(&mut numbers[r]);
+        let (scale, sum) = match part.row(row) {
+            Floats::F32(x) => quantise_row(l, groups, x, bytes),
+            Floats::F16(x) => quantise_row(l, groups, x, bytes),
+            Floats::Bf16(x) => quantise_row(l, groups, x, bytes),
+        };
+        tails[0][r] = l.bits_of(scale);
+        tails[1][r] = if groups.affine {
+            l.bits_of(l.mul(scale, l.to_float(sum)))
+        } else {
+            l.imul(l.isplat(-groups.offset()), sum)
+        };
     }
-    let mut quad = 0;
-    while quad < part.inputs / 4 {
+    let quads = groups.len / 4;
+    let numbers = &numbers[..part.rows.len()];
+    let words = &mut words[..part.inputs / groups.len * (quads + 2) * numbers.len()];
+    match numbers {
+        [one] => {
+            follow(l, quads, bytemuck::must_cast_slice(one), [tails[0][0], tails[1][0]], words)
+        }
+        _ => interleave(l, quads, numbers, tails, words),
+    }
+}
+
+/// The numbers of one row, each group's tail behind them.
+#[inline(always)]
+fn follow<L: Lanes>(l: L, quads: usize, numbers: &[i32], tails: [L::I; 2], words: &mut [i32]) {
+    let mut lanes = [[0; LANES]; 2];
+    l.istore(tails[0], &mut lanes[0]);
+    l.istore(tails[1], &mut lanes[1]);
+    let groups = words.chunks_exact_mut(quads + 2).zip(numbers.chunks_exact(quads));
+    for (group, (words, numbers)) in groups.enumerate() {
+        words[..quads].copy_from_slice(numbers);
+        words[quads] = lanes[0][group];
+        words[quads + 1] = lanes[1][group];
+    }
+}
+
+/// Four numbers of each row side by side, quad after quad, each group's tail behind them.
+#[inline(always)]
+fn interleave<L: Lanes>(
+    l: L,
+    quads: usize,
+    numbers: &[[[i32; LANES]; SEGMENT / FULL]],
+    tails: [[L::I; LANES]; 2],
+    words: &mut [i32],
+) {
+    let count = numbers.len();
+    let tails = [l.transpose(tails[0]), l.transpose(tails[1])];
+    let (mut group, mut within, mut at, mut quad) = (0, 0, 0, 0);
+    while at < words.len() {
         let mut v = [l.isplat(0); LANES];
-        for (v, numbers) in v.iter_mut().zip(&numbers[..count]) {
+        for (v, numbers) in v.iter_mut().zip(numbers) {
             *v = l.iload(&numbers[quad / LANES]);
         }
         let columns = l.transpose(v);
         let mut i = 0;
-        while i < LANES && quad + i < part.inputs / 4 {
-            let (group, within) = ((quad + i) / quads, (quad + i) % quads);
-            store_rows(l, columns[i], count, group * group_words + within * count, words);
+        while i < LANES && at < words.len() {
+            store_rows(l, columns[i], count, at, words);
+            at += count;
+            within += 1;
+            if within == quads {
+                store_rows(l, tails[0][group], count, at, words);
+                store_rows(l, tails[1][group], count, at + count, words);
+                (group, within, at) = (group + 1, 0, at + 2 * count);
+            }
             i += 1;
         }
         quad += LANES;
     }
-    for group in 0..part.inputs / groups.len {
-        let tail = &mut words[group * group_words + quads * count..][..2 * count];
-        for r in 0..count {
-            let (scale, sum) = (scales[r][group], sums[r][group]);
-            tail[r] = scale.to_bits() as i32;
-            tail[count + r] = if groups.affine {
-                (scale * sum as f32).to_bits() as i32
-            } else {
-                -groups.offset() * sum
-            };
-        }
-    }
 }
 
-/// What becomes of one row of one segment.
-struct Quantised<'a> {
-    /// Its numbers, sixteen at a time.
-    bytes: &'a mut [[u8; LANES]],
-    /// The scale of each of its groups.
-    scales: &'a mut [f32; LANES],
-    /// The sum of the numbers of each of its groups.
-    sums: &'a mut [i32; LANES],
-}
-
+/// One row of one segment: its numbers, and the scale and the sum of each group.
 #[inline(always)]
-fn quantise_row<L: Lanes>(l: L, groups: Groups, x: Floats<'_>, inputs: usize, out: Quantised<'_>) {
-    let vectors = groups.len / LANES;
-    let count = inputs / groups.len;
-    // One slot for each of the sixteen groups a segment has at most.
-    let mut most = [0; LANES];
-    for (group, most) in most[..count].iter_mut().enumerate() {
-        *most = largest_bits(l, x, group * groups.len, vectors);
+fn quantise_row<L: Lanes, T: Element>(
+    l: L,
+    groups: Groups,
+    x: &[T],
+    numbers: &mut [[u8; LANES]],
+) -> (L::F, L::I) {
+    match groups.len / LANES {
+        2 => quantise_groups::<L, T, 2>(l, x, numbers),
+        4 => quantise_groups::<L, T, 4>(l, x, numbers),
+        8 => quantise_groups::<L, T, 8>(l, x, numbers),
+        vectors => unreachable!("a weight has no groups of {vectors} vectors"),
     }
-    let most_bits = l.iload(&most);
+}
+
+/// Groups of so many vectors.
+#[inline(always)]
+fn quantise_groups<L: Lanes, T: Element, const VECTORS: usize>(
+    l: L,
+    x: &[T],
+    numbers: &mut [[u8; LANES]],
+) -> (L::F, L::I) {
+    let (x, _) = x.as_chunks::<LANES>();
+    let (x, _) = x.as_chunks::<VECTORS>();
+    let mut most = [l.isplat(0); LANES];
+    for (most, x) in most.iter_mut().zip(x) {
+        *most = largest_bits(l, x);
+    }
+    let most_bits = largest_of_each(l, most);
     let most = l.float_of_bits(most_bits);
     let small = l.gt(l.splat(LEAST), most);
     let endless = l.igt(most_bits, l.isplat(0x7f7f_ffff));
@@ -173,43 +214,73 @@ fn quantise_row<L: Lanes>(l: L, groups: Groups, x: Floats<'_>, inputs: usize, ou
     let scale = l.select(small, l.splat(0.0), scale);
     let scale = l.select(endless, l.splat(f32::NAN), scale);
     let mut inverses = [0.0; LANES];
-    l.store(scale, out.scales);
     l.store(l.div(l.splat(127.0), most), &mut inverses);
     let zeros = l.mask_bits(small) | l.mask_bits(endless);
-    for (group, &inverse) in inverses[..count].iter().enumerate() {
+    let mut sums = [l.isplat(0); LANES];
+    let (numbers, _) = numbers.as_chunks_mut::<VECTORS>();
+    let groups = x.iter().zip(numbers).zip(inverses.iter().zip(&mut sums));
+    for (group, ((x, numbers), (&inverse, sum))) in groups.enumerate() {
         let inverse = l.splat(inverse);
         let keep = l.isplat(if zeros >> group & 1 != 0 { 0 } else { -1 });
-        let mut sums = l.isplat(0);
+        let mut all = l.isplat(0);
         let mut i = 0;
-        while i < vectors {
-            let at = group * vectors + i;
-            let q = l.iand(l.to_int(l.mul(x.load(l, at * LANES, 0.0), inverse)), keep);
-            sums = l.iadd(sums, q);
-            l.store_u8(q, &mut out.bytes[at]);
+        while i < VECTORS {
+            let q = l.iand(l.to_int(l.mul(T::load(l, &x[i]), inverse)), keep);
+            all = l.iadd(all, q);
+            l.store_u8(q, &mut numbers[i]);
             i += 1;
         }
-        // Exact: below 2²⁴.
-        out.sums[group] = l.sum(l.to_float(sums)) as i32;
+        *sum = all;
     }
+    // Exact, and below 2²⁴ as f32.
+    (scale, sum_of_each(l, sums))
 }
 
-/// The bits of the largest magnitude: as integers they order like magnitudes, with
-/// NaN above infinity.
+/// Lane `i` is the largest lane of vector `i`: sixteen folds at once, of integers, whose
+/// order is of no account.
 #[inline(always)]
-fn largest_bits<L: Lanes>(l: L, x: Floats<'_>, at: usize, vectors: usize) -> i32 {
-    let mut most = l.isplat(0);
-    let mut i = 0;
-    while i < vectors {
-        let v = x.load(l, at + i * LANES, 0.0);
-        let bits = l.iand(l.bits_of(v), l.isplat(0x7fff_ffff));
-        most = l.iselect(l.igt(bits, most), bits, most);
+fn largest_of_each<L: Lanes>(l: L, v: [L::I; LANES]) -> L::I {
+    let columns = l.transpose(v);
+    let mut most = columns[0];
+    let mut i = 1;
+    while i < LANES {
+        most = larger(l, columns[i], most);
         i += 1;
     }
-    let mut lanes = [0; LANES];
-    l.istore(most, &mut lanes);
-    let mut most = 0;
-    for lane in lanes {
-        most = if lane > most { lane } else { most };
+    most
+}
+
+/// Lane `i` is the sum of the lanes of vector `i`.
+#[inline(always)]
+fn sum_of_each<L: Lanes>(l: L, v: [L::I; LANES]) -> L::I {
+    let columns = l.transpose(v);
+    let mut sum = columns[0];
+    let mut i = 1;
+    while i < LANES {
+        sum = l.iadd(sum, columns[i]);
+        i += 1;
+    }
+    sum
+}
+
+#[inline(always)]
+fn larger<L: Lanes>(l: L, a: L::I, b: L::I) -> L::I {
+    l.iselect(l.igt(a, b), a, b)
+}
+
+/// The bits of the largest magnitude in each lane: as integers they order like
+/// magnitudes, with NaN above infinity.
+#[inline(always)]
+fn largest_bits<L: Lanes, T: Element, const VECTORS: usize>(
+    l: L,
+    x: &[[T; LANES]; VECTORS],
+) -> L::I {
+    let mut most = l.isplat(0);
+    let mut i = 0;
+    while i < VECTORS {
+        let bits = l.iand(l.bits_of(T::load(l, &x[i])), l.isplat(0x7fff_ffff));
+        most = larger(l, bits, most);
+        i += 1;
     }
     most
 }

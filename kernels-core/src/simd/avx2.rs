@@ -343,6 +343,32 @@ impl Lanes for Avx2 {
             _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
     }
+    #[inline(always)]
+    fn transpose(self, v: [Self::I; LANES]) -> [Self::I; LANES] {
+        let mut out = v;
+        let mut half = 0;
+        while half < 2 {
+            let mut rows = 0;
+            while rows < 2 {
+                let mut block = [v[0][0]; 8];
+                let mut i = 0;
+                while i < 8 {
+                    block[i] = v[8 * rows + i][half];
+                    i += 1;
+                }
+                // SAFETY: the token proves the instructions.
+                let columns = unsafe { transpose_eight(block) };
+                i = 0;
+                while i < 8 {
+                    out[8 * half + i][rows] = columns[i];
+                    i += 1;
+                }
+                rows += 1;
+            }
+            half += 1;
+        }
+        out
+    }
 }
 
 /// Even and odd bytes apart as words: adding pairs of byte products first, as
@@ -372,6 +398,41 @@ unsafe fn umul_high(a: __m256i, b: __m256i) -> __m256i {
         let even = _mm256_srli_epi64::<32>(_mm256_mul_epu32(a, b));
         let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(a), _mm256_srli_epi64::<32>(b));
         _mm256_blend_epi32::<0b1010_1010>(even, odd)
+    }
+}
+
+/// Eight rows of eight: pairs of words, pairs of double words, then halves.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn transpose_eight(v: [__m256i; 8]) -> [__m256i; 8] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut a = v;
+        let mut i = 0;
+        while i < 8 {
+            // Rows i to i + 3: half h of a[i + j] is column 4h + j of them.
+            let (p, q) =
+                (_mm256_unpacklo_epi32(v[i], v[i + 1]), _mm256_unpackhi_epi32(v[i], v[i + 1]));
+            let (r, s) = (
+                _mm256_unpacklo_epi32(v[i + 2], v[i + 3]),
+                _mm256_unpackhi_epi32(v[i + 2], v[i + 3]),
+            );
+            a[i] = _mm256_unpacklo_epi64(p, r);
+            a[i + 1] = _mm256_unpackhi_epi64(p, r);
+            a[i + 2] = _mm256_unpacklo_epi64(q, s);
+            a[i + 3] = _mm256_unpackhi_epi64(q, s);
+            i += 4;
+        }
+        let mut out = v;
+        let mut j = 0;
+        while j < 4 {
+            out[j] = _mm256_permute2x128_si256::<0x20>(a[j], a[4 + j]);
+            out[4 + j] = _mm256_permute2x128_si256::<0x31>(a[j], a[4 + j]);
+            j += 1;
+        }
+        out
     }
 }
 
