@@ -4,7 +4,8 @@ use crate::peaks::Peaks;
 use backends::cpu::{Map, Threads};
 use criterion::{BenchmarkId, Criterion, SamplingMode};
 use kernels_core::simd::Level;
-use kernels_core::workers::Workers;
+use kernels_core::workers::{Inline, Workers};
+use pagewise_tests::harness::{Case, assert_same_bits};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -86,6 +87,14 @@ pub trait Subject {
     fn parts(&mut self) -> Vec<(&'static str, Duration)> {
         Vec::new()
     }
+}
+
+/// A case has the scalar level's bits; for subjects whose case is all that they run.
+pub fn assert_scalar_bits<C: Case>(case: &C, on: On<'_>) {
+    let scalar = Level::named("scalar").expect("every machine has the scalar level");
+    let expected = case.run(scalar, &Inline).expect("the call is a good one");
+    let got = case.run(on.level, on.workers).expect("the call is a good one");
+    assert_same_bits("as the scalar level", &expected, &got);
 }
 
 /// The benches of one run.

@@ -1,12 +1,10 @@
 //! Benches of `lora`: eight adapters of rank 16 in decoding, one row each, and with
 //! 32 rows each. Their output is larger than all else a call touches.
 
-use crate::frame::{Bench, Copies, Entry, On, Subject, Work};
+use crate::frame::{Bench, Copies, Entry, On, Subject, Work, assert_scalar_bits};
 use kernels_core::command::Host;
 use kernels_core::dtype::Dtype;
 use kernels_core::lora::{self, Lora};
-use kernels_core::simd::Level;
-use kernels_core::workers::Inline;
 use pagewise_tests::cases::lora::{LoraCase, Shape};
 use pagewise_tests::harness::Bytes;
 
@@ -60,11 +58,7 @@ impl Adapted {
 
 impl Subject for Adapted {
     fn check(&mut self, on: On<'_>) {
-        use pagewise_tests::harness::{Case, assert_same_bits};
-        let scalar = Level::named("scalar").expect("every machine has the scalar level");
-        let expected = self.case.run(scalar, &Inline).expect("the call is a good one");
-        let got = self.case.run(on.level, on.workers).expect("the call is a good one");
-        assert_same_bits("the output has the scalar level's bits", &expected, &got);
+        assert_scalar_bits(&self.case, on);
     }
 
     fn call(&mut self, on: On<'_>, turn: usize) {
