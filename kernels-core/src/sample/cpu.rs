@@ -1,8 +1,9 @@
 //! `sample` on the CPU: as many rows as workers and each has rows of its own; with
 //! fewer, the blocks of a row are split between them.
 
-use super::filters::{Bounds, Filters};
-use super::passes::{self, Draw, GROUP, Gather, Survey, Tally, Tempered};
+use super::bins::{self, BINS, Weigh};
+use super::filters::Filters;
+use super::passes::{self, Draw, GROUP, Gather, Survey, Tally, Tempered, Wanted};
 use super::select::{self, Candidate, Cut};
 use super::top::Top;
 use super::{Sample, step};
@@ -22,7 +23,13 @@ const TILE_ELEMENTS: usize = 16_384;
 pub(super) fn desk_words(vocab: usize) -> usize {
     let tallies = vocab.div_ceil(BLOCK) * size_of::<Tally>() / 4;
     let candidates = vocab * size_of::<Candidate>() / 4;
-    (vocab.div_ceil(GROUP) + tallies + candidates).next_multiple_of(16)
+    let bins = parts_most(vocab) * 2 * BINS;
+    (vocab.div_ceil(GROUP) + tallies + candidates + bins).next_multiple_of(16)
+}
+
+/// How many workers have part in a row at most.
+fn parts_most(vocab: usize) -> usize {
+    (vocab / TILE_ELEMENTS).max(1)
 }
 
 /// Runs the command.
@@ -125,6 +132,8 @@ struct Desk<'a> {
     groups: &'a mut [f32],
     tallies: &'a mut [Tally],
     candidates: &'a mut [Candidate],
+    /// `[parts][BINS]`: the words of masses.
+    bins: &'a mut [[u32; 2]],
 }
 
 impl<'a> Desk<'a> {
@@ -132,11 +141,13 @@ impl<'a> Desk<'a> {
         let (groups, rest) = words.split_at_mut(vocab.div_ceil(GROUP));
         let tallies = vocab.div_ceil(BLOCK) * size_of::<Tally>() / 4;
         let (tallies, rest) = rest.split_at_mut(tallies);
-        let candidates = &mut rest[..vocab * size_of::<Candidate>() / 4];
+        let (candidates, rest) = rest.split_at_mut(vocab * size_of::<Candidate>() / 4);
+        let bins = &mut rest[..parts_most(vocab) * 2 * BINS];
         Self {
             groups: bytemuck::cast_slice_mut(groups),
             tallies: bytemuck::cast_slice_mut(tallies),
             candidates: bytemuck::cast_slice_mut(candidates),
+            bins: bytemuck::cast_slice_mut(bins),
         }
     }
 }
@@ -193,7 +204,7 @@ impl Row<'_> {
 
     /// How many workers have part in a row.
     fn parts(&self) -> u32 {
-        let most = (self.logits.len() / TILE_ELEMENTS).max(1);
+        let most = parts_most(self.logits.len());
         most.min(self.workers.count().max(1) as usize) as u32
     }
 
@@ -228,7 +239,7 @@ impl Row<'_> {
         let filters = Filters::new(self.level, self.asked, self.logits.len());
         let cut = match &filters {
             None => Cut::NONE,
-            Some(filters) => self.cut(filters, own, tempered, desk),
+            Some(filters) => self.cut(filters, tempered, desk),
         };
         let plain = filters.is_none() && factor == 1.0;
         let (blocks, parts) = (desk.tallies.len(), self.parts());
@@ -264,40 +275,23 @@ impl Row<'_> {
     }
 
     /// Where the filters end the ranking.
-    fn cut(
-        &self,
-        filters: &Filters,
-        own: Exponentials,
-        tempered: Tempered,
-        desk: &mut Desk<'_>,
-    ) -> Cut {
-        let bounds = filters.bounds(self.level, own, tempered, desk.groups);
-        let (blocks, parts) = (desk.tallies.len(), self.parts());
-        let groups = &*desk.groups;
-        let tallies = Pieces::new(&mut *desk.tallies, blocks, 1, parts);
-        let candidates = Pieces::new(&mut *desk.candidates, blocks, BLOCK, parts);
-        let masses = filters.share.is_some();
-        split(self.workers, parts, (tallies, candidates), |part, (tallies, candidates)| {
-            let (row, first) = self.part(self.logits, part);
-            let groups = &groups[first / GROUP..];
-            let Bounds { least, visit } = bounds;
-            let gather =
-                Gather { row, groups, first, tempered, least, visit, masses, candidates, tallies };
-            passes::gather(self.level, gather);
-        });
-        let (mut count, mut total) = (0, 0u64);
-        for (i, tally) in desk.tallies.iter().enumerate() {
-            let own = i * BLOCK..i * BLOCK + tally.count as usize;
-            desk.candidates.copy_within(own, count);
-            count += tally.count as usize;
-            total += u64::from(tally.mass[0]) | u64::from(tally.mass[1]) << 32;
+    fn cut(&self, filters: &Filters, tempered: Tempered, desk: &mut Desk<'_>) -> Cut {
+        if let (None, Some(share)) = (filters.top_k, filters.share) {
+            let least = filters.min_z.unwrap_or(f32::NEG_INFINITY);
+            match self.head(share, least, tempered, desk) {
+                Some(cut) if tempered.of(cut.logit) >= least => return cut,
+                // All that min-p keeps is within that head.
+                _ => {}
+            }
         }
-        let mut kept = &mut desk.candidates[..count];
+        let share = filters.share.filter(|_| filters.top_k.is_some());
+        let least = filters.least(tempered, desk.groups);
+        let mut kept = self.gather(Wanted::Least(least), least, tempered, desk);
         if let Some(top_k) = filters.top_k {
             kept = select::keep_count(kept, top_k);
-            total = kept.iter().map(|one| u64::from(one.mass)).sum();
         }
-        if let Some(share) = filters.share {
+        if let Some(share) = share {
+            let total: u64 = kept.iter().map(|one| u64::from(one.mass)).sum();
             let target = (u128::from(total) * u128::from(share)).div_ceil(1 << 32);
             kept = select::keep_mass(kept, target as u64);
         }
@@ -307,6 +301,53 @@ impl Row<'_> {
             Some(least) => select::keep_if(kept, |logit| tempered.of(logit) >= least),
         };
         select::cut(kept)
+    }
+
+    /// Where the shortest head with a share of all mass ends, if not below `least`.
+    fn head(&self, share: u64, least: f32, tempered: Tempered, desk: &mut Desk<'_>) -> Option<Cut> {
+        let (parts, groups) = (self.parts(), &*desk.groups);
+        let used = &mut desk.bins[..parts as usize * BINS];
+        let bins = Pieces::new(&mut *used, parts as usize, BINS, parts);
+        split(self.workers, parts, bins, |part, bins| {
+            let (row, first) = self.part(self.logits, part);
+            let groups = &groups[first / GROUP..];
+            bins::weigh(self.level, Weigh { row, groups, tempered, least, bins });
+        });
+        let end = bins::end(used, share);
+        if end.bin == bins::LAST {
+            return None;
+        }
+        let visit = bins::below(end.bin);
+        let candidates = self.gather(Wanted::Bin(end.bin as i32), visit, tempered, desk);
+        Some(select::cut(select::keep_mass(candidates, end.target)))
+    }
+
+    /// The candidates of a row, in the order of tokens.
+    fn gather<'b>(
+        &self,
+        wanted: Wanted,
+        visit: f32,
+        tempered: Tempered,
+        desk: &'b mut Desk<'_>,
+    ) -> &'b mut [Candidate] {
+        let (blocks, parts) = (desk.tallies.len(), self.parts());
+        let groups = &*desk.groups;
+        let tallies = Pieces::new(&mut *desk.tallies, blocks, 1, parts);
+        let candidates = Pieces::new(&mut *desk.candidates, blocks, BLOCK, parts);
+        split(self.workers, parts, (tallies, candidates), |part, (tallies, candidates)| {
+            let (row, first) = self.part(self.logits, part);
+            let groups = &groups[first / GROUP..];
+            let gather =
+                Gather { row, groups, first, tempered, wanted, visit, candidates, tallies };
+            passes::gather(self.level, gather);
+        });
+        let mut count = 0;
+        for (i, tally) in desk.tallies.iter().enumerate() {
+            let own = i * BLOCK..i * BLOCK + tally.count as usize;
+            desk.candidates.copy_within(own, count);
+            count += tally.count as usize;
+        }
+        &mut desk.candidates[..count]
     }
 }
 

@@ -1,12 +1,11 @@
-//! The filters of a row, and which tokens they could keep: bounds that a pass can
+//! The filters of a row, and which tokens they could keep: a bound that a pass can
 //! hold each token against before the end of the ranking is known.
 
-use super::passes::{self, GROUP, MASS_LEAST, MASS_ONE, Tempered};
+use super::passes::{MASS_LEAST, Tempered};
 use super::select;
 use crate::math::log_slice;
 use crate::params::SampleRow;
 use crate::simd::Level;
-use crate::vocabulary::Exponentials;
 
 /// What of the ranking is kept, where not all of it.
 pub(super) struct Filters {
@@ -16,17 +15,6 @@ pub(super) struct Filters {
     pub(super) share: Option<u64>,
     /// The least z.
     pub(super) min_z: Option<f32>,
-    /// 1 − top_p.
-    rest: f32,
-}
-
-/// What the gathering pass looks at.
-#[derive(Clone, Copy)]
-pub(super) struct Bounds {
-    /// Tokens whose z is below are not kept.
-    pub(super) least: f32,
-    /// Groups whose largest z is below have neither candidates nor masses.
-    pub(super) visit: f32,
 }
 
 impl Filters {
@@ -39,17 +27,12 @@ impl Filters {
         log_slice(level, &mut log);
         let min_z = (asked.min_p > 0.0).then_some(log[0]);
         let none = top_k.is_none() && share.is_none() && min_z.is_none();
-        (!none).then_some(Self { top_k, share, min_z, rest: 1.0 - asked.top_p })
+        (!none).then_some(Self { top_k, share, min_z })
     }
 
-    /// Bounds that leave out no token that is kept, and no mass that counts.
-    pub(super) fn bounds(
-        &self,
-        level: Level,
-        own: Exponentials,
-        tempered: Tempered,
-        groups: &[f32],
-    ) -> Bounds {
+    /// A z that leaves out no token that is kept, and no mass that counts, where top-p
+    /// does not stand without top-k.
+    pub(super) fn least(&self, tempered: Tempered, groups: &[f32]) -> f32 {
         let mut least = f32::NEG_INFINITY;
         let mut raise = |z: f32| least = if z > least { z } else { least };
         if let Some(top_k) = self.top_k {
@@ -63,24 +46,10 @@ impl Filters {
             raise(z);
         }
         if self.share.is_none() {
-            return Bounds { least, visit: least };
+            return least;
         }
         // Tokens without mass never end a head, and add nothing to the mass.
         raise(MASS_LEAST);
-        if self.top_k.is_some() {
-            return Bounds { least, visit: least };
-        }
-        let tokens = (groups.len() * GROUP) as f32;
-        let mut sum = passes::groups_sum(level, groups, tempered);
-        if tempered.factor == 1.0 && own.sum > sum {
-            sum = own.sum;
-        }
-        // Tokens below exp(z) = 0.99 · rest · sum / tokens have less than the rest of the
-        // mass together, if the hundredth spared is more than the rounding of masses.
-        let rest = self.rest * sum;
-        if rest * MASS_ONE * 0.01 > tokens + 1.0 {
-            raise(libm::logf(0.99 * rest / tokens));
-        }
-        Bounds { least, visit: MASS_LEAST }
+        least
     }
 }

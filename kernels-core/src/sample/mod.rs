@@ -27,8 +27,10 @@
 //!    bits; at temperature 0 it is 0.
 //!
 //! A row is streamed once, and then only those of its groups of 128 logits whose
-//! largest can matter, at most twice. `raw_logits` are streamed once more.
+//! largest can matter, at most twice, or three times for top-p without top-k.
+//! `raw_logits` are streamed once more.
 
+mod bins;
 mod cpu;
 mod filters;
 mod passes;

@@ -1,6 +1,7 @@
 //! The three passes over a row, each over some of its blocks: what its groups hold,
 //! which tokens a filter may keep, and which token has the largest score.
 
+use super::bins;
 use super::select::{Candidate, Cut};
 use crate::math::{exp, exp_one};
 use crate::simd::{LANES, Lanes, load_at};
@@ -22,8 +23,6 @@ pub(super) struct Tally {
     pub(super) exponentials: Exponentials,
     /// Candidates gathered; then tokens kept.
     pub(super) count: u32,
-    /// The sum of masses: its low and its high word.
-    pub(super) mass: [u32; 2],
     /// The sum of exp(z) over the tokens kept.
     pub(super) processed: f32,
     /// The largest score so far in this part of the row.
@@ -45,7 +44,7 @@ impl Tempered {
     }
 
     #[inline(always)]
-    fn lanes<L: Lanes>(self, l: L, x: L::F) -> L::F {
+    pub(super) fn lanes<L: Lanes>(self, l: L, x: L::F) -> L::F {
         l.mul(l.sub(x, l.splat(self.most)), l.splat(self.factor))
     }
 }
@@ -75,19 +74,25 @@ fn survey_body<L: Lanes>(l: L, survey: Survey<'_>) {
     }
 }
 
-/// The second pass: masses, and the tokens that a filter may keep.
+/// Which tokens are candidates.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted {
+    /// Those with a z of at least so much.
+    Least(f32),
+    /// Those of one [bin](super::bins).
+    Bin(i32),
+}
+
+/// The second pass: the tokens that a filter may keep, and their masses.
 pub(super) struct Gather<'a> {
     pub(super) row: &'a [f32],
     pub(super) groups: &'a [f32],
     /// The token of the row's first logit.
     pub(super) first: usize,
     pub(super) tempered: Tempered,
-    /// Candidates have a z of this at least.
-    pub(super) least: f32,
+    pub(super) wanted: Wanted,
     /// Groups whose largest z is below are passed over.
     pub(super) visit: f32,
-    /// Whether masses are asked for.
-    pub(super) masses: bool,
     /// A block's candidates start where its logits do.
     pub(super) candidates: &'a mut [Candidate],
     pub(super) tallies: &'a mut [Tally],
@@ -102,8 +107,6 @@ fn gather_body<L: Lanes>(l: L, gather: Gather<'_>) {
     for (i, tally) in gather.tallies.iter_mut().enumerate() {
         let end = (i * BLOCK + BLOCK).min(gather.row.len());
         let candidates = &mut gather.candidates[i * BLOCK..end];
-        // A lane of either sum stays below 2¹⁵ · 256.
-        let (mut low, mut high) = (l.isplat(0), l.isplat(0));
         let mut count = 0;
         for group in (i * BLOCK..end).step_by(GROUP) {
             let most = gather.groups[group / GROUP];
@@ -116,15 +119,14 @@ fn gather_body<L: Lanes>(l: L, gather: Gather<'_>) {
             while at < x.len() {
                 let v = load_at(l, x, at, f32::NEG_INFINITY);
                 let z = gather.tempered.lanes(l, v);
-                let mut masses = l.isplat(0);
-                if gather.masses {
-                    masses = l.to_int(l.mul(exp(l, z), l.splat(MASS_ONE)));
-                    low = l.iadd(low, l.iand(masses, l.isplat(0x7fff)));
-                    high = l.iadd(high, l.shr::<15>(masses));
-                }
+                let wanted = match gather.wanted {
+                    Wanted::Least(least) => l.ge(z, l.splat(least)),
+                    Wanted::Bin(bin) => l.ieq(bins::of(l, z), l.isplat(bin)),
+                };
                 let finite = l.mask_bits(l.gt(v, l.splat(f32::NEG_INFINITY)));
-                let bits = l.mask_bits(l.ge(z, l.splat(gather.least))) & finite;
+                let bits = l.mask_bits(wanted) & finite;
                 if bits != 0 {
+                    let masses = mass(l, z);
                     let token = gather.first + group + at;
                     count += take(l, bits, v, masses, token as u32, &mut candidates[count..]);
                 }
@@ -132,9 +134,13 @@ fn gather_body<L: Lanes>(l: L, gather: Gather<'_>) {
             }
         }
         tally.count = count as u32;
-        let mass = lanes_sum(l, low) + (lanes_sum(l, high) << 15);
-        tally.mass = [mass as u32, (mass >> 32) as u32];
     }
+}
+
+/// The mass of each z.
+#[inline(always)]
+pub(super) fn mass<L: Lanes>(l: L, z: L::F) -> L::I {
+    l.to_int(l.mul(exp(l, z), l.splat(MASS_ONE)))
 }
 
 /// Appends the lanes whose bits are set.
@@ -158,17 +164,6 @@ fn take<L: Lanes>(
         count += 1;
     }
     count
-}
-
-#[inline(always)]
-fn lanes_sum<L: Lanes>(l: L, v: L::I) -> u64 {
-    let mut lanes = [0; LANES];
-    l.istore(v, &mut lanes);
-    let mut sum = 0;
-    for lane in lanes {
-        sum += lane as u64;
-    }
-    sum
 }
 
 /// The third pass: the score of every token kept, and the sum of exp(z).
@@ -340,21 +335,4 @@ crate::levels! {
 #[inline(always)]
 fn logprob_body<L: Lanes>(l: L, total: Exponentials, x: f32) -> f32 {
     total.logprob(l, x)
-}
-
-crate::levels! {
-    /// The sum of exp(z) over the largest of each group: a bound from below for all.
-    pub(super) fn groups_sum(groups: &[f32], tempered: Tempered) -> f32 = groups_sum_body;
-}
-
-#[inline(always)]
-fn groups_sum_body<L: Lanes>(l: L, groups: &[f32], tempered: Tempered) -> f32 {
-    let mut sum = l.splat(0.0);
-    let mut at = 0;
-    while at < groups.len() {
-        let v = load_at(l, groups, at, f32::NEG_INFINITY);
-        sum = l.add(sum, exp(l, tempered.lanes(l, v)));
-        at += LANES;
-    }
-    l.sum(sum)
 }

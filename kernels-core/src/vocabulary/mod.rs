@@ -16,8 +16,8 @@
 pub mod noise;
 mod spec;
 
-use crate::math::{exp, exp_one, log_one};
-use crate::simd::{LANES, Lanes, load_at};
+use crate::math::{exp_below, exp_one, log_one};
+use crate::simd::{LANES, Lanes, far, load_at};
 
 pub use spec::spec;
 
@@ -75,7 +75,8 @@ pub fn anchor(most: f32) -> f32 {
     if most == f32::NEG_INFINITY { 0.0 } else { most }
 }
 
-/// The exponentials of one block, whose largest logit is known.
+/// The exponentials of one block, whose largest logit is known. The next block is asked
+/// for meanwhile: most likely it lies behind.
 #[inline(always)]
 pub fn block<L: Lanes>(l: L, x: &[f32], most: f32) -> Exponentials {
     let least = l.splat(anchor(most));
@@ -85,14 +86,16 @@ pub fn block<L: Lanes>(l: L, x: &[f32], most: f32) -> Exponentials {
         let x: &[[f32; LANES]; SUMS] = bytemuck::must_cast_ref(x);
         let mut j = 0;
         while j < SUMS {
-            sums[j] = l.add(sums[j], exp(l, l.sub(l.load(&x[j]), least)));
+            far(x[j].as_ptr().wrapping_add(BLOCK).cast());
+            // At most 0, unless it is a NaN: then so is the sum.
+            sums[j] = l.add(sums[j], exp_below(l, l.sub(l.load(&x[j]), least)));
             j += 1;
         }
     }
     let mut j = 0;
     while j * LANES < rest.len() {
         let v = load_at(l, rest, j * LANES, f32::NEG_INFINITY);
-        sums[j] = l.add(sums[j], exp(l, l.sub(v, least)));
+        sums[j] = l.add(sums[j], exp_below(l, l.sub(v, least)));
         j += 1;
     }
     Exponentials { most, sum: folded(l, sums) }
