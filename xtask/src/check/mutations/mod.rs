@@ -149,7 +149,8 @@ impl Copy {
         let words = ["--config", "profile.dev.debug=false", "test", "--locked", "--no-run"];
         let mut command = shell.cargo(&words);
         command.current_dir(&self.folder).args(["--package", "pagewise-tests"]);
-        command.env("CARGO_TARGET_DIR", self.folder.with_file_name("target"));
+        // Its own: to cargo the packages of two copies are the same.
+        command.env("CARGO_TARGET_DIR", self.folder.with_extension("target"));
         command.env("CARGO_INCREMENTAL", "0");
         for test in &self.tests {
             command.args(["--test", test]);
