@@ -132,6 +132,14 @@ pub trait Resolve<'a> {
     fn write(&mut self, slice: device::Slice) -> Result<&'a mut [u8], Fault>;
 }
 
+/// Lays bytes of this process out in a device's memory: the way back of [`Resolve`].
+pub trait Lay {
+    /// Where a buffer lies that is only read.
+    fn read(&mut self, bytes: &[u8]) -> device::Slice;
+    /// Where a buffer lies that is written.
+    fn write(&mut self, bytes: &mut [u8]) -> device::Slice;
+}
+
 impl Checks {
     /// The buffer is there, long enough and aligned for `count` elements.
     pub fn buffer(
@@ -266,6 +274,16 @@ macro_rules! command {
             }
         }
 
+        impl $name<$crate::command::Host<'_>> {
+            /// The same command on a device's memory, buffer by buffer as declared.
+            pub fn lay(&mut self, memory: &mut impl $crate::command::Lay) -> $name {
+                $name {
+                    params: self.params,
+                    $($field: $crate::command!(@lay memory, self, $field, $access),)*
+                }
+            }
+        }
+
         impl<M: $crate::command::Memory> $name<M> {
             /// Its refusals begin with this name.
             pub const CHECKS: $crate::error::Checks = $crate::error::Checks($kernel);
@@ -294,6 +312,21 @@ macro_rules! command {
         if let Some(slice) = $self.$field {
             $f(stringify!($field), $crate::command::Access::Update, slice.0);
         }
+    };
+    (@lay $memory:ident, $self:ident, $field:ident, Read) => {
+        $crate::device::Read($memory.read($self.$field))
+    };
+    (@lay $memory:ident, $self:ident, $field:ident, MaybeRead) => {
+        $self.$field.map(|bytes| $crate::device::Read($memory.read(bytes)))
+    };
+    (@lay $memory:ident, $self:ident, $field:ident, MaybeWrite) => {
+        $self.$field.as_deref_mut().map(|bytes| $crate::device::Write($memory.write(bytes)))
+    };
+    (@lay $memory:ident, $self:ident, $field:ident, MaybeUpdate) => {
+        $self.$field.as_deref_mut().map(|bytes| $crate::device::Update($memory.write(bytes)))
+    };
+    (@lay $memory:ident, $self:ident, $field:ident, $access:ident) => {
+        $crate::device::$access($memory.write($self.$field))
     };
     (@resolve $memory:ident, $self:ident, $kernel:literal, $field:ident, Read) => {
         $memory.read($self.$field.0).map_err(|fault| $crate::Error::new($kernel, stringify!($field), fault))?

@@ -3,30 +3,17 @@
 use backends::cpu::Threads;
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
-use pagewise_tests::cases::activation::{ActivationCase, Shape, cases, strategy};
-use pagewise_tests::harness::{Bytes, Case, assert_case, assert_hashes, assert_same_bits};
+use pagewise_tests::cases::activation::{Shape, cases, strategy};
+use pagewise_tests::harness::{Bytes, Case, assert_case, assert_same_bits};
+use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
-fn assert_whole(case: &ActivationCase) {
-    assert_case(case);
-}
-
-#[test]
-fn every_level_has_the_scalar_bits_and_keeps_to_the_spec() {
-    for case in cases() {
-        assert_whole(&case);
-    }
-}
-
-#[test]
-fn the_bits_are_those_committed() {
-    assert_hashes(&cases());
-}
+standard_tests!(cases());
 
 proptest! {
     #[test]
     fn any_shape_has_the_scalar_bits_and_keeps_to_the_spec(shape in strategy()) {
-        assert_whole(&shape.case());
+        assert_case(&shape.case());
     }
 
     #[test]
@@ -41,7 +28,7 @@ proptest! {
         case.out_bytes = case.out_bytes.saturating_sub(cut);
         // Either is right; a panic or a write out of bounds is not.
         if case.run(Level::best(), &Inline).is_ok() {
-            assert_whole(&case);
+            assert_case(&case);
         }
     }
 }

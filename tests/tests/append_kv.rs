@@ -10,36 +10,20 @@ use kernels_core::workers::Inline;
 use pagewise_tests::cases::append_kv::{AppendKvCase, Shape, cases, strategy};
 use pagewise_tests::cases::kv_pages::{Form, Pages};
 use pagewise_tests::cases::rope::{self, RopeCase, TABLE_LEN};
-use pagewise_tests::harness::{
-    Bytes, Case, Noise, Output, assert_case, assert_hashes, assert_same_bits,
-};
+use pagewise_tests::harness::{Bytes, Case, Noise, Output, assert_case, assert_same_bits};
+use pagewise_tests::standard_tests;
 use proptest::prelude::*;
-
-fn assert_whole(case: &AppendKvCase) {
-    assert_case(case);
-    case.assert_reads_back(&run(case));
-}
 
 fn run(case: &AppendKvCase) -> Vec<Output> {
     case.run(Level::best(), &Inline).expect("a good call runs")
 }
 
-#[test]
-fn every_level_has_the_scalar_bits_and_reads_back_within_a_quantum() {
-    for case in cases() {
-        assert_whole(&case);
-    }
-}
-
-#[test]
-fn the_bits_are_those_committed() {
-    assert_hashes(&cases());
-}
+standard_tests!(cases());
 
 proptest! {
     #[test]
     fn any_shape_has_the_scalar_bits_and_reads_back(shape in strategy()) {
-        assert_whole(&shape.case());
+        assert_case(&shape.case());
     }
 
     #[test]
@@ -69,7 +53,7 @@ proptest! {
         }
         // Either is right; a panic or a write out of bounds is not.
         if case.run(Level::best(), &Inline).is_ok() {
-            assert_whole(&case);
+            assert_case(&case);
         }
     }
 }

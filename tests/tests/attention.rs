@@ -4,29 +4,11 @@ use backends::cpu::Threads;
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::attention::{AttentionCase, Lie, Seq, Shape, cases, seq, strategy};
-use pagewise_tests::harness::{Bytes, Case, Noise, assert_case, assert_hashes, assert_same_bits};
+use pagewise_tests::harness::{Bytes, Case, Noise, assert_case, assert_same_bits};
+use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
-#[test]
-fn every_level_has_the_scalar_bits_and_keeps_to_the_spec() {
-    for case in cases() {
-        assert_case(&case);
-    }
-}
-
-#[test]
-fn the_bits_are_those_committed() {
-    assert_hashes(&cases());
-}
-
-#[test]
-fn one_and_three_threads_give_the_same_bits() {
-    for case in cases() {
-        let alone = case.run(Level::best(), &Inline).expect("a good call runs");
-        let threads = case.run(Level::best(), &Threads::new(3)).expect("a good call runs");
-        assert_same_bits(&case.name(), &alone, &threads);
-    }
-}
+standard_tests!(cases());
 
 proptest! {
     #[test]

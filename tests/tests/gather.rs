@@ -1,33 +1,18 @@
 //! What `gather` promises, over its cases.
 
-use backends::cpu::Threads;
 use kernels_core::simd::Level;
 use kernels_core::workers::Inline;
-use pagewise_tests::cases::gather::{GatherCase, Shape, cases, strategy};
-use pagewise_tests::harness::{Case, assert_case, assert_hashes, assert_same_bits};
+use pagewise_tests::cases::gather::{Shape, cases, strategy};
+use pagewise_tests::harness::{Case, assert_case};
+use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
-fn assert_whole(case: &GatherCase) {
-    assert_case(case);
-    case.assert_gathered(&case.run(Level::best(), &Inline).expect("a good call runs"));
-}
-
-#[test]
-fn every_level_has_the_scalar_bits_and_keeps_to_the_spec() {
-    for case in cases() {
-        assert_whole(&case);
-    }
-}
-
-#[test]
-fn the_bits_are_those_committed() {
-    assert_hashes(&cases());
-}
+standard_tests!(cases());
 
 proptest! {
     #[test]
     fn any_shape_has_the_scalar_bits_and_keeps_to_the_spec(shape in strategy()) {
-        assert_whole(&shape.case());
+        assert_case(&shape.case());
     }
 
     #[test]
@@ -44,18 +29,9 @@ proptest! {
         case.indices[0] = word;
         // Either is right; a panic or a write out of bounds is not.
         if case.run(Level::best(), &Inline).is_ok() {
-            assert_whole(&case);
+            assert_case(&case);
         }
     }
-}
-
-#[test]
-fn three_threads_gather_the_same() {
-    let case = Shape { gap: 2, ..Shape::plain(40, 1500) }.case();
-    let alone = case.run(Level::best(), &Inline).expect("a good call runs");
-    let together = case.run(Level::best(), &Threads::new(3)).expect("a good call runs");
-    assert_same_bits("three threads", &alone, &together);
-    case.assert_gathered(&together);
 }
 
 #[test]

@@ -5,32 +5,18 @@ use kernels_core::dtype::Dtype;
 use kernels_core::kv_copy::ENTRY_WORDS;
 use kernels_core::simd::Level;
 use kernels_core::workers::Inline;
-use pagewise_tests::cases::kv_copy::{KvCopyCase, Shape, cases, strategy};
+use pagewise_tests::cases::kv_copy::{Shape, cases, strategy};
 use pagewise_tests::cases::kv_pages::{FORMS, Pages};
-use pagewise_tests::harness::{Bytes, Case, Noise, assert_case, assert_hashes, assert_same_bits};
+use pagewise_tests::harness::{Bytes, Case, Noise, assert_case, assert_same_bits};
+use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
-fn assert_whole(case: &KvCopyCase) {
-    assert_case(case);
-    case.assert_copied(&case.run(Level::best(), &Inline).expect("a good call runs"));
-}
-
-#[test]
-fn every_level_copies_what_the_spec_copies() {
-    for case in cases() {
-        assert_whole(&case);
-    }
-}
-
-#[test]
-fn the_bits_are_those_committed() {
-    assert_hashes(&cases());
-}
+standard_tests!(cases());
 
 proptest! {
     #[test]
     fn any_shape_copies_what_the_spec_copies(shape in strategy()) {
-        assert_whole(&shape.case());
+        assert_case(&shape.case());
     }
 
     #[test]
@@ -50,7 +36,7 @@ proptest! {
         // Either is right; a panic or a write out of bounds is not.
         if case.run(Level::best(), &Inline).is_ok() {
             case.count = Some(case.params.entries_max);
-            assert_whole(&case);
+            assert_case(&case);
         }
     }
 }
@@ -76,7 +62,7 @@ fn one_and_three_threads_copy_the_same() {
         let alone = case.run(Level::best(), &Inline).expect("a good call runs");
         let threads = case.run(Level::best(), &Threads::new(3)).expect("a good call runs");
         assert_same_bits("three threads", &alone, &threads);
-        case.assert_copied(&threads);
+        case.assert_answer(&threads);
     }
 }
 

@@ -4,21 +4,12 @@ use backends::cpu::Threads;
 use kernels_core::params::{self, NONE};
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
-use pagewise_tests::cases::logit_mask::{LogitMaskCase, Shape, assert_masked, cases, strategy};
-use pagewise_tests::harness::{Bytes, Case, assert_hashes, assert_same_bits};
+use pagewise_tests::cases::logit_mask::{LogitMaskCase, Shape, cases, strategy};
+use pagewise_tests::harness::{Bytes, Case, assert_case, assert_same_bits};
+use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
-#[test]
-fn every_level_has_the_scalar_bits_and_keeps_to_the_spec() {
-    for case in cases() {
-        assert_masked(&case);
-    }
-}
-
-#[test]
-fn the_bits_are_those_committed() {
-    assert_hashes(&cases());
-}
+standard_tests!(cases());
 
 #[test]
 fn what_is_not_allowed_is_minus_infinity_and_the_rest_is_untouched() {
@@ -121,7 +112,7 @@ fn step_buffers_are_refused_before_any_work() {
 proptest! {
     #[test]
     fn any_shape_has_the_scalar_bits_and_keeps_to_the_spec(shape in strategy()) {
-        assert_masked(&shape.case());
+        assert_case(&shape.case());
     }
 
     #[test]
@@ -138,7 +129,7 @@ proptest! {
         }
         // Either is right; a panic or a write out of bounds is not.
         if case.run(Level::best(), &Inline).is_ok() {
-            assert_masked(&case);
+            assert_case(&case);
         }
     }
 }

@@ -5,40 +5,16 @@ use kernels_core::params::LORA_NONE;
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::lora::{LoraCase, Shape, cases, strategy};
-use pagewise_tests::harness::{Bytes, Case, Noise, assert_case, assert_hashes, assert_same_bits};
+use pagewise_tests::harness::{Bytes, Case, Noise, assert_case, assert_same_bits};
+use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
-/// Rows without an adapter, rows beyond the live ones and the gaps between rows keep
-/// their bits.
-fn assert_untouched(case: &LoraCase) {
-    let outputs = case.run(Level::best(), &Inline).expect("a good call runs");
-    let (before, after) = (case.out.cast::<u32>(), outputs[0].bytes.cast::<u32>());
-    let (stride, adapted) = (case.params.out_row_stride as usize, case.adapted());
-    for (at, (before, after)) in before.iter().zip(after).enumerate() {
-        let written =
-            adapted.contains(&(at / stride)) && at % stride < case.params.outputs as usize;
-        assert!(written || before == after, "{}: out[{at}]", case.name());
-    }
-}
-
-#[test]
-fn every_level_has_the_scalar_bits_and_keeps_to_the_spec() {
-    for case in cases() {
-        assert_case(&case);
-        assert_untouched(&case);
-    }
-}
-
-#[test]
-fn the_bits_are_those_committed() {
-    assert_hashes(&cases());
-}
+standard_tests!(cases());
 
 proptest! {
     #[test]
     fn any_shape_has_the_scalar_bits_and_keeps_to_the_spec(shape in strategy()) {
         assert_case(&shape.case());
-        assert_untouched(&shape.case());
     }
 
     #[test]
@@ -46,7 +22,7 @@ proptest! {
         shape in strategy(),
         field in 0usize..12,
         value in prop_oneof![Just(0u32), Just(1), Just(16), Just(u32::MAX), any::<u32>()],
-        what in 0usize..7,
+        what in 0usize..6,
         at in any::<prop::sample::Index>(),
         cut in 0usize..64,
     ) {
@@ -58,12 +34,12 @@ proptest! {
             2 => case.ranks[at.index(shape.ranks.len())] = value,
             3 => case.scales[at.index(shape.ranks.len())] = f32::from_bits(value),
             4 => case.a = shorter(&case.a),
-            5 => case.out = shorter(&case.out),
-            _ => case.cut = cut,
+            _ => case.out = shorter(&case.out),
         }
         // Either is right; a panic or a write out of bounds is not.
-        if case.run(Level::best(), &Inline).is_ok() {
-            assert_untouched(&case);
+        if let Ok(outputs) = case.run(Level::best(), &Inline) {
+            // Other shapes and ranks make other matrices of the same packed bytes.
+            if what == 0 || what == 2 { case.assert_answer(&outputs) } else { assert_case(&case) }
         }
     }
 }
@@ -145,10 +121,7 @@ fn slots_out_of_range_are_refused_before_any_work() {
     bad = good.clone();
     bad.scales[0] = f32::INFINITY;
     assert_eq!(refused(&bad), "scales");
-    bad = good.clone();
+    bad = good;
     bad.params.rank_max = 24;
     assert_eq!(refused(&bad), "rank_max");
-    bad = good;
-    bad.cut = 4;
-    assert_eq!(refused(&bad), "workspace");
 }

@@ -10,22 +10,13 @@ use kernels_core::params;
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::matmul::{Format, MatmulCase, Shape, cases, formats, strategy};
-use pagewise_tests::harness::{Bytes, Case, Noise, assert_case, assert_hashes, assert_same_bits};
+use pagewise_tests::harness::{Bytes, Case, Noise, assert_case, assert_same_bits};
+use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
 const NIBBLES: Format = Format::Groups(Dtype::I4, 32, true, Dtype::F16);
 
-#[test]
-fn every_level_has_the_scalar_bits_and_keeps_to_the_spec() {
-    for case in cases() {
-        assert_case(&case);
-    }
-}
-
-#[test]
-fn the_bits_are_those_committed() {
-    assert_hashes(&cases());
-}
+standard_tests!(cases());
 
 proptest! {
     #[test]

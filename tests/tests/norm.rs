@@ -7,20 +7,11 @@ use kernels_core::params;
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::norm::{Shape, cases, strategy};
-use pagewise_tests::harness::{Case, Noise, assert_case, assert_hashes, assert_same_bits};
+use pagewise_tests::harness::{Case, Noise, assert_case};
+use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
-#[test]
-fn every_level_has_the_scalar_bits_and_keeps_to_the_spec() {
-    for case in cases() {
-        assert_case(&case);
-    }
-}
-
-#[test]
-fn the_bits_are_those_committed() {
-    assert_hashes(&cases());
-}
+standard_tests!(cases());
 
 proptest! {
     #[test]
@@ -72,14 +63,6 @@ fn a_row_has_the_same_bits_in_any_company() {
             assert_eq!(alone.bytes.as_slice(), &together.bytes.as_slice()[range.clone()]);
         }
     }
-}
-
-#[test]
-fn one_and_three_threads_give_the_same_bits() {
-    let case = Shape::plain(40, 2, 1000).case();
-    let alone = case.run(Level::best(), &Inline).expect("a good call runs");
-    let threads = case.run(Level::best(), &Threads::new(3)).expect("a good call runs");
-    assert_same_bits("three threads", &alone, &threads);
 }
 
 /// A recorded call on a backend: the command, and its slices' buffers.

@@ -7,20 +7,11 @@ use kernels_core::pool::Pool;
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::pool::{KINDS, PoolCase, Shape, cases, strategy};
-use pagewise_tests::harness::{Case, assert_case, assert_hashes, assert_same_bits};
+use pagewise_tests::harness::{Case, assert_case, assert_same_bits};
+use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
-#[test]
-fn every_level_has_the_scalar_bits_and_keeps_to_the_spec() {
-    for case in cases() {
-        assert_case(&case);
-    }
-}
-
-#[test]
-fn the_bits_are_those_committed() {
-    assert_hashes(&cases());
-}
+standard_tests!(cases());
 
 proptest! {
     #[test]

@@ -6,20 +6,11 @@ use kernels_core::rope::table::{Scaling, Table, Yarn, yarn_attention};
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::rope::{Shape, TABLE_LEN, cases, strategy};
-use pagewise_tests::harness::{Case, Noise, assert_case, assert_hashes, assert_same_bits};
+use pagewise_tests::harness::{Case, Noise, assert_case, assert_same_bits};
+use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
-#[test]
-fn every_level_has_the_scalar_bits_and_keeps_to_the_spec() {
-    for case in cases() {
-        assert_case(&case);
-    }
-}
-
-#[test]
-fn the_bits_are_those_committed() {
-    assert_hashes(&cases());
-}
+standard_tests!(cases());
 
 proptest! {
     #[test]

@@ -1,33 +1,23 @@
 //! What `sample` promises, over its cases.
 
-use backends::cpu::{Cpu, Threads};
-use kernels_core::device::{Backend, Read, Slice, Write};
-use kernels_core::params::{self, NONE, STATUS_MASKED, STATUS_NOT_FINITE, STATUS_OK, SampleRow};
-use kernels_core::sample::Sample;
+use backends::cpu::Threads;
+
+use kernels_core::params::{NONE, STATUS_MASKED, STATUS_NOT_FINITE, STATUS_OK, SampleRow};
+
 use kernels_core::simd::{Level, environment};
 use kernels_core::vocabulary::noise::Source;
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::sample::{PLAIN, SampleCase, Shape, Spread, cases, strategy};
-use pagewise_tests::cases::sample_answers::assert_answers;
-use pagewise_tests::harness::{Case, assert_hashes, assert_same_bits};
+use pagewise_tests::harness::{Case, assert_case, assert_same_bits};
+use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
-#[test]
-fn every_level_has_the_scalar_bits_and_the_spec_s_answer() {
-    for case in cases() {
-        assert_answers(&case);
-    }
-}
-
-#[test]
-fn the_bits_are_those_committed() {
-    assert_hashes(&cases());
-}
+standard_tests!(cases());
 
 proptest! {
     #[test]
     fn any_shape_has_the_scalar_bits_and_the_spec_s_answer(shape in strategy()) {
-        assert_answers(&shape.case());
+        assert_case(&shape.case());
     }
 
     #[test]
@@ -51,7 +41,7 @@ proptest! {
         }
         // Either is right; a panic or a write out of bounds is not.
         if case.run(Level::best(), &Inline).is_ok() {
-            assert_answers(&case);
+            assert_case(&case);
         }
     }
 }
@@ -194,42 +184,6 @@ fn step_buffers_are_refused_before_any_work() {
     assert_eq!(refused(|case| case.params.top_n = 129), "top_n");
     assert_eq!(refused(|case| case.params.kept_words = 1), "kept_words");
     assert_eq!(refused(|case| case.params.row_stride = 49), "logits");
-}
-
-#[test]
-fn a_recorded_program_brings_its_workspace() {
-    let mut cpu = Cpu::new(Level::best(), 2);
-    let mut slice = |bytes: &[u8]| {
-        let bytes_len = bytes.len() as u64;
-        let buffer = cpu.alloc(bytes_len).expect("there is memory");
-        let slice = Slice { buffer, offset: 0, bytes: bytes_len };
-        cpu.write(slice, bytes).expect("the slice is whole");
-        slice
-    };
-    let case =
-        Shape { asked: SampleRow { top_k: 3, ..PLAIN }, top_n: 0, ..Shape::plain(1, 40_000) }
-            .case();
-    let command = Sample {
-        params: params::Sample { kept_words: 0, ..case.params },
-        logits: Read(slice(case.logits.as_slice())),
-        raw_logits: None,
-        settings: Read(slice(bytemuck::cast_slice(&case.settings))),
-        token: Write(slice(&[0; 4])),
-        status: Write(slice(&[9; 4])),
-        raw_logprob: None,
-        processed_logprob: None,
-        top_token: None,
-        top_logprob: None,
-        kept: None,
-        kept_count: None,
-        rows: None,
-    };
-    let program = cpu.record(&[command.into()]).expect("a good command is recorded");
-    let launch = kernels_core::device::Launch { writes: &[], program, reads: &[command.token.0] };
-    let ticket = cpu.submit(launch).expect("a good launch runs");
-    let mut token = [0; 4];
-    cpu.collect(ticket, &mut token).expect("the ticket is new");
-    assert_eq!(u32::from_le_bytes(token), case.answer::<f64>(0).token);
 }
 
 #[test]

@@ -3,12 +3,14 @@
 //! kernel's own test; here every access is watched.
 
 use kernels_core::dtype::Dtype;
+use kernels_core::params::VERIFY_REJECTION;
 use kernels_core::simd::Level;
 use kernels_core::workers::Inline;
+use pagewise_tests::cases::kv_pages::{FORMS, Pages};
 use pagewise_tests::cases::matmul::Format;
 use pagewise_tests::cases::{
-    activation, append_kv, attention, embed, gather, logit_mask, lora, matmul, norm, pool, rope,
-    sample, varlen_mask,
+    activation, append_kv, attention, attention_fold, embed, gather, kv_copy, logit_mask, lora,
+    matmul, norm, pool, rope, sample, spec_verify, token_logprob, varlen_mask,
 };
 use pagewise_tests::harness::{Case, assert_case, assert_same_bits};
 
@@ -43,6 +45,40 @@ fn append_kv_runs() {
     for dtype in [Dtype::F32, Dtype::I8, Dtype::I4] {
         assert_runs(&append_kv::Shape::plain(dtype, 3, 8).case());
     }
+}
+
+#[test]
+fn kv_copy_runs() {
+    let pages = Pages {
+        form: FORMS[0],
+        pages: 3,
+        page_len: 4,
+        kv_heads: 1,
+        head_dim: 8,
+        dtype: Dtype::I8,
+        token_scales: true,
+    };
+    let entries = vec![[0, 1, 2, 0, 3], [2, 0, 2, 1, 2]];
+    assert_case(&kv_copy::Shape { pages, entries, count: None, seed: 1 }.case());
+}
+
+#[test]
+fn token_logprob_runs() {
+    let format = Format::Groups(Dtype::I8, 32, false, Dtype::F32);
+    assert_runs(&token_logprob::case(matmul::Shape::plain(1, 32, 3, format)));
+}
+
+#[test]
+fn spec_verify_runs() {
+    let drafts = spec_verify::drafts(1, VERIFY_REJECTION, 33, &[0, 0, 1], true);
+    assert_runs(&spec_verify::VerifyCase::new("small", VERIFY_REJECTION, 33, vec![drafts]));
+}
+
+#[test]
+fn attention_fold_runs() {
+    let dtypes = (Dtype::F32, Dtype::F16);
+    let shape = attention_fold::Shape { sizes: (2, 2, 1, 8), dtypes, empty: 2, size: 1.0, seed: 1 };
+    assert_runs(&shape.case());
 }
 
 #[test]

@@ -9,7 +9,8 @@ use kernels_core::params::{
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::{Inline, Workers};
 use pagewise_tests::cases::spec_verify::{Drafts, VerifyCase, cases, chain, drafts};
-use pagewise_tests::harness::{Case, Noise, assert_case, assert_hashes};
+use pagewise_tests::harness::{Case, Noise, assert_case};
+use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
 /// What a call says of one sequence.
@@ -51,10 +52,7 @@ fn every_sequence_has_the_verdict_of_the_spec() {
     assert!(deepest > 4, "some drafts are accepted");
 }
 
-#[test]
-fn the_bits_are_those_committed() {
-    assert_hashes(&cases());
-}
+standard_tests!(cases());
 
 /// A tree of tokens 10 to 16: 10 has 11 and 12, 12 has 13 and 14, 14 has 15 and 16.
 fn hand(sampled: [u32; 7]) -> Drafts {

@@ -7,22 +7,13 @@ use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::matmul::{Format, Shape};
 use pagewise_tests::cases::token_logprob::{TokenLogprobCase, case, cases};
-use pagewise_tests::harness::{Case, assert_case, assert_hashes, assert_same_bits};
+use pagewise_tests::harness::{Case, assert_case, assert_same_bits};
+use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
 const NIBBLES: Format = Format::Groups(Dtype::I4, 32, true, Dtype::F16);
 
-#[test]
-fn every_level_has_the_scalar_bits_and_keeps_to_the_spec() {
-    for case in cases() {
-        assert_case(&case);
-    }
-}
-
-#[test]
-fn the_bits_are_those_committed() {
-    assert_hashes(&cases());
-}
+standard_tests!(cases());
 
 #[test]
 fn log_probabilities_have_the_bits_of_matmul_and_then_sample() {
@@ -97,6 +88,8 @@ proptest! {
         let mut case = case(Shape::plain(2, 64, 70, NIBBLES));
         bytemuck::cast_slice_mut::<_, u32>(bytemuck::bytes_of_mut(&mut case.params))[field] = value;
         // Either is right; a panic or a read out of bounds is not.
-        let _ = case.run(Level::best(), &Inline);
+        if case.run(Level::best(), &Inline).is_ok() {
+            assert_case(&case);
+        }
     }
 }

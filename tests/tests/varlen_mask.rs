@@ -6,44 +6,11 @@ use kernels_core::params::NO_PARENT;
 use kernels_core::simd::Level;
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::varlen_mask::{MaskCase, Sequence, cases, chain, random};
-use pagewise_tests::harness::{Bytes, Case, assert_case, assert_hashes};
+use pagewise_tests::harness::{Case, assert_case};
+use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
-/// Every row in use sees what the specification says, and no other row is written.
-fn assert_seen(case: &MaskCase) {
-    let name = case.name();
-    let outputs =
-        case.run(Level::best(), &Inline).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let intervals = outputs[0].bytes.cast::<[u32; 2]>();
-    let bits = outputs[1].bytes.cast::<u64>();
-    let positions = outputs[2].bytes.cast::<u32>();
-    let seen = case.seen();
-    for (row, seen) in seen.iter().enumerate() {
-        let [begin, end] = intervals[row];
-        assert_eq!((begin..end).collect::<Vec<_>>(), seen.slots, "{name}: row {row}");
-        let nodes: Vec<u32> = (0..64).filter(|node| bits[row] >> node & 1 == 1).collect();
-        assert_eq!(nodes, seen.nodes, "{name}: row {row}");
-        assert_eq!(positions[row], seen.position, "{name}: row {row}");
-    }
-    let untouched =
-        |bytes: &Bytes, from: usize| bytes.as_slice()[from..].iter().all(|&b| b == 0xa5);
-    for (output, bytes) in outputs.iter().zip([8, 8, 4]) {
-        assert!(untouched(&output.bytes, seen.len() * bytes), "{name}: {}", output.name);
-    }
-}
-
-#[test]
-fn every_row_sees_what_the_spec_says() {
-    for case in cases() {
-        assert_seen(&case);
-        assert_case(&case);
-    }
-}
-
-#[test]
-fn the_bits_are_those_committed() {
-    assert_hashes(&cases());
-}
+standard_tests!(cases());
 
 #[test]
 fn the_bits_of_a_tree_count_from_the_end_of_its_interval() {
@@ -121,7 +88,7 @@ fn malformed_lengths_and_boundaries_are_refused() {
 proptest! {
     #[test]
     fn any_step_sees_what_the_spec_says(seed in any::<u64>()) {
-        assert_seen(&random(seed));
+        assert_case(&random(seed));
     }
 
     #[test]
@@ -150,7 +117,7 @@ proptest! {
         }
         // Either is right; a panic or a write out of bounds is not.
         if case.run(Level::best(), &Inline).is_ok() {
-            assert_seen(&case);
+            assert_case(&case);
         }
     }
 }

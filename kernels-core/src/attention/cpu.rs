@@ -32,6 +32,8 @@ pub fn run(
     attention: Attention<Host<'_>>,
     workspace: &mut [u8],
 ) -> Result<(), Error> {
+    let bytes = attention.needs(workers.count())?.workspace_bytes;
+    Attention::<Host>::CHECKS.words("workspace", Some(bytes.div_ceil(4)), &&*workspace)?;
     let call = Call::new(&attention)?;
     let p = &call.p;
     let room = Room::new(p, workers.count());

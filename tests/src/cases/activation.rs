@@ -1,14 +1,12 @@
 //! Cases of `activation`.
 
-use crate::harness::{Bytes, Case, Noise, Output, Row};
+use crate::harness::{Bytes, Case, Machine, Noise, Output, Row};
 use kernels_core::Error;
 use kernels_core::activation::{self, Activation, GELU_CUBIC, GELU_LINEAR, Kind};
 use kernels_core::command::Host;
 use kernels_core::dtype::Dtype;
 use kernels_core::math::Real;
 use kernels_core::params;
-use kernels_core::simd::Level;
-use kernels_core::workers::Workers;
 use proptest::prelude::*;
 
 /// A call of `activation` with its buffers.
@@ -161,7 +159,7 @@ impl Case for ActivationCase {
         format!("{}x{} up {} kind {} {x}-{out}{live}", p.rows_max, p.columns, p.up_offset, p.kind)
     }
 
-    fn run(&self, level: Level, workers: &dyn Workers) -> Result<Vec<Output>, Error> {
+    fn call(&self, machine: &mut impl Machine) -> Result<Vec<Output>, Error> {
         let mut out = Bytes::poisoned(self.out_bytes);
         let rows = self.rows.map(|rows| Bytes::of(&[rows]));
         let command = Activation::<Host<'_>> {
@@ -170,7 +168,7 @@ impl Case for ActivationCase {
             out: out.as_mut_slice(),
             rows: rows.as_ref().map(Bytes::as_slice),
         };
-        activation::run(level, workers, command)?;
+        machine.run(command)?;
         Ok(vec![Output { name: "out", dtype: self.dtypes().1, bytes: out }])
     }
 

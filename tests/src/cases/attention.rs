@@ -1,6 +1,6 @@
 //! Cases of `attention`.
 
-use crate::harness::{Bytes, Case, Noise, Output, Row};
+use crate::harness::{Bytes, Case, Machine, Noise, Output, Row};
 use half::{bf16, f16};
 use kernels_core::Error;
 use kernels_core::attention::{self, Attention, Key, Scores};
@@ -10,8 +10,6 @@ use kernels_core::error::Checks;
 use kernels_core::kv_layout::{KvLayout, Part, Place, Stored};
 use kernels_core::math::{E4m3, Real};
 use kernels_core::params;
-use kernels_core::simd::Level;
-use kernels_core::workers::Workers;
 use proptest::prelude::*;
 
 /// A call of `attention` with its buffers.
@@ -559,7 +557,7 @@ impl Case for AttentionCase {
         )
     }
 
-    fn run(&self, level: Level, workers: &dyn Workers) -> Result<Vec<Output>, Error> {
+    fn call(&self, machine: &mut impl Machine) -> Result<Vec<Output>, Error> {
         let p = &self.params;
         let out_dtype = float(p.out_dtype);
         let bytes = u64::from(self.shape.seqs.iter().map(|seq| seq.rows).sum::<u32>() + 2)
@@ -595,13 +593,7 @@ impl Case for AttentionCase {
             lse: Some(lse.as_mut_slice()),
             seqs: Some(seqs.as_slice()),
         };
-        let needs = command.needs(workers.count())?;
-        // A good call of this size takes megabytes; one with a huge capacity is not run.
-        if needs.workspace_bytes > 1 << 28 {
-            return Err(CHECKS.refuse("workspace", kernels_core::error::Fault::Stale));
-        }
-        let mut workspace = Bytes::poisoned(needs.workspace_bytes as usize);
-        attention::run(level, workers, command, workspace.as_mut_slice())?;
+        machine.run(command)?;
         Ok(vec![
             Output { name: "out", dtype: out_dtype, bytes: out },
             Output { name: "lse", dtype: Dtype::F32, bytes: lse },

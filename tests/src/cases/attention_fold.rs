@@ -1,14 +1,12 @@
 //! Cases of `attention_fold`.
 
-use crate::harness::{Bytes, Case, Noise, Output, Row};
+use crate::harness::{Bytes, Case, Machine, Noise, Output, Row};
 use kernels_core::Error;
 use kernels_core::attention_fold::{self, AttentionFold};
 use kernels_core::command::Host;
 use kernels_core::dtype::Dtype;
 use kernels_core::math::Real;
 use kernels_core::params;
-use kernels_core::simd::Level;
-use kernels_core::workers::Workers;
 use proptest::prelude::*;
 
 /// A call of `attention_fold` with its buffers.
@@ -139,7 +137,7 @@ impl Case for AttentionFoldCase {
         )
     }
 
-    fn run(&self, level: Level, workers: &dyn Workers) -> Result<Vec<Output>, Error> {
+    fn call(&self, machine: &mut impl Machine) -> Result<Vec<Output>, Error> {
         let (mut out, mut lse) = (Bytes::poisoned(self.out_bytes), Bytes::poisoned(self.lse_bytes));
         let rows = Bytes::of(&[self.rows]);
         let command = AttentionFold::<Host<'_>> {
@@ -150,7 +148,7 @@ impl Case for AttentionFoldCase {
             lse: Some(lse.as_mut_slice()),
             rows: Some(rows.as_slice()),
         };
-        attention_fold::run(level, workers, command)?;
+        machine.run(command)?;
         Ok(vec![
             Output { name: "out", dtype: self.dtypes.1, bytes: out },
             Output { name: "lse", dtype: Dtype::F32, bytes: lse },

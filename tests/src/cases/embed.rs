@@ -1,7 +1,7 @@
 //! Cases of `embed`: tables of plain rows, and every packed weight.
 
 use super::matmul::{Format, format_name, formats};
-use crate::harness::{Bytes, Case, Noise, Output, Row};
+use crate::harness::{Bytes, Case, Machine, Noise, Output, Row};
 use kernels_core::Error;
 use kernels_core::command::Host;
 use kernels_core::dtype::Dtype;
@@ -10,8 +10,6 @@ use kernels_core::error::Checks;
 use kernels_core::math::Real;
 use kernels_core::packing::{self, Values, Weight};
 use kernels_core::params;
-use kernels_core::simd::Level;
-use kernels_core::workers::Workers;
 use proptest::prelude::*;
 
 /// A call of `embed` with its buffers.
@@ -228,7 +226,7 @@ impl Case for EmbedCase {
         format!("{sizes} {packed}{table}-{out} scale {}{live}", p.scale)
     }
 
-    fn run(&self, level: Level, workers: &dyn Workers) -> Result<Vec<Output>, Error> {
+    fn call(&self, machine: &mut impl Machine) -> Result<Vec<Output>, Error> {
         let mut out = Bytes::poisoned(self.out_bytes);
         let tokens = Bytes::of(&self.tokens);
         let rows = self.rows.map(|rows| Bytes::of(&[rows]));
@@ -239,7 +237,7 @@ impl Case for EmbedCase {
             out: out.as_mut_slice(),
             rows: rows.as_ref().map(Bytes::as_slice),
         };
-        embed::run(level, workers, command)?;
+        machine.run(command)?;
         Ok(vec![Output { name: "out", dtype: self.out_dtype(), bytes: out }])
     }
 

@@ -1,14 +1,12 @@
 //! Cases of `gather`.
 
-use crate::harness::{Bytes, Case, Noise, Output, Row};
+use crate::harness::{Bytes, Case, Machine, Noise, Output, Row};
 use kernels_core::Error;
 use kernels_core::command::Host;
 use kernels_core::dtype::Dtype;
 use kernels_core::gather::{self, Gather};
 use kernels_core::math::Real;
 use kernels_core::params;
-use kernels_core::simd::Level;
-use kernels_core::workers::Workers;
 use proptest::prelude::*;
 
 /// A call of `gather` with its buffers.
@@ -106,9 +104,35 @@ pub fn strategy() -> impl Strategy<Value = Shape> {
     )
 }
 
-impl GatherCase {
+impl Case for GatherCase {
+    const KERNEL: &'static str = "gather";
+
+    fn name(&self) -> String {
+        let p = &self.params;
+        let dtype = Dtype::ALL.into_iter().find(|dtype| *dtype as u32 == p.dtype);
+        let dtype = dtype.map_or("none", Dtype::name);
+        let live = self.rows.map_or(String::new(), |rows| format!(" live {rows}"));
+        format!("{}x{} of {} {dtype}{live}", p.rows_max, p.columns, p.x_rows)
+    }
+
+    fn call(&self, machine: &mut impl Machine) -> Result<Vec<Output>, Error> {
+        let mut out = Bytes::poisoned(self.out_bytes);
+        let indices = Bytes::of(&self.indices);
+        let rows = self.rows.map(|rows| Bytes::of(&[rows]));
+        let command = Gather::<Host<'_>> {
+            params: self.params,
+            x: self.x.as_slice(),
+            indices: indices.as_slice(),
+            out: out.as_mut_slice(),
+            rows: rows.as_ref().map(Bytes::as_slice),
+        };
+        machine.run(command)?;
+        // Bytes are compared as such: a copied NaN keeps its bits.
+        Ok(vec![Output { name: "out", dtype: Dtype::I8, bytes: out }])
+    }
+
     /// The output holds the rows of the specification, and between them what it held.
-    pub fn assert_gathered(&self, outputs: &[Output]) {
+    fn assert_answer(&self, outputs: &[Output]) {
         let p = &self.params;
         let element = (Dtype::ALL.into_iter().find(|dtype| *dtype as u32 == p.dtype))
             .expect("the call ran")
@@ -126,36 +150,8 @@ impl GatherCase {
         }
         assert!(outputs[0].bytes.as_slice() == expected.as_slice(), "{}", self.name());
     }
-}
 
-impl Case for GatherCase {
-    const KERNEL: &'static str = "gather";
-
-    fn name(&self) -> String {
-        let p = &self.params;
-        let dtype = Dtype::ALL.into_iter().find(|dtype| *dtype as u32 == p.dtype);
-        let dtype = dtype.map_or("none", Dtype::name);
-        let live = self.rows.map_or(String::new(), |rows| format!(" live {rows}"));
-        format!("{}x{} of {} {dtype}{live}", p.rows_max, p.columns, p.x_rows)
-    }
-
-    fn run(&self, level: Level, workers: &dyn Workers) -> Result<Vec<Output>, Error> {
-        let mut out = Bytes::poisoned(self.out_bytes);
-        let indices = Bytes::of(&self.indices);
-        let rows = self.rows.map(|rows| Bytes::of(&[rows]));
-        let command = Gather::<Host<'_>> {
-            params: self.params,
-            x: self.x.as_slice(),
-            indices: indices.as_slice(),
-            out: out.as_mut_slice(),
-            rows: rows.as_ref().map(Bytes::as_slice),
-        };
-        gather::run(level, workers, command)?;
-        // Bytes are compared as such: a copied NaN keeps its bits.
-        Ok(vec![Output { name: "out", dtype: Dtype::I8, bytes: out }])
-    }
-
-    /// Compared by [`GatherCase::assert_gathered`]: copies have no arithmetic.
+    /// Copies have no arithmetic: see `assert_answer`.
     fn spec<R: Real>(&self) -> Vec<Vec<Row<R>>> {
         vec![Vec::new()]
     }

@@ -1,7 +1,7 @@
 //! Cases of `kv_copy`.
 
 use super::kv_pages::{FORMS, Form, Pages};
-use crate::harness::{Bytes, Case, Noise, Output, Row};
+use crate::harness::{Bytes, Case, Machine, Noise, Output, Row};
 use kernels_core::Error;
 use kernels_core::command::Host;
 use kernels_core::dtype::Dtype;
@@ -10,8 +10,6 @@ use kernels_core::kv_copy::{self, ENTRY_WORDS, KvCopy};
 use kernels_core::kv_layout::{KvLayout, Part, Place, Scales, Stored};
 use kernels_core::math::Real;
 use kernels_core::params;
-use kernels_core::simd::Level;
-use kernels_core::workers::Workers;
 use proptest::prelude::*;
 
 /// A call of `kv_copy` with its buffers.
@@ -146,46 +144,7 @@ pub fn strategy() -> impl Strategy<Value = Shape> {
     )
 }
 
-impl KvCopyCase {
-    /// Every token holds what the specification says, and nothing between the tokens
-    /// has changed.
-    pub fn assert_copied(&self, outputs: &[Output]) {
-        let kv = KvLayout::new(Checks("case"), &self.params.kv).expect("the call ran");
-        let named = |name| outputs.iter().find(|output| output.name == name);
-        let after = Stored {
-            kv: &kv,
-            keys: outputs[0].bytes.as_slice(),
-            values: named("values").map(|output| output.bytes.as_slice()),
-            scales: named("scales").map(|output| output.bytes.as_slice()),
-        };
-        let before = Stored {
-            kv: &kv,
-            keys: self.keys.as_slice(),
-            values: self.values.as_ref().map(Bytes::as_slice),
-            scales: self.scales.as_ref().map(Bytes::as_slice),
-        };
-        let p = &self.params.kv;
-        let used = &self.entries[..self.count.map_or(self.entries.len(), |count| count as usize)];
-        let mut bits_of_places = 0;
-        for head in 0..p.kv_heads {
-            for part in [Part::Keys, Part::Values] {
-                let read = |stored: &Stored<'_>| -> Vec<Vec<u32>> {
-                    let places = (0..p.pages * p.page_len).map(|at| Place {
-                        page: at / p.page_len,
-                        head,
-                        token: at % p.page_len,
-                    });
-                    places.map(|place| bits(stored, part, place)).collect()
-                };
-                let expected = kv_copy::spec(&read(&before), p.page_len, used);
-                assert!(read(&after) == expected, "{}: {part:?} of head {head}", self.name());
-                bits_of_places += expected.len();
-            }
-        }
-        assert_eq!(bits_of_places as u32, 2 * p.kv_heads * p.pages * p.page_len);
-        assert!(gaps(&before) == gaps(&after), "{}: a gap has changed", self.name());
-    }
-}
+impl KvCopyCase {}
 
 /// A token's numbers and its scale.
 fn bits(stored: &Stored<'_>, part: Part, place: Place) -> Vec<u32> {
@@ -226,7 +185,7 @@ impl Case for KvCopyCase {
         format!("{:?} {sizes} {dtype}/{} {} entries{live}", self.form, p.scales, self.entries.len())
     }
 
-    fn run(&self, level: Level, workers: &dyn Workers) -> Result<Vec<Output>, Error> {
+    fn call(&self, machine: &mut impl Machine) -> Result<Vec<Output>, Error> {
         let mut keys = self.keys.clone();
         let (mut values, mut scales) = (self.values.clone(), self.scales.clone());
         let entries = Bytes::of(&self.entries);
@@ -239,7 +198,7 @@ impl Case for KvCopyCase {
             entries: entries.as_slice(),
             count: count.as_ref().map(Bytes::as_slice),
         };
-        kv_copy::run(level, workers, command)?;
+        machine.run(command)?;
         // Bytes are compared as such: a copied NaN keeps its bits.
         let mut outputs = vec![Output { name: "keys", dtype: Dtype::I8, bytes: keys }];
         outputs.extend(values.map(|bytes| Output { name: "values", dtype: Dtype::I8, bytes }));
@@ -247,7 +206,46 @@ impl Case for KvCopyCase {
         Ok(outputs)
     }
 
-    /// Compared by [`KvCopyCase::assert_copied`]: copies have no arithmetic.
+    /// Every token holds what the specification says, and nothing between the tokens
+    /// has changed.
+    fn assert_answer(&self, outputs: &[Output]) {
+        let kv = KvLayout::new(Checks("case"), &self.params.kv).expect("the call ran");
+        let named = |name| outputs.iter().find(|output| output.name == name);
+        let after = Stored {
+            kv: &kv,
+            keys: outputs[0].bytes.as_slice(),
+            values: named("values").map(|output| output.bytes.as_slice()),
+            scales: named("scales").map(|output| output.bytes.as_slice()),
+        };
+        let before = Stored {
+            kv: &kv,
+            keys: self.keys.as_slice(),
+            values: self.values.as_ref().map(Bytes::as_slice),
+            scales: self.scales.as_ref().map(Bytes::as_slice),
+        };
+        let p = &self.params.kv;
+        let used = &self.entries[..self.count.map_or(self.entries.len(), |count| count as usize)];
+        let mut bits_of_places = 0;
+        for head in 0..p.kv_heads {
+            for part in [Part::Keys, Part::Values] {
+                let read = |stored: &Stored<'_>| -> Vec<Vec<u32>> {
+                    let places = (0..p.pages * p.page_len).map(|at| Place {
+                        page: at / p.page_len,
+                        head,
+                        token: at % p.page_len,
+                    });
+                    places.map(|place| bits(stored, part, place)).collect()
+                };
+                let expected = kv_copy::spec(&read(&before), p.page_len, used);
+                assert!(read(&after) == expected, "{}: {part:?} of head {head}", self.name());
+                bits_of_places += expected.len();
+            }
+        }
+        assert_eq!(bits_of_places as u32, 2 * p.kv_heads * p.pages * p.page_len);
+        assert!(gaps(&before) == gaps(&after), "{}: a gap has changed", self.name());
+    }
+
+    /// Copies have no arithmetic: see `assert_answer`.
     fn spec<R: Real>(&self) -> Vec<Vec<Row<R>>> {
         let slabs = 1 + usize::from(self.values.is_some()) + usize::from(self.scales.is_some());
         vec![Vec::new(); slabs]

@@ -1,6 +1,6 @@
 //! Cases of `matmul`.
 
-use crate::harness::{Bytes, Case, Magnitude, Noise, Output, Row, rounded_sums};
+use crate::harness::{Bytes, Case, Machine, Magnitude, Noise, Output, Row, rounded_sums};
 use kernels_core::Error;
 use kernels_core::command::Host;
 use kernels_core::dtype::Dtype;
@@ -9,8 +9,6 @@ use kernels_core::math::Real;
 use kernels_core::matmul::{self, Matmul};
 use kernels_core::packing::{self, Source, Values, Weight};
 use kernels_core::params;
-use kernels_core::simd::Level;
-use kernels_core::workers::Workers;
 use proptest::prelude::*;
 
 /// A call of `matmul` with its buffers.
@@ -316,7 +314,7 @@ impl Case for MatmulCase {
         )
     }
 
-    fn run(&self, level: Level, workers: &dyn Workers) -> Result<Vec<Output>, Error> {
+    fn call(&self, machine: &mut impl Machine) -> Result<Vec<Output>, Error> {
         let (_, out_dtype) = self.dtypes();
         let mut out = Bytes::poisoned(self.out_bytes);
         let rows = self.rows.map(|rows| Bytes::of(&[rows]));
@@ -328,9 +326,7 @@ impl Case for MatmulCase {
             out: out.as_mut_slice(),
             rows: rows.as_ref().map(Bytes::as_slice),
         };
-        let needs = command.needs(workers.count())?;
-        let mut workspace = Bytes::poisoned(needs.workspace_bytes as usize);
-        matmul::run(level, workers, command, workspace.as_mut_slice())?;
+        machine.run(command)?;
         Ok(vec![Output { name: "out", dtype: out_dtype, bytes: out }])
     }
 

@@ -15,7 +15,7 @@ pub mod norm;
 pub mod pool;
 pub mod rope;
 pub mod sample;
-pub mod sample_answers;
+mod sample_answers;
 pub mod spec_verify;
 pub mod token_logprob;
 pub mod varlen_mask;

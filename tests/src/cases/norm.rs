@@ -1,14 +1,12 @@
 //! Cases of `norm`.
 
-use crate::harness::{Bytes, Case, Noise, Output, Row};
+use crate::harness::{Bytes, Case, Machine, Noise, Output, Row};
 use kernels_core::Error;
 use kernels_core::command::Host;
 use kernels_core::dtype::Dtype;
 use kernels_core::math::Real;
 use kernels_core::norm::{self, Norm};
 use kernels_core::params;
-use kernels_core::simd::Level;
-use kernels_core::workers::Workers;
 use proptest::prelude::*;
 
 /// A call of `norm` with its buffers.
@@ -172,7 +170,7 @@ impl Case for NormCase {
         format!("{rows}x{}x{} gap {gap} {x}-{weight}-{out}{residual}{live}", p.heads, p.columns)
     }
 
-    fn run(&self, level: Level, workers: &dyn Workers) -> Result<Vec<Output>, Error> {
+    fn call(&self, machine: &mut impl Machine) -> Result<Vec<Output>, Error> {
         let (x_dtype, _, out_dtype) = self.dtypes();
         let mut out = Bytes::poisoned(self.out_bytes);
         let mut residual = self.residual.clone();
@@ -185,7 +183,7 @@ impl Case for NormCase {
             out: out.as_mut_slice(),
             rows: rows.as_ref().map(Bytes::as_slice),
         };
-        norm::run(level, workers, command)?;
+        machine.run(command)?;
         let mut outputs = vec![Output { name: "out", dtype: out_dtype, bytes: out }];
         outputs.extend(residual.map(|bytes| Output { name: "residual", dtype: x_dtype, bytes }));
         Ok(outputs)

@@ -1,14 +1,12 @@
 //! Cases of `pool`.
 
-use crate::harness::{Bytes, Case, Noise, Output, Row};
+use crate::harness::{Bytes, Case, Machine, Noise, Output, Row};
 use kernels_core::Error;
 use kernels_core::command::Host;
 use kernels_core::dtype::Dtype;
 use kernels_core::math::Real;
 use kernels_core::params;
 use kernels_core::pool::{self, Kind, Pool};
-use kernels_core::simd::Level;
-use kernels_core::workers::Workers;
 use proptest::prelude::*;
 
 /// Every way to pool.
@@ -169,7 +167,7 @@ impl Case for PoolCase {
         format!("{kind} {sizes} {x}{normalised}{tiny}{live}")
     }
 
-    fn run(&self, level: Level, workers: &dyn Workers) -> Result<Vec<Output>, Error> {
+    fn call(&self, machine: &mut impl Machine) -> Result<Vec<Output>, Error> {
         let mut out = Bytes::poisoned(self.out_bytes);
         let starts = Bytes::of(&self.starts);
         let seqs = self.seqs.map(|seqs| Bytes::of(&[seqs]));
@@ -180,7 +178,7 @@ impl Case for PoolCase {
             out: out.as_mut_slice(),
             seqs: seqs.as_ref().map(Bytes::as_slice),
         };
-        pool::run(level, workers, command)?;
+        machine.run(command)?;
         Ok(vec![Output { name: "out", dtype: Dtype::F32, bytes: out }])
     }
 

@@ -1,6 +1,6 @@
 //! Cases of `rope`.
 
-use crate::harness::{Bytes, Case, Noise, Output, Row};
+use crate::harness::{Bytes, Case, Machine, Noise, Output, Row};
 use kernels_core::Error;
 use kernels_core::command::Host;
 use kernels_core::dtype::Dtype;
@@ -8,8 +8,6 @@ use kernels_core::math::Real;
 use kernels_core::params;
 use kernels_core::rope::table::{Scaling, Table};
 use kernels_core::rope::{self, Pairing, Rope};
-use kernels_core::simd::Level;
-use kernels_core::workers::Workers;
 use proptest::prelude::*;
 
 /// A call of `rope` with its buffers.
@@ -209,7 +207,7 @@ impl Case for RopeCase {
         format!("{}x{}x{dims} {pairing:?} gap {gap} {x}-{out}{place}{live}", p.rows_max, p.heads)
     }
 
-    fn run(&self, level: Level, workers: &dyn Workers) -> Result<Vec<Output>, Error> {
+    fn call(&self, machine: &mut impl Machine) -> Result<Vec<Output>, Error> {
         let mut out = self.out.clone();
         let positions = Bytes::of(&self.positions);
         let rows = self.rows.map(|rows| Bytes::of(&[rows]));
@@ -221,7 +219,7 @@ impl Case for RopeCase {
             out: out.as_mut_slice(),
             rows: rows.as_ref().map(Bytes::as_slice),
         };
-        rope::run(level, workers, command)?;
+        machine.run(command)?;
         Ok(vec![Output { name: "out", dtype: self.dtypes().1, bytes: out }])
     }
 

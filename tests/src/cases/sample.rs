@@ -1,14 +1,12 @@
 //! Cases of `sample`.
 
-use crate::harness::{Bytes, Case, Noise, Output, Row};
+use crate::harness::{Bytes, Case, Machine, Noise, Output, Row};
 use kernels_core::Error;
 use kernels_core::command::Host;
 use kernels_core::dtype::Dtype;
 use kernels_core::math::Real;
 use kernels_core::params::{self, SampleRow};
 use kernels_core::sample::{self, Answer, Sample};
-use kernels_core::simd::Level;
-use kernels_core::workers::Workers;
 use proptest::prelude::*;
 
 /// A call of `sample` with its buffers; every output is asked for.
@@ -294,7 +292,7 @@ impl Case for SampleCase {
         self.name.clone()
     }
 
-    fn run(&self, level: Level, workers: &dyn Workers) -> Result<Vec<Output>, Error> {
+    fn call(&self, machine: &mut impl Machine) -> Result<Vec<Output>, Error> {
         // A malformed call may ask for any size: it is refused for want of a buffer.
         let p = &self.params;
         let rows = p.rows_max.min(self.settings.len() as u32) as usize;
@@ -321,9 +319,7 @@ impl Case for SampleCase {
             kept_count: Some(count.as_mut_slice()),
             rows: live.as_ref().map(Bytes::as_slice),
         };
-        let needs = command.needs(workers.count())?;
-        let mut workspace = Bytes::poisoned(needs.workspace_bytes as usize);
-        sample::run(level, workers, command, workspace.as_mut_slice())?;
+        machine.run(command)?;
         // Words have no float in them: as bytes they are compared by bits alone.
         let word = |name, bytes| Output { name, dtype: Dtype::I8, bytes };
         let float = |name, bytes| Output { name, dtype: Dtype::F32, bytes };
@@ -339,8 +335,11 @@ impl Case for SampleCase {
         ])
     }
 
-    /// Answers are compared by `tests/sample.rs`: a token, a set and its numbers belong
-    /// together.
+    fn assert_answer(&self, outputs: &[Output]) {
+        super::sample_answers::assert_answers(self, outputs);
+    }
+
+    /// A token, a set and its numbers belong together: see `assert_answer`.
     fn spec<R: Real>(&self) -> Vec<Vec<Row<R>>> {
         vec![Vec::new(); 8]
     }

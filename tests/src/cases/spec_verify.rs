@@ -1,6 +1,6 @@
 //! Cases of `spec_verify`.
 
-use crate::harness::{Bytes, Case, Noise, Output, Row};
+use crate::harness::{Bytes, Case, Machine, Noise, Output, Row};
 use kernels_core::Error;
 use kernels_core::command::Host;
 use kernels_core::dtype::Dtype;
@@ -8,10 +8,8 @@ use kernels_core::math::Real;
 use kernels_core::params::{
     self, NONE, VERIFY_GREEDY, VERIFY_REJECTION, VERIFY_TOKENS, VerifyRequest,
 };
-use kernels_core::simd::Level;
 use kernels_core::spec_verify::{self, SpecVerify, Target, Tree, Verdict};
 use kernels_core::vocabulary::noise::Source;
-use kernels_core::workers::Workers;
 
 /// One sequence's drafts.
 #[derive(Clone, Debug, Default)]
@@ -204,7 +202,7 @@ impl Case for VerifyCase {
         format!("{} x{}", self.name, self.sequences.len())
     }
 
-    fn run(&self, level: Level, workers: &dyn Workers) -> Result<Vec<Output>, Error> {
+    fn call(&self, machine: &mut impl Machine) -> Result<Vec<Output>, Error> {
         let p = self.params;
         let (nodes, sequences) =
             (p.nodes_max.min(1 << 12) as usize, p.sequences_max.min(1 << 12) as usize);
@@ -228,8 +226,6 @@ impl Case for VerifyCase {
         let out = |words: usize| Bytes::poisoned((words * 4).saturating_sub(self.cut));
         let mut outs = [nodes, sequences, sequences, sequences, nodes * 5, 1].map(out);
         let [path, accepted, next, status, entries, count] = &mut outs;
-        let rows = if rejection { workers.count() as usize } else { 0 };
-        let mut workspace = Bytes::filled(rows * p.vocab.min(1 << 18) as usize * 4, 0xff);
         let command = SpecVerify::<Host<'_>> {
             params: p,
             node_start: node_start.as_slice(),
@@ -248,7 +244,7 @@ impl Case for VerifyCase {
             entries: Some(entries.as_mut_slice()),
             count: Some(count.as_mut_slice()),
         };
-        spec_verify::run(level, workers, command, workspace.as_mut_slice())?;
+        machine.run(command)?;
         let names = ["path", "accepted", "next", "status", "entries", "count"];
         // Whole numbers are compared as bytes.
         let output = |(name, bytes)| Output { name, dtype: Dtype::I8, bytes };

@@ -2,7 +2,7 @@
 //! each row.
 
 use super::matmul::{Format, MatmulCase, Shape};
-use crate::harness::{Bytes, Case, Noise, Output, Row};
+use crate::harness::{Bytes, Case, Machine, Noise, Output, Row};
 use kernels_core::Error;
 use kernels_core::command::Host;
 use kernels_core::dtype::Dtype;
@@ -10,7 +10,7 @@ use kernels_core::math::Real;
 use kernels_core::params::{self, SampleRow};
 use kernels_core::sample::{self, Sample};
 use kernels_core::simd::Level;
-use kernels_core::token_logprob::{self, TokenLogprob};
+use kernels_core::token_logprob::TokenLogprob;
 use kernels_core::workers::{Inline, Workers};
 
 /// A call of `token_logprob` with its buffers.
@@ -138,7 +138,7 @@ impl Case for TokenLogprobCase {
         self.product.name()
     }
 
-    fn run(&self, level: Level, workers: &dyn Workers) -> Result<Vec<Output>, Error> {
+    fn call(&self, machine: &mut impl Machine) -> Result<Vec<Output>, Error> {
         let rows = self.token.len();
         let (mut logprob, mut status) = (Bytes::poisoned(rows * 4), Bytes::poisoned(rows * 4));
         let token = Bytes::of(&self.token);
@@ -153,9 +153,7 @@ impl Case for TokenLogprobCase {
             status: status.as_mut_slice(),
             rows: live.as_ref().map(Bytes::as_slice),
         };
-        let needs = command.needs(workers.count())?;
-        let mut workspace = Bytes::poisoned(needs.workspace_bytes as usize);
-        token_logprob::run(level, workers, command, workspace.as_mut_slice())?;
+        machine.run(command)?;
         // Words have no float in them: as bytes they are compared by bits alone.
         Ok(vec![
             Output { name: "logprob", dtype: Dtype::F32, bytes: logprob },
@@ -165,7 +163,18 @@ impl Case for TokenLogprobCase {
 
     /// By the same quantised inputs as the product, row by row.
     fn spec<R: Real>(&self) -> Vec<Vec<Row<R>>> {
-        let logits = self.product.spec::<R>().remove(0);
+        let p = &self.params;
+        let mut product = self.product.clone();
+        // A malformed call may still be a good one of another shape.
+        product.params = params::Matmul {
+            x_row_stride: p.x_row_stride,
+            rows_max: p.rows_max,
+            x_dtype: p.x_dtype,
+            bias_dtype: p.bias_dtype,
+            weight: p.weight,
+            ..product.params
+        };
+        let logits = product.spec::<R>().remove(0);
         let values = logits.iter().zip(&self.token).map(|(row, token)| {
             let most = row.values.iter().fold(R::of(f64::NEG_INFINITY), |most, &x| x.larger(most));
             let mut sum = R::of(0.0);

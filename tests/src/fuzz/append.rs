@@ -70,12 +70,9 @@ pub fn append(data: &[u8]) {
             _ => case.rows = Some(value),
         }
     }
-    let Ok(outputs) = case.run(Level::best(), &Inline) else {
+    if case.run(Level::best(), &Inline).is_err() {
         return;
-    };
-    assert_case(&case);
-    assert!(case.slots_differ(), "two rows went to one slot");
-    if case.keys_are_finite() {
-        case.assert_reads_back(&outputs);
     }
+    assert!(case.slots_differ(), "two rows went to one slot");
+    assert_case(&case);
 }

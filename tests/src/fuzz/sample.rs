@@ -1,10 +1,9 @@
 //! `logit_mask` and then `sample` on any bytes: each call is refused, or gives the
 //! specification's answer.
 
-use crate::cases::logit_mask::{self, assert_masked};
+use crate::cases::logit_mask;
 use crate::cases::sample::{self, PLAIN, Spread};
-use crate::cases::sample_answers::assert_answers;
-use crate::harness::{Bytes, Case};
+use crate::harness::{Bytes, Case, assert_case};
 use kernels_core::params::SampleRow;
 use kernels_core::simd::Level;
 use kernels_core::workers::Inline;
@@ -58,10 +57,10 @@ pub fn run(data: &[u8]) {
         }
     }
     if mask.run(Level::best(), &Inline).is_ok() && !has_nan(&mask.logits) {
-        assert_masked(&mask);
+        assert_case(&mask);
     }
     if drawn.run(Level::best(), &Inline).is_ok() {
-        assert_answers(&drawn);
+        assert_case(&drawn);
     }
     // What the mask leaves is what is sampled.
     if let Ok(outputs) = mask.run(Level::best(), &Inline)
@@ -69,7 +68,7 @@ pub fn run(data: &[u8]) {
     {
         drawn.logits = outputs[0].bytes.clone();
         if drawn.run(Level::best(), &Inline).is_ok() {
-            assert_answers(&drawn);
+            assert_case(&drawn);
         }
     }
 }

@@ -3,9 +3,11 @@
 
 mod bytes;
 mod hashes;
+mod machine;
 mod magnitude;
 mod noise;
 mod rule;
+mod standard;
 
 use kernels_core::Error;
 use kernels_core::dtype::Dtype;
@@ -16,9 +18,11 @@ use std::fmt::Debug;
 
 pub use bytes::Bytes;
 pub use hashes::assert_hashes;
+pub use machine::{Direct, Kernel, Machine, Recorded};
 pub use magnitude::{Magnitude, rounded_sums};
 pub use noise::Noise;
 pub use rule::assert_keeps_to_spec;
+pub use standard::{assert_records, assert_refused_or_answered, assert_threads, assert_workspace};
 
 /// One call of a kernel, with everything it reads.
 pub trait Case: Debug {
@@ -28,12 +32,21 @@ pub trait Case: Debug {
     /// Its name in the list, unique within the kernel.
     fn name(&self) -> String;
 
-    /// The call at a level; every buffer it wrote, whole.
-    fn run(&self, level: Level, workers: &dyn Workers) -> Result<Vec<Output>, Error>;
+    /// The call on a machine; every buffer it wrote, whole.
+    fn call(&self, machine: &mut impl Machine) -> Result<Vec<Output>, Error>;
+
+    /// The call at a level.
+    fn run(&self, level: Level, workers: &dyn Workers) -> Result<Vec<Output>, Error> {
+        self.call(&mut Direct { level, workers, withheld: 0 })
+    }
 
     /// The specification's answer, one list of rows for each output of `run`; an
     /// output that is compared by other means (integers, say) has no rows here.
     fn spec<R: Real>(&self) -> Vec<Vec<Row<R>>>;
+
+    /// Panics unless the outputs are right where no rule of errors can say so: copies,
+    /// sets, counts, and what must not be written.
+    fn assert_answer(&self, _outputs: &[Output]) {}
 
     /// The error that roundings within the kernel may leave in each row of an output,
     /// where plain arithmetic may be spared it by luck; nothing for an output unless a
@@ -74,6 +87,7 @@ pub fn assert_case<C: Case>(case: &C) {
         assert_same_bits(&format!("{name} at {}", level.name()), &expected, &got);
     }
     assert_keeps_to_spec(case, &expected);
+    case.assert_answer(&expected);
 }
 
 /// Two calls wrote the same bits; NaNs equal NaNs.

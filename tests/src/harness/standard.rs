@@ -1,0 +1,98 @@
+//! The tests that every kernel has over its listed cases.
+
+use super::{Case, Recorded, assert_case, assert_same_bits};
+use backends::cpu::{Cpu, Threads};
+use kernels_core::simd::{Level, environment};
+use kernels_core::workers::Inline;
+
+/// Makes a kernel's standard tests from its list of cases.
+#[macro_export]
+macro_rules! standard_tests {
+    ($cases:expr) => {
+        #[test]
+        fn every_level_has_the_scalar_bits_and_keeps_to_the_spec() {
+            $cases.iter().for_each($crate::harness::assert_case);
+        }
+
+        #[test]
+        fn the_bits_are_those_committed() {
+            $crate::harness::assert_hashes(&$cases);
+        }
+
+        #[test]
+        fn threads_and_a_host_that_flushes_change_no_bit() {
+            $crate::harness::assert_threads(&$cases);
+        }
+
+        #[test]
+        fn a_recorded_program_has_the_bits_of_a_call_each_time() {
+            $crate::harness::assert_records(&$cases);
+        }
+
+        #[test]
+        fn a_workspace_that_is_too_short_is_refused() {
+            $crate::harness::assert_workspace(&$cases);
+        }
+    };
+}
+
+/// Three threads, on a host that flushes subnormals, give the bits of one.
+pub fn assert_threads<C: Case>(cases: &[C]) {
+    let threads = Threads::new(3);
+    for case in cases {
+        // The case before has left the host flushing.
+        let normal = environment::Normal::enter();
+        let alone = run(case);
+        drop(normal);
+        environment::flush_subnormals();
+        let normal = environment::Normal::enter();
+        let together = case.run(Level::best(), &threads);
+        drop(normal);
+        assert!(!environment::is_normal(), "the host's environment comes back");
+        let _normal = environment::Normal::enter();
+        let together = together.unwrap_or_else(|error| panic!("{}: {error}", case.name()));
+        assert_same_bits(&format!("{} on three threads", case.name()), &alone, &together);
+    }
+}
+
+/// A backend gives the bits of a call, and gives them again from the same program.
+pub fn assert_records<C: Case>(cases: &[C]) {
+    let mut cpu = Cpu::new(Level::best(), 2);
+    for case in cases {
+        let name = case.name();
+        let recorded = case.call(&mut Recorded(&mut cpu));
+        let recorded = recorded.unwrap_or_else(|error| panic!("{name}, recorded: {error}"));
+        assert_same_bits(&format!("{name}, recorded"), &run(case), &recorded);
+    }
+    assert_eq!(cpu.allocated_bytes(), 0, "every buffer was released");
+}
+
+/// A kernel that takes a workspace says so when it is a word short.
+pub fn assert_workspace<C: Case>(cases: &[C]) {
+    for case in cases {
+        let mut short = super::Direct { level: Level::best(), workers: &Inline, withheld: 4 };
+        if let Err(error) = case.call(&mut short) {
+            assert_eq!(error.field, "workspace", "{}", case.name());
+        } else {
+            // What needs none has none to lack.
+            let outputs = run(case);
+            let mut none = super::Direct { withheld: usize::MAX, ..short };
+            let without = case.call(&mut none).expect("a kernel without a workspace runs");
+            assert_same_bits(&case.name(), &outputs, &without);
+        }
+    }
+}
+
+fn run<C: Case>(case: &C) -> Vec<super::Output> {
+    let outputs = case.run(Level::best(), &Inline);
+    outputs.unwrap_or_else(|error| panic!("{}: {error}", case.name()))
+}
+
+/// A malformed call is refused or answered as its changed parameters say: never a panic,
+/// never a write out of bounds. A backend refuses what a call refuses, by the same field.
+pub fn assert_refused_or_answered<C: Case>(case: &C) {
+    let called = case.run(Level::best(), &Inline);
+    if called.is_ok() {
+        assert_case(case);
+    }
+}
