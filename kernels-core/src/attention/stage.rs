@@ -117,26 +117,79 @@ fn keys_body<L: Lanes, T: Stored>(l: L, from: &Widen<'_, T>, to: &mut [f32]) {
                 beside = false;
             }
         }
-        for cell in 0..dim_cells {
-            let mut cells = [T::zeroed(); LANES];
-            match (beside, start[0]) {
-                (true, Some(start)) => {
-                    cells.copy_from_slice(&from.cells[start + cell * stride..][..LANES]);
+        match (beside, start[0]) {
+            (true, Some(start)) => {
+                for cell in 0..dim_cells {
+                    let cells = whole(&from.cells[start + cell * stride..]);
+                    store_dims(l, &cells, cell, tile);
                 }
-                _ => {
+            }
+            _ if stride == 1 => turn(l, from.cells, &start, dim_cells, tile),
+            _ => {
+                for cell in 0..dim_cells {
+                    let mut cells = [T::zeroed(); LANES];
                     for (lane, start) in cells.iter_mut().zip(start) {
                         if let Some(start) = start {
                             *lane = from.cells[start + cell * stride];
                         }
                     }
+                    store_dims(l, &cells, cell, tile);
                 }
-            }
-            store_at(l, T::load(l, &cells), tile, cell * T::PER_CELL * LANES);
-            if T::PER_CELL == 2 {
-                store_at(l, T::load_second(l, &cells), tile, (cell * 2 + 1) * LANES);
             }
         }
         position += lanes;
+    }
+}
+
+/// The first sixteen cells; past the last, zeros.
+#[inline(always)]
+fn whole<T: Stored>(cells: &[T]) -> [T; LANES] {
+    let mut whole = [T::zeroed(); LANES];
+    match cells.first_chunk() {
+        Some(chunk) => whole = *chunk,
+        None => whole[..cells.len()].copy_from_slice(cells),
+    }
+    whole
+}
+
+/// One cell of sixteen keys: a dim or two of a tile.
+#[inline(always)]
+fn store_dims<L: Lanes, T: Stored>(l: L, cells: &[T; LANES], cell: usize, tile: &mut [f32]) {
+    store_at(l, T::load(l, cells), tile, cell * T::PER_CELL * LANES);
+    if T::PER_CELL == 2 {
+        store_at(l, T::load_second(l, cells), tile, (cell * 2 + 1) * LANES);
+    }
+}
+
+/// A tile of keys whose dims lie side by side: sixteen cells of each are turned at once.
+#[inline(always)]
+fn turn<L: Lanes, T: Stored>(
+    l: L,
+    cells: &[T],
+    start: &[Option<usize>; LANES],
+    dim_cells: usize,
+    tile: &mut [f32],
+) {
+    for first in (0..dim_cells).step_by(LANES) {
+        let (mut even, mut odd) = ([l.isplat(0); LANES], [l.isplat(0); LANES]);
+        for (i, start) in start.iter().enumerate() {
+            if let Some(start) = start {
+                let key = whole(&cells[start + first..start + dim_cells]);
+                even[i] = l.bits_of(T::load(l, &key));
+                odd[i] = l.bits_of(T::load_second(l, &key));
+            }
+        }
+        even = l.transpose(even);
+        if T::PER_CELL == 2 {
+            odd = l.transpose(odd);
+        }
+        for i in 0..LANES.min(dim_cells - first) {
+            let at = (first + i) * T::PER_CELL * LANES;
+            store_at(l, l.float_of_bits(even[i]), tile, at);
+            if T::PER_CELL == 2 {
+                store_at(l, l.float_of_bits(odd[i]), tile, at + LANES);
+            }
+        }
     }
 }
 
@@ -148,21 +201,14 @@ fn values_body<L: Lanes, T: Stored>(l: L, from: &Widen<'_, T>, width: usize, to:
         let start = kv.cell(Part::Values, from.pages.place(position)) as usize;
         let row = &from.cells[start..start + dim_cells];
         let to = &mut to[(position - from.base) as usize * width..][..width];
-        let mut at = 0;
-        while at < dim_cells {
-            let rest = &row[at..];
-            let mut cells = [T::zeroed(); LANES];
-            match rest.first_chunk::<LANES>() {
-                Some(whole) => cells = *whole,
-                None => cells[..rest.len()].copy_from_slice(rest),
-            }
+        for at in (0..dim_cells).step_by(LANES) {
+            let cells = whole(&row[at..]);
             let first = T::load(l, &cells);
             if T::PER_CELL == 1 {
                 store_at(l, first, to, at);
             } else {
                 pair(l, first, T::load_second(l, &cells), &mut to[2 * at..]);
             }
-            at += LANES;
         }
     }
 }
