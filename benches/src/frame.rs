@@ -1,6 +1,6 @@
 //! What a bench is: a name, the work of one call, a check, a body.
 
-use crate::peaks::Peaks;
+use crate::peaks::{Figure, Peaks};
 use backends::cpu::{Map, Threads};
 use criterion::{BenchmarkId, Criterion, SamplingMode};
 use kernels_core::simd::Level;
@@ -149,6 +149,7 @@ impl Bench {
             let threads = Threads::new(count);
             let on = On { level, workers: &threads };
             let mut turn = 0;
+            let mut before = None;
             let mut group = std::mem::take(&mut self.criterion);
             {
                 let mut group = group.benchmark_group(entry.kernel);
@@ -160,6 +161,7 @@ impl Bench {
                     if fresh {
                         subject.check(on);
                         subject.parts();
+                        before = (!self.smoke).then(|| self.peaks.now(entry.work, level, count));
                     }
                     bencher.iter_custom(|calls| {
                         let start = Instant::now();
@@ -183,13 +185,15 @@ impl Bench {
                 continue;
             }
             // The warm-up's samples come first.
+            let after = self.peaks.now(entry.work, level, count);
+            let peak = before.flatten().zip(after).map(|(before, after)| before.max(after));
             let seconds = |mut all: Vec<f64>| median(all.split_off(all.len() - SAMPLES));
             if parts.is_empty() {
-                self.peaks.figure(&entry, level, count, seconds(samples));
+                Figure { seconds: seconds(samples), peak }.print(&entry, level, count);
             }
             for (part, samples) in parts {
                 let entry = Entry { shape: format!("{} {part}", entry.shape), ..entry.clone() };
-                self.peaks.figure(&entry, level, count, seconds(samples));
+                Figure { seconds: seconds(samples), peak }.print(&entry, level, count);
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What the machine can do, measured in the same process as the kernels: each
-//! figure is the median of several runs, made when something first asks for it.
+//! What the machine can do, measured in the same process as the kernels and beside
+//! each of them: on a machine that is shared, the peak moves while a kernel is timed.
 
 #[expect(unsafe_code, reason = "the loop of dot products is written in intrinsics")]
 mod dot;
@@ -7,7 +7,6 @@ mod dot;
 use crate::frame::{Entry, Work, median};
 use backends::cpu::{Map, Threads, peaks};
 use kernels_core::simd::Level;
-use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -15,15 +14,14 @@ use std::time::Instant;
 const ARRAY_BYTES: usize = 1 << 30;
 const ARRAY_BYTES_SMOKE: usize = 1 << 20;
 /// Runs of each loop.
-const RUNS: usize = 9;
+const RUNS: usize = 5;
 /// Rounds of the arithmetic loops: some tens of milliseconds at a vector level.
-const ROUNDS: u64 = 1_000_000;
+const ROUNDS: u64 = 500_000;
 
-/// The peaks found so far.
+/// Measures peaks.
 pub struct Peaks {
     array_bytes: usize,
-    known: BTreeMap<(&'static str, &'static str, u32), f64>,
-    /// Kept from the first measure of memory to the last, for its pages cost time.
+    /// Kept from the first measure of memory on, for its pages cost time.
     arrays: Option<(Map, Map)>,
 }
 
@@ -31,7 +29,7 @@ impl Peaks {
     /// None yet.
     pub fn new(smoke: bool) -> Self {
         let array_bytes = if smoke { ARRAY_BYTES_SMOKE } else { ARRAY_BYTES };
-        Self { array_bytes, known: BTreeMap::new(), arrays: None }
+        Self { array_bytes, arrays: None }
     }
 
     /// The threads of the machine.
@@ -39,21 +37,16 @@ impl Peaks {
         std::thread::available_parallelism().map_or(1, |count| count.get() as u32)
     }
 
-    /// The most that the machine does of that work, per second; items have no peak.
-    pub fn of(&mut self, work: Work, level: Level, threads: u32) -> Option<f64> {
+    /// The most that the machine now does of that work, per second; items have no
+    /// peak.
+    pub fn now(&mut self, work: Work, level: Level, threads: u32) -> Option<f64> {
         // Memory has one speed, whichever instructions a kernel uses.
         let level = match work {
             Work::Items(_) => return None,
             Work::Read(_) | Work::Copied(_) => Level::best(),
             Work::Int8(_) | Work::F32(_) => level,
         };
-        let key = (work.unit(), level.name(), threads);
-        if let Some(&known) = self.known.get(&key) {
-            return Some(known);
-        }
-        let found = self.measure(work, level, &Threads::new(threads));
-        self.known.insert(key, found);
-        Some(found)
+        Some(self.measure(work, level, &Threads::new(threads)))
     }
 
     fn measure(&mut self, work: Work, level: Level, threads: &Threads) -> f64 {
@@ -92,11 +85,34 @@ impl Peaks {
         })
     }
 
+    /// Measures and prints all of them, at the best level, on one thread and on all.
+    pub fn print(&mut self) {
+        let level = Level::best();
+        let works = [Work::Read(1), Work::Copied(1), Work::F32(1), Work::Int8(1)];
+        for (work, shape) in works.into_iter().zip(["read", "copy", "f32", "int8"]) {
+            for threads in [1, self.threads_max()] {
+                let peak = self.now(work, level, threads).unwrap_or_default() * 1e-9;
+                let (level, unit) = (level.name(), work.unit());
+                println!("figure peaks,{shape},{level},{threads},,,{unit},{peak:.2},{peak:.2},1");
+            }
+        }
+    }
+}
+
+/// One run of a bench, beside the peak.
+pub struct Figure {
+    /// Of one call, in seconds.
+    pub seconds: f64,
+    /// Of such work, the better of the peak before the run and after it.
+    pub peak: Option<f64>,
+}
+
+impl Figure {
     /// Prints what a call took, its rate and its share of the peak: one line of
     /// `kernel,shape,level,threads,median_ns,work,unit,figure,peak,share`.
-    pub fn figure(&mut self, entry: &Entry, level: Level, threads: u32, seconds: f64) {
+    pub fn print(&self, entry: &Entry, level: Level, threads: u32) {
+        let Self { seconds, peak } = *self;
         let rate = entry.work.count() as f64 / seconds;
-        let peak = self.of(entry.work, level, threads);
         let scale = if peak.is_some() { 1e-9 } else { 1.0 };
         let (peak_text, share) = match peak {
             Some(peak) => (format!("{:.2}", peak * scale), format!("{:.3}", rate / peak)),
@@ -112,21 +128,6 @@ impl Peaks {
             entry.work.unit(),
             rate * scale
         );
-    }
-
-    /// Measures and prints all of them, at the best level, on one thread and on all.
-    pub fn print(&mut self) {
-        let level = Level::best();
-        let works = [Work::Read(1), Work::Copied(1), Work::F32(1), Work::Int8(1)];
-        for (work, shape) in works.into_iter().zip(["read", "copy", "f32", "int8"]) {
-            for threads in [1, self.threads_max()] {
-                let peak = self.of(work, level, threads).unwrap_or_default() * 1e-9;
-                let (level, unit) = (level.name(), work.unit());
-                println!("figure peaks,{shape},{level},{threads},,,{unit},{peak:.2},{peak:.2},1");
-            }
-        }
-        // The arrays take memory that the kernels may need.
-        self.arrays = None;
     }
 }
 
