@@ -3,16 +3,17 @@
 
 use super::plan::Plan;
 use super::quantise::Input;
-use super::tile::{Matrix, Rows, tile};
+use super::tile::{Matrix, Rows, tiles};
 use super::{Matmul, Types};
 use crate::command::{Host, cast_mut, live};
 use crate::dtype::Dtype;
 use crate::error::Error;
 use crate::packing::TILE;
 use crate::params;
-use crate::simd::{Floats, FloatsMut, LANES, Lanes, Level};
+use crate::simd::{Element, Floats, LANES, Lanes, Level, far, store_at};
 use crate::workers::{Columns, Pieces, Strip, Workers, split};
 use core::ops::Range;
+use half::{bf16, f16};
 
 /// Bytes of weights worth a thread of their own.
 const TILE_BYTES: u64 = 1 << 16;
@@ -32,7 +33,7 @@ pub fn run(
     let matrix = Matrix { packed: matmul.weight, bias };
     let weight = &types.weight;
     let most = workers.count().min(weight.tiles() as u32);
-    let tiles = (weight.bytes() / TILE_BYTES).clamp(1, u64::from(most)) as u32;
+    let parts = (weight.bytes() / TILE_BYTES).clamp(1, u64::from(most)) as u32;
     let each = types.out.align() as usize;
     let stride = p.out_row_stride as usize * each;
     for chunk in plan.chunks(rows) {
@@ -40,15 +41,20 @@ pub fn run(
         let converted = Rows::convert(level, workers, &plan, input, converted);
         let out = &mut matmul.out[chunk.start * stride..];
         let width = weight.outputs * each;
-        let columns = Columns::new(out, chunk.len(), stride, width, TILE * each, tiles);
-        let scratch = Pieces::new(&mut *scratch, tiles as usize, plan.scratch_words(), tiles);
-        split(workers, tiles, (columns, scratch), |_, (mut strip, scratch)| {
+        let columns = Columns::new(out, chunk.len(), stride, width, TILE * each, parts);
+        let scratch = Pieces::new(&mut *scratch, parts as usize, plan.scratch_words(), parts);
+        let at_once = plan.tiles_at_once(level, chunk.len());
+        split(workers, parts, (columns, scratch), |_, (mut strip, scratch)| {
             let first = strip.columns().start / each / TILE;
             let count = strip.columns().len().div_ceil(TILE * each);
-            for at in 0..count {
-                tile(level, converted, matrix, first + at, scratch);
-                let totals = bytemuck::cast_slice(&scratch[..chunk.len() * TILE]);
-                store(level, types.out, totals, at * TILE, &mut strip);
+            for at in (0..count).step_by(at_once) {
+                let some = at..count.min(at + at_once);
+                let from = first + some.start..first + some.end;
+                tiles(level, converted, matrix, from, scratch);
+                let totals: &[f32] = bytemuck::cast_slice(scratch);
+                for (at, totals) in some.zip(totals.chunks_exact(chunk.len() * TILE)) {
+                    store(level, types.out, totals, at * TILE, &mut strip);
+                }
             }
         });
     }
@@ -99,15 +105,26 @@ crate::levels! {
 
 #[inline(always)]
 fn store_body<L: Lanes>(l: L, dtype: Dtype, totals: &[f32], at: usize, strip: &mut Strip<'_, u8>) {
-    let each = dtype.align() as usize;
-    let width = (strip.columns().len() / each - at).min(TILE);
+    match dtype {
+        Dtype::F32 => store_as::<L, f32>(l, totals, at, strip),
+        Dtype::F16 => store_as::<L, f16>(l, totals, at, strip),
+        _ => store_as::<L, bf16>(l, totals, at, strip),
+    }
+}
+
+#[inline(always)]
+fn store_as<L: Lanes, E: Element>(l: L, totals: &[f32], at: usize, strip: &mut Strip<'_, u8>) {
+    let width = (strip.columns().len() / size_of::<E>() - at).min(TILE);
     for (row, totals) in totals.as_chunks::<TILE>().0.iter().enumerate() {
-        let bytes = &mut strip.row(row)[at * each..(at + width) * each];
-        let mut out = FloatsMut::new(dtype, bytes);
+        let out = &mut cast_mut::<E>(strip.row(row))[at..at + width];
         let [a, b] = bytemuck::must_cast_ref::<_, [[f32; LANES]; 2]>(totals);
-        out.store(l, l.load(a), 0);
+        store_at(l, l.load(a), out, 0);
         if width > LANES {
-            out.store(l, l.load(b), LANES);
+            store_at(l, l.load(b), out, LANES);
         }
+        // Where the next tile's outputs go, which takes longer to come than to write.
+        let next = out.as_ptr().wrapping_add(TILE).cast::<u8>();
+        far(next);
+        far(next.wrapping_add(64));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::tile::{Ahead, Totals};
 use crate::packing::TILE;
-use crate::simd::{Element, LANES, Lanes};
+use crate::simd::{Element, LANES, Lanes, Level};
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 
@@ -58,46 +58,52 @@ impl Pair for Bf16 {
     }
 }
 
-/// What a panel is multiplied by.
+/// What a panel is multiplied by: the same segment of one tile, or of two neighbours.
 #[derive(Clone, Copy)]
 pub(super) struct Part<'a> {
-    /// The segment's words of the tile.
+    /// The segment's words of the first tile, and all that follows.
     pub words: &'a [i32],
+    /// Words from a tile to its neighbour.
+    pub tile_words: usize,
     /// Inputs of the segment.
     pub inputs: usize,
     /// What to ask memory for meanwhile.
     pub ahead: Ahead<'a>,
 }
 
-/// The panel's totals, plus this segment.
-#[inline(always)]
-pub(super) fn panel<L: Lanes, P: Pair>(
-    l: L,
+/// The totals of a panel's rows, plus this segment.
+pub(super) fn panel<P: Pair>(
+    level: Level,
+    pair: P,
     part: &Part<'_>,
     unit: &[i32],
     totals: &mut Totals<'_>,
 ) {
     let rows = totals.rows();
-    if !L::MANY_REGISTERS {
-        for row in 0..rows {
-            segment::<L, P, 1>(l, part, Panel { unit, rows, first: row }, totals);
+    if !level.many_registers() {
+        for first in 0..rows {
+            segment(level, Form::<1, 1, P>(pair), part, Panel { unit, rows, first }, totals);
         }
         return;
     }
-    match rows {
-        1 => segment::<L, P, 1>(l, part, Panel { unit, rows: 1, first: 0 }, totals),
-        2 => segment::<L, P, 2>(l, part, Panel { unit, rows: 2, first: 0 }, totals),
-        3 => segment::<L, P, 3>(l, part, Panel { unit, rows: 3, first: 0 }, totals),
-        4 => segment::<L, P, 4>(l, part, Panel { unit, rows: 4, first: 0 }, totals),
-        5 => segment::<L, P, 5>(l, part, Panel { unit, rows: 5, first: 0 }, totals),
-        6 => segment::<L, P, 6>(l, part, Panel { unit, rows: 6, first: 0 }, totals),
-        7 => segment::<L, P, 7>(l, part, Panel { unit, rows: 7, first: 0 }, totals),
-        8 => segment::<L, P, 8>(l, part, Panel { unit, rows: 8, first: 0 }, totals),
-        9 => segment::<L, P, 9>(l, part, Panel { unit, rows: 9, first: 0 }, totals),
-        10 => segment::<L, P, 10>(l, part, Panel { unit, rows: 10, first: 0 }, totals),
-        11 => segment::<L, P, 11>(l, part, Panel { unit, rows: 11, first: 0 }, totals),
-        12 => segment::<L, P, 12>(l, part, Panel { unit, rows: 12, first: 0 }, totals),
-        rows => unreachable!("a plan has no float panel of {rows} rows"),
+    let panel = Panel { unit, rows, first: 0 };
+    match (totals.tiles(), rows) {
+        (1, 1) => segment(level, Form::<1, 1, P>(pair), part, panel, totals),
+        (1, 2) => segment(level, Form::<1, 2, P>(pair), part, panel, totals),
+        (1, 3) => segment(level, Form::<1, 3, P>(pair), part, panel, totals),
+        (1, 4) => segment(level, Form::<1, 4, P>(pair), part, panel, totals),
+        (1, 5) => segment(level, Form::<1, 5, P>(pair), part, panel, totals),
+        (1, 6) => segment(level, Form::<1, 6, P>(pair), part, panel, totals),
+        (1, 7) => segment(level, Form::<1, 7, P>(pair), part, panel, totals),
+        (1, 8) => segment(level, Form::<1, 8, P>(pair), part, panel, totals),
+        (1, 9) => segment(level, Form::<1, 9, P>(pair), part, panel, totals),
+        (1, 10) => segment(level, Form::<1, 10, P>(pair), part, panel, totals),
+        (1, 11) => segment(level, Form::<1, 11, P>(pair), part, panel, totals),
+        (2, 1) => segment(level, Form::<2, 1, P>(pair), part, panel, totals),
+        (2, 2) => segment(level, Form::<2, 2, P>(pair), part, panel, totals),
+        (2, 3) => segment(level, Form::<2, 3, P>(pair), part, panel, totals),
+        (2, 4) => segment(level, Form::<2, 4, P>(pair), part, panel, totals),
+        (tiles, rows) => unreachable!("a plan has no {rows} float rows of {tiles} tiles"),
     }
 }
 
@@ -119,43 +125,72 @@ impl<'a> Panel<'a> {
     }
 }
 
+/// What a loop is compiled for.
+struct Form<const TILES: usize, const ROWS: usize, P>(P);
+
+crate::levels! {
+    fn segment<const TILES: usize, const ROWS: usize; P: Pair>(
+        form: Form<TILES, ROWS, P>,
+        part: &Part<'_>,
+        panel: Panel<'_>,
+        totals: &mut Totals<'_>,
+    ) = segment_body;
+}
+
 #[inline(always)]
-fn segment<L: Lanes, P: Pair, const ROWS: usize>(
+fn segment_body<L: Lanes, const TILES: usize, const ROWS: usize, P: Pair>(
     l: L,
+    _: Form<TILES, ROWS, P>,
     part: &Part<'_>,
     panel: Panel<'_>,
     totals: &mut Totals<'_>,
 ) {
-    let x = &bytemuck::cast_slice::<i32, f32>(panel.unit)[..part.inputs * panel.rows];
-    let pairs = pairs::<P>(part.words);
-    let mut sums = [[l.splat(0.0); 2]; ROWS];
-    let (whole, last) = x.split_at(part.inputs / 2 * 2 * panel.rows);
-    let steps = whole.chunks(STEP * panel.rows).zip(pairs.chunks(STEP / 2));
-    for (step, (x, w)) in steps.enumerate() {
-        part.ahead.ask(step);
-        for (x, w) in x.chunks_exact(2 * panel.rows).zip(w) {
-            let w = P::widen(l, w);
-            let (x, y) = x.split_at(panel.rows);
-            row_products(l, &mut sums, w[0], panel.input(x));
-            row_products(l, &mut sums, w[1], panel.input(y));
+    let rows = if L::MANY_REGISTERS { ROWS } else { panel.rows };
+    let x: &[f32] = bytemuck::cast_slice(panel.unit);
+    let pair_words = size_of::<P::Words>() / 4;
+    let mut sums = [[[l.splat(0.0); 2]; ROWS]; TILES];
+    let whole = part.inputs / 2 * 2;
+    let (mut at, mut step) = (0, 0);
+    while at < whole {
+        let count = STEP.min(whole - at);
+        let x = &x[at * rows..(at + count) * rows];
+        let mut t = 0;
+        while t < TILES {
+            let tile = t * part.tile_words;
+            part.ahead.ask(tile, step);
+            let words = &part.words[tile + at / 2 * pair_words..][..count / 2 * pair_words];
+            let words: &[P::Words] = bytemuck::cast_slice(words);
+            for (x, w) in x.chunks_exact(2 * rows).zip(words) {
+                let w = P::widen(l, w);
+                let (x, y) = x.split_at(rows);
+                row_products(l, &mut sums[t], w[0], panel.input(x));
+                row_products(l, &mut sums[t], w[1], panel.input(y));
+            }
+            t += 1;
         }
+        at += count;
+        step += 1;
     }
-    if !last.is_empty() {
-        let mut words = P::Words::zeroed();
-        let to: &mut [i32] = bytemuck::cast_slice_mut(bytemuck::bytes_of_mut(&mut words));
-        let from = &part.words[part.inputs / 2 * to.len()..];
-        let count = from.len().min(to.len());
-        to[..count].copy_from_slice(&from[..count]);
-        row_products(l, &mut sums, P::widen(l, &words)[0], panel.input(last));
+    let mut t = 0;
+    while t < TILES {
+        if whole < part.inputs {
+            let words = last_pair::<P>(part, t * part.tile_words);
+            let x = panel.input(&x[whole * rows..][..rows]);
+            row_products(l, &mut sums[t], P::widen(l, &words)[0], x);
+        }
+        totals.add(l, t, panel.first, &sums[t]);
+        t += 1;
     }
-    totals.add(l, panel.first, &sums);
 }
 
-/// The whole pairs of a segment.
-#[inline(always)]
-fn pairs<P: Pair>(words: &[i32]) -> &[P::Words] {
-    let each = size_of::<P::Words>() / 4;
-    bytemuck::cast_slice(&words[..words.len() / each * each])
+/// The pair that an odd input begins; some formats store no other half.
+fn last_pair<P: Pair>(part: &Part<'_>, tile: usize) -> P::Words {
+    let mut words = P::Words::zeroed();
+    let to: &mut [i32] = bytemuck::cast_slice_mut(bytemuck::bytes_of_mut(&mut words));
+    let from = &part.words[tile + part.inputs / 2 * to.len()..];
+    let count = from.len().min(to.len());
+    to[..count].copy_from_slice(&from[..count]);
+    words
 }
 
 #[inline(always)]
@@ -171,34 +206,6 @@ fn row_products<L: Lanes, const ROWS: usize>(
         sums[r][0] = l.fma(w[0], x, sums[r][0]);
         sums[r][1] = l.fma(w[1], x, sums[r][1]);
         r += 1;
-    }
-}
-
-/// A segment as f32, `[inputs][32]`, for [`F32`]. An input that only pads an odd
-/// count is widened too, and not used.
-#[inline(always)]
-pub(super) fn widen<L: Lanes, P: Pair>(l: L, words: &[i32], widened: &mut [i32]) {
-    let to: &mut [[[[f32; LANES]; 2]; 2]] = bytemuck::cast_slice_mut(widened);
-    for (w, to) in pairs::<P>(words).iter().zip(to.iter_mut()) {
-        store_pair(l, P::widen(l, w), to);
-    }
-    let each = size_of::<P::Words>() / 4;
-    let rest = &words[words.len() / each * each..];
-    if !rest.is_empty() {
-        let mut last = P::Words::zeroed();
-        let bytes: &mut [i32] = bytemuck::cast_slice_mut(bytemuck::bytes_of_mut(&mut last));
-        bytes[..rest.len()].copy_from_slice(rest);
-        store_pair(l, P::widen(l, &last), &mut to[words.len() / each]);
-    }
-}
-
-#[inline(always)]
-fn store_pair<L: Lanes>(l: L, pair: [[L::F; 2]; 2], to: &mut [[[f32; LANES]; 2]; 2]) {
-    let mut k = 0;
-    while k < 2 {
-        l.store(pair[k][0], &mut to[k][0]);
-        l.store(pair[k][1], &mut to[k][1]);
-        k += 1;
     }
 }
 

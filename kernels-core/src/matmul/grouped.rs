@@ -3,62 +3,48 @@
 use super::tile::{Ahead, Totals};
 use crate::dtype::Dtype;
 use crate::packing::{Groups, TILE};
-use crate::simd::{LANES, Lanes, prefetch};
+use crate::simd::{Element, LANES, Lanes, Level};
 use half::{bf16, f16};
 
-/// What a panel is multiplied by.
+/// What a panel is multiplied by: the same segment of one tile, or of two neighbours.
 #[derive(Clone, Copy)]
 pub(super) struct Part<'a> {
+    /// How the groups are stored.
     pub groups: Groups,
-    /// Where the groups of the segment are.
-    pub from: From<'a>,
+    /// Groups of the segment.
+    pub count: usize,
+    /// The groups of the first tile, one after the other.
+    pub words: &'a [i32],
+    /// Words from a tile to its neighbour.
+    pub tile_words: usize,
     /// What to ask memory for meanwhile.
     pub ahead: Ahead<'a>,
 }
 
-/// Where the groups of a segment are.
-#[derive(Clone, Copy)]
-pub(super) enum From<'a> {
-    /// In memory, as they are packed.
-    Packed(&'a [i32]),
-    /// With every head widened, and no nibbles: worth it for many panels.
-    Unpacked(Unpacked<'a>),
-}
-
-/// Groups for many panels.
-#[derive(Clone, Copy)]
-pub(super) struct Unpacked<'a> {
-    /// Numbers as bytes, from the first group's on.
-    pub bytes: &'a [i32],
-    /// Words from one group's to the next.
-    pub stride: usize,
-    /// Scales and biases.
-    pub heads: &'a [Head],
-}
-
-/// The f32 scales of a group, then its biases.
-pub(super) type Head = [[f32; LANES]; 4];
-
-/// The panel's totals, plus this segment.
-#[inline(always)]
-pub(super) fn panel<L: Lanes>(l: L, part: &Part<'_>, unit: &[i32], totals: &mut Totals<'_>) {
+/// The totals of a panel's rows, plus this segment.
+pub(super) fn panel(level: Level, part: &Part<'_>, unit: &[i32], totals: &mut Totals<'_>) {
     let rows = totals.rows();
-    if !L::MANY_REGISTERS {
-        for row in 0..rows {
-            scheme::<L, 1>(l, part, Panel { unit, rows, first: row }, totals);
+    if !level.many_registers() {
+        for first in 0..rows {
+            some_rows::<1, 1>(level, part, Panel { unit, rows, first }, totals);
         }
         return;
     }
-    match rows {
-        1 => scheme::<L, 1>(l, part, Panel { unit, rows: 1, first: 0 }, totals),
-        2 => scheme::<L, 2>(l, part, Panel { unit, rows: 2, first: 0 }, totals),
-        3 => scheme::<L, 3>(l, part, Panel { unit, rows: 3, first: 0 }, totals),
-        4 => scheme::<L, 4>(l, part, Panel { unit, rows: 4, first: 0 }, totals),
-        5 => scheme::<L, 5>(l, part, Panel { unit, rows: 5, first: 0 }, totals),
-        6 => scheme::<L, 6>(l, part, Panel { unit, rows: 6, first: 0 }, totals),
-        7 => scheme::<L, 7>(l, part, Panel { unit, rows: 7, first: 0 }, totals),
-        8 => scheme::<L, 8>(l, part, Panel { unit, rows: 8, first: 0 }, totals),
-        rows => unreachable!("a plan has no grouped panel of {rows} rows"),
+    let panel = Panel { unit, rows, first: 0 };
+    match (totals.tiles(), rows) {
+        (1, 1) => some_rows::<1, 1>(level, part, panel, totals),
+        (1, 2) => some_rows::<1, 2>(level, part, panel, totals),
+        (1, 3) => some_rows::<1, 3>(level, part, panel, totals),
+        (1, 4) => some_rows::<1, 4>(level, part, panel, totals),
+        (1, 5) => some_rows::<1, 5>(level, part, panel, totals),
+        (1, 6) => some_rows::<1, 6>(level, part, panel, totals),
+        (1, 7) => some_rows::<1, 7>(level, part, panel, totals),
+        (1, 8) => some_rows::<1, 8>(level, part, panel, totals),
+        (2, 1) => some_rows::<2, 1>(level, part, panel, totals),
+        (2, 2) => some_rows::<2, 2>(level, part, panel, totals),
+        (2, 3) => some_rows::<2, 3>(level, part, panel, totals),
+        (2, 4) => some_rows::<2, 4>(level, part, panel, totals),
+        (tiles, rows) => unreachable!("a plan has no {rows} grouped rows of {tiles} tiles"),
     }
 }
 
@@ -72,167 +58,136 @@ struct Panel<'a> {
     first: usize,
 }
 
-#[inline(always)]
-fn scheme<L: Lanes, const ROWS: usize>(
-    l: L,
+impl Panel<'_> {
+    /// Rows of the unit: where registers are many, those that are multiplied.
+    #[inline(always)]
+    fn rows<L: Lanes, const ROWS: usize>(&self) -> usize {
+        if L::MANY_REGISTERS { ROWS } else { self.rows }
+    }
+}
+
+fn some_rows<const TILES: usize, const ROWS: usize>(
+    level: Level,
     part: &Part<'_>,
     panel: Panel<'_>,
     totals: &mut Totals<'_>,
 ) {
-    match part.groups.affine {
-        true => numbers::<L, ROWS, true>(l, part, panel, totals),
-        false => numbers::<L, ROWS, false>(l, part, panel, totals),
+    match (part.groups.nibbles, part.groups.affine) {
+        (true, true) => segment(level, Form::<TILES, ROWS, true, true>, part, panel, totals),
+        (true, false) => segment(level, Form::<TILES, ROWS, true, false>, part, panel, totals),
+        (false, true) => segment(level, Form::<TILES, ROWS, false, true>, part, panel, totals),
+        (false, false) => segment(level, Form::<TILES, ROWS, false, false>, part, panel, totals),
     }
+}
+
+/// What a loop is compiled for.
+struct Form<const TILES: usize, const ROWS: usize, const NIBBLES: bool, const AFFINE: bool>;
+
+crate::levels! {
+    fn segment<const TILES: usize, const ROWS: usize, const NIBBLES: bool, const AFFINE: bool>(
+        form: Form<TILES, ROWS, NIBBLES, AFFINE>,
+        part: &Part<'_>,
+        panel: Panel<'_>,
+        totals: &mut Totals<'_>,
+    ) = segment_body;
 }
 
 #[inline(always)]
-fn numbers<L: Lanes, const ROWS: usize, const AFFINE: bool>(
-    l: L,
-    part: &Part<'_>,
-    panel: Panel<'_>,
-    totals: &mut Totals<'_>,
-) {
-    match part.from {
-        From::Packed(words) => {
-            let (stride, head) = (part.groups.bytes() / 4, part.groups.head_bytes() / 4);
-            let scale = part.groups.scale;
-            let groups = words.chunks_exact(stride).map(
-                #[inline(always)]
-                |group| {
-                    let (head, numbers) = group.split_at(head);
-                    (PackedHead { words: head, scale }, numbers)
-                },
-            );
-            if part.groups.nibbles {
-                segment::<L, _, _, ROWS, AFFINE, true>(l, part, groups, panel, totals);
-            } else {
-                segment::<L, _, _, ROWS, AFFINE, false>(l, part, groups, panel, totals);
-            }
-        }
-        From::Unpacked(store) => {
-            let words = part.groups.len * TILE / 4;
-            let groups = store.heads.iter().zip(store.bytes.chunks(store.stride)).map(
-                #[inline(always)]
-                |(head, numbers)| (head, &numbers[..words]),
-            );
-            segment::<L, _, _, ROWS, AFFINE, false>(l, part, groups, panel, totals);
-        }
-    }
-}
-
-/// Scales and biases of a group.
-trait Scales: Copy {
-    /// As f32, in `room` unless they are elsewhere.
-    fn widened<'a, L: Lanes>(self, l: L, affine: bool, room: &'a mut Head) -> &'a Head
-    where
-        Self: 'a;
-}
-
-impl Scales for &Head {
-    #[inline(always)]
-    fn widened<'a, L: Lanes>(self, _: L, _: bool, _: &'a mut Head) -> &'a Head
-    where
-        Self: 'a,
-    {
-        self
-    }
-}
-
-/// Scales and biases as they are packed.
-#[derive(Clone, Copy)]
-struct PackedHead<'a> {
-    words: &'a [i32],
-    scale: Dtype,
-}
-
-impl Scales for PackedHead<'_> {
-    #[inline(always)]
-    fn widened<'a, L: Lanes>(self, l: L, affine: bool, room: &'a mut Head) -> &'a Head
-    where
-        Self: 'a,
-    {
-        let vectors = if affine { 4 } else { 2 };
-        let mut at = 0;
-        while at < vectors {
-            l.store(scale_at(l, self.scale, self.words, at), &mut room[at]);
-            at += 1;
-        }
-        room
-    }
-}
-
-#[inline(always)]
-fn segment<'a, L, S, I, const ROWS: usize, const AFFINE: bool, const NIBBLES: bool>(
-    l: L,
-    part: &Part<'_>,
-    groups: I,
-    panel: Panel<'_>,
-    totals: &mut Totals<'_>,
-) where
+fn segment_body<
     L: Lanes,
-    S: Scales,
-    I: Iterator<Item = (S, &'a [i32])>,
-{
-    let quads = part.groups.len / 4 * panel.rows;
-    let units = panel.unit.chunks_exact(quads + 2 * panel.rows);
-    let mut sums = [[l.splat(0.0); 2]; ROWS];
-    for (group, ((scales, numbers), unit)) in groups.zip(units).enumerate() {
-        let (x, rest) = unit.split_at(quads);
-        let (x_scales, extras) = rest.split_at(panel.rows);
-        let x_scales: &[i32; ROWS] = rows_of(x_scales, panel);
-        let extras: &[i32; ROWS] = rows_of(extras, panel);
-        part.ahead.ask(group);
-        let mut room = [[0.0; LANES]; 4];
-        let head = scales.widened(l, AFFINE, &mut room);
-        let mut dots = [[l.isplat(0); 2]; ROWS];
-        if !AFFINE {
-            let mut r = 0;
-            while r < ROWS {
-                dots[r] = [l.isplat(extras[r]); 2];
-                r += 1;
-            }
+    const TILES: usize,
+    const ROWS: usize,
+    const NIBBLES: bool,
+    const AFFINE: bool,
+>(
+    l: L,
+    _: Form<TILES, ROWS, NIBBLES, AFFINE>,
+    part: &Part<'_>,
+    panel: Panel<'_>,
+    totals: &mut Totals<'_>,
+) {
+    let rows = panel.rows::<L, ROWS>();
+    let groups = part.groups;
+    let (quad_words, head_words) = (groups.len / 4 * rows, groups.head_bytes() / 4);
+    let (unit_words, group_words) = (quad_words + 2 * rows, groups.bytes() / 4);
+    let mut sums = [[[l.splat(0.0); 2]; ROWS]; TILES];
+    let mut group = 0;
+    while group < part.count {
+        let unit = &panel.unit[group * unit_words..][..unit_words];
+        let mut t = 0;
+        while t < TILES {
+            part.ahead.ask(t * part.tile_words, group);
+            let words = &part.words[t * part.tile_words + group * group_words..][..group_words];
+            let stored = words.split_at(head_words);
+            let unit = unit.split_at(quad_words);
+            let one = One { scale: groups.scale, stored, unit, rows, first: panel.first };
+            add_group::<L, ROWS, NIBBLES, AFFINE>(l, one, &mut sums[t]);
+            t += 1;
         }
-        if NIBBLES {
-            nibbles(l, numbers, x, panel, &mut dots);
-        } else {
-            bytes(l, numbers, x, panel, &mut dots);
-        }
-        let mut v = 0;
-        while v < 2 {
-            let scale = l.load(&head[v]);
-            let mut r = 0;
-            while r < ROWS {
-                let x_scale = l.splat(f32::from_bits(x_scales[r] as u32));
-                sums[r][v] = l.fma(l.to_float(dots[r][v]), l.mul(scale, x_scale), sums[r][v]);
-                r += 1;
-            }
-            v += 1;
-        }
-        v = 0;
-        while AFFINE && v < 2 {
-            let bias = l.load(&head[2 + v]);
-            let mut r = 0;
-            while r < ROWS {
-                let mass = l.splat(f32::from_bits(extras[r] as u32));
-                sums[r][v] = l.fma(bias, mass, sums[r][v]);
-                r += 1;
-            }
-            v += 1;
-        }
+        group += 1;
     }
-    totals.add(l, panel.first, &sums);
+    let mut t = 0;
+    while t < TILES {
+        totals.add(l, t, panel.first, &sums[t]);
+        t += 1;
+    }
 }
 
-/// Scales and biases of a packed group as f32.
+/// One group of one tile, and what it is multiplied by.
+struct One<'a> {
+    /// The type of the head.
+    scale: Dtype,
+    /// Head and numbers.
+    stored: (&'a [i32], &'a [i32]),
+    /// Numbers of the rows; their scales and what begins or ends their sums.
+    unit: (&'a [i32], &'a [i32]),
+    /// Rows of the unit.
+    rows: usize,
+    /// The first of them that is multiplied.
+    first: usize,
+}
+
 #[inline(always)]
-pub(super) fn widen<L: Lanes>(l: L, groups: Groups, packed: &[i32], head: &mut Head) {
-    PackedHead { words: packed, scale: groups.scale }.widened(l, groups.affine, head);
+fn add_group<L: Lanes, const ROWS: usize, const NIBBLES: bool, const AFFINE: bool>(
+    l: L,
+    one: One<'_>,
+    sums: &mut [[L::F; 2]; ROWS],
+) {
+    let One { scale, stored: (head, numbers), unit: (x, rest), rows, first } = one;
+    let x_scales: &[i32; ROWS] = rows_of(rest, first);
+    let extras: &[i32; ROWS] = rows_of(rest, rows + first);
+    let mut dots = [[l.isplat(0); 2]; ROWS];
+    if !AFFINE {
+        let mut r = 0;
+        while r < ROWS {
+            dots[r] = [l.isplat(extras[r]); 2];
+            r += 1;
+        }
+    }
+    if NIBBLES {
+        nibbles(l, numbers, x, rows, first, &mut dots);
+    } else {
+        bytes(l, numbers, x, rows, first, &mut dots);
+    }
+    let [low, high, low_bias, high_bias] = head_vectors::<L, AFFINE>(l, scale, head);
+    let mut r = 0;
+    while r < ROWS {
+        let x_scale = l.splat(f32::from_bits(x_scales[r] as u32));
+        sums[r][0] = l.fma(l.to_float(dots[r][0]), l.mul(low, x_scale), sums[r][0]);
+        sums[r][1] = l.fma(l.to_float(dots[r][1]), l.mul(high, x_scale), sums[r][1]);
+        if AFFINE {
+            let mass = l.splat(f32::from_bits(extras[r] as u32));
+            sums[r][0] = l.fma(low_bias, mass, sums[r][0]);
+            sums[r][1] = l.fma(high_bias, mass, sums[r][1]);
+        }
+        r += 1;
+    }
 }
 
 /// One number of each row that is multiplied.
 #[inline(always)]
-fn rows_of<'a, const ROWS: usize>(words: &'a [i32], panel: Panel<'_>) -> &'a [i32; ROWS] {
-    words[panel.first..].first_chunk().expect("a unit holds its rows")
+fn rows_of<const ROWS: usize>(words: &[i32], first: usize) -> &[i32; ROWS] {
+    words[first..].first_chunk().expect("a unit holds its rows")
 }
 
 /// Products of bytes, four inputs at a time.
@@ -241,20 +196,12 @@ fn bytes<L: Lanes, const ROWS: usize>(
     l: L,
     numbers: &[i32],
     x: &[i32],
-    panel: Panel<'_>,
+    rows: usize,
+    first: usize,
     dots: &mut [[L::I; 2]; ROWS],
 ) {
-    let x = x.chunks_exact(panel.rows);
-    for (w, x) in numbers.as_chunks::<TILE>().0.iter().zip(x) {
-        let w = vectors(l, w);
-        let x: &[i32; ROWS] = rows_of(x, panel);
-        let mut r = 0;
-        while r < ROWS {
-            let x = l.isplat(x[r]);
-            dots[r][0] = l.dot4(dots[r][0], w[0], x);
-            dots[r][1] = l.dot4(dots[r][1], w[1], x);
-            r += 1;
-        }
+    for (w, x) in numbers.as_chunks::<TILE>().0.iter().zip(x.chunks_exact(rows)) {
+        add_products(l, dots, vectors(l, w), rows_of(x, first));
     }
 }
 
@@ -264,42 +211,70 @@ fn nibbles<L: Lanes, const ROWS: usize>(
     l: L,
     numbers: &[i32],
     x: &[i32],
-    panel: Panel<'_>,
+    rows: usize,
+    first: usize,
     dots: &mut [[L::I; 2]; ROWS],
 ) {
-    let x = x.chunks_exact(2 * panel.rows);
     let low = l.isplat(0x0f0f_0f0f);
-    for (w, x) in numbers.as_chunks::<TILE>().0.iter().zip(x) {
+    for (w, x) in numbers.as_chunks::<TILE>().0.iter().zip(x.chunks_exact(2 * rows)) {
         let w = vectors(l, w);
-        let first = [l.iand(w[0], low), l.iand(w[1], low)];
-        let second = [l.iand(l.shr::<4>(w[0]), low), l.iand(l.shr::<4>(w[1]), low)];
-        let (x, y) = x.split_at(panel.rows);
-        let (x, y): (&[i32; ROWS], &[i32; ROWS]) = (rows_of(x, panel), rows_of(y, panel));
-        let mut r = 0;
-        while r < ROWS {
-            let (a, b) = (l.isplat(x[r]), l.isplat(y[r]));
-            dots[r][0] = l.dot4(dots[r][0], first[0], a);
-            dots[r][1] = l.dot4(dots[r][1], first[1], a);
-            dots[r][0] = l.dot4(dots[r][0], second[0], b);
-            dots[r][1] = l.dot4(dots[r][1], second[1], b);
-            r += 1;
-        }
+        let (x, y) = x.split_at(rows);
+        add_products(l, dots, [l.iand(w[0], low), l.iand(w[1], low)], rows_of(x, first));
+        let w = [l.iand(l.shr::<4>(w[0]), low), l.iand(l.shr::<4>(w[1]), low)];
+        add_products(l, dots, w, rows_of(y, first));
     }
 }
 
-/// Nibbles as bytes: what a group looks like to [`bytes`].
 #[inline(always)]
-pub(super) fn unpack<L: Lanes>(l: L, numbers: &[i32], unpacked: &mut [i32]) {
-    let low = l.isplat(0x0f0f_0f0f);
-    let to = unpacked.as_chunks_mut::<TILE>().0.as_chunks_mut::<2>().0;
-    for (w, to) in numbers.as_chunks::<TILE>().0.iter().zip(to) {
-        let w = vectors(l, w);
-        let mut v = 0;
-        while v < 2 {
-            let (a, b) = (l.iand(w[v], low), l.iand(l.shr::<4>(w[v]), low));
-            l.istore(a, half_mut(&mut to[0], v));
-            l.istore(b, half_mut(&mut to[1], v));
-            v += 1;
+fn add_products<L: Lanes, const ROWS: usize>(
+    l: L,
+    dots: &mut [[L::I; 2]; ROWS],
+    w: [L::I; 2],
+    x: &[i32; ROWS],
+) {
+    let mut r = 0;
+    while r < ROWS {
+        let x = l.isplat(x[r]);
+        dots[r][0] = l.dot4(dots[r][0], w[0], x);
+        dots[r][1] = l.dot4(dots[r][1], w[1], x);
+        r += 1;
+    }
+}
+
+/// How [`unpack`] leaves groups of nibbles: as groups of bytes, with f32 heads.
+pub(super) const fn unpacked(groups: Groups) -> Groups {
+    Groups { nibbles: false, scale: Dtype::F32, ..groups }
+}
+
+crate::levels! {
+    /// A segment of nibbles as bytes: worth it for many panels.
+    pub(super) fn unpack(groups: Groups, packed: &[i32], to: &mut [i32]) = unpack_body;
+}
+
+#[inline(always)]
+fn unpack_body<L: Lanes>(l: L, groups: Groups, packed: &[i32], to: &mut [i32]) {
+    let (head_words, to_head_words) = (groups.head_bytes() / 4, unpacked(groups).head_bytes() / 4);
+    let from = packed.chunks_exact(groups.bytes() / 4);
+    for (packed, to) in from.zip(to.chunks_exact_mut(unpacked(groups).bytes() / 4)) {
+        let (head, numbers) = packed.split_at(head_words);
+        let (to_head, to_numbers) = to.split_at_mut(to_head_words);
+        let head = match groups.affine {
+            true => head_vectors::<L, true>(l, groups.scale, head),
+            false => head_vectors::<L, false>(l, groups.scale, head),
+        };
+        for (to, v) in to_head.as_chunks_mut().0.iter_mut().zip(head) {
+            l.istore(l.bits_of(v), to);
+        }
+        let to = to_numbers.as_chunks_mut::<TILE>().0.as_chunks_mut::<2>().0;
+        for (w, to) in numbers.as_chunks::<TILE>().0.iter().zip(to) {
+            let low = l.isplat(0x0f0f_0f0f);
+            let w = vectors(l, w);
+            let mut v = 0;
+            while v < 2 {
+                l.istore(l.iand(w[v], low), half_mut(&mut to[0], v));
+                l.istore(l.iand(l.shr::<4>(w[v]), low), half_mut(&mut to[1], v));
+                v += 1;
+            }
         }
     }
 }
@@ -315,31 +290,24 @@ fn half_mut(words: &mut [i32; TILE], half: usize) -> &mut [i32; LANES] {
     &mut bytemuck::must_cast_mut::<_, [[i32; LANES]; 2]>(words)[half]
 }
 
-/// Vector `at` of a head: scales are the first two, biases the others.
+/// A head as f32: two vectors of scales, then two of biases, zeros where it has none.
 #[inline(always)]
-fn scale_at<L: Lanes>(l: L, dtype: Dtype, head: &[i32], at: usize) -> L::F {
-    use crate::simd::Element;
-    let words = |each: usize| &head[at * each..(at + 1) * each];
-    match dtype {
-        Dtype::F32 => <f32 as Element>::load(l, exactly(bytemuck::cast_slice(words(16)))),
-        Dtype::F16 => <f16 as Element>::load(l, exactly(bytemuck::cast_slice(words(8)))),
-        _ => <bf16 as Element>::load(l, exactly(bytemuck::cast_slice(words(8)))),
+fn head_vectors<L: Lanes, const AFFINE: bool>(l: L, scale: Dtype, head: &[i32]) -> [L::F; 4] {
+    match scale {
+        Dtype::F32 => elements::<L, f32, AFFINE>(l, bytemuck::cast_slice(head)),
+        Dtype::F16 => elements::<L, f16, AFFINE>(l, bytemuck::cast_slice(head)),
+        _ => elements::<L, bf16, AFFINE>(l, bytemuck::cast_slice(head)),
     }
 }
 
 #[inline(always)]
-fn exactly<T>(values: &[T]) -> &[T; LANES] {
-    values.first_chunk().expect("a vector was cut out")
-}
-
-impl Ahead<'_> {
-    /// Asks for the lines that are due while step `at` runs.
-    #[inline(always)]
-    pub(super) fn ask(&self, at: usize) {
-        let mut line = 0;
-        while line < self.lines {
-            prefetch(self.words, self.first + (at * self.lines + line) * 16);
-            line += 1;
-        }
+fn elements<L: Lanes, E: Element, const AFFINE: bool>(l: L, head: &[E]) -> [L::F; 4] {
+    let vectors = head.as_chunks::<LANES>().0;
+    let zeros = l.splat(0.0);
+    let [low, high] = [E::load(l, &vectors[0]), E::load(l, &vectors[1])];
+    if AFFINE {
+        [low, high, E::load(l, &vectors[2]), E::load(l, &vectors[3])]
+    } else {
+        [low, high, zeros, zeros]
     }
 }

@@ -34,7 +34,7 @@ pub use cpu::{convert, run};
 pub(crate) use plan::Plan;
 pub(crate) use quantise::Input;
 pub use spec::{quantised, spec};
-pub(crate) use tile::{Matrix, Rows as Converted, tile};
+pub(crate) use tile::{Matrix, Rows as Converted, tiles};
 
 /// Inputs that are summed from zero before they join the total.
 pub const SEGMENT: usize = 512;

@@ -3,18 +3,23 @@
 //! segment of inputs. Which of these a row is in changes nothing about its bits.
 
 use super::SEGMENT;
-use super::grouped::Head;
+use super::grouped::unpacked;
 use crate::packing::{TILE, Values, Weight};
+use crate::simd::Level;
 use crate::workers::even;
 use core::ops::Range;
 
-/// Rows of a panel at most, for floats: 24 accumulators leave room for the weights.
-pub(super) const FLOAT_ROWS: usize = 12;
+/// Rows of a panel at most, for floats: 22 accumulators leave room for the weights of
+/// two inputs and for what they are multiplied by.
+pub(super) const FLOAT_ROWS: usize = 11;
 /// Rows of a panel at most, for groups that are multiplied straight from memory.
 pub(super) const GROUPED_ROWS: usize = 8;
 /// Rows of a panel at most when there are many: fourteen integer and fourteen float
 /// accumulators stay in registers.
 const GROUPED_ROWS_OF_MANY: usize = 7;
+/// Rows with which two tiles are multiplied side by side: memory gives more when two
+/// streams ask, and there are registers left.
+const FEW_ROWS: usize = 4;
 /// Bytes of converted rows that a chunk aims at: half of a core's second cache.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Rows of a chunk at least: weights come from memory once for each chunk.
@@ -95,18 +100,22 @@ impl Plan {
         self.totals_words() + self.unpacked_words()
     }
 
-    /// Words of the totals of a tile: `[chunk rows][32]` f32.
+    /// Tiles that are multiplied side by side at most.
+    pub fn tiles_at_once(&self, level: Level, rows: usize) -> usize {
+        if level.many_registers() && rows <= FEW_ROWS { 2 } else { 1 }
+    }
+
+    /// Words of the totals of the tiles at hand: `[tiles][rows][32]` f32.
     pub fn totals_words(&self) -> usize {
-        self.chunk_rows() * TILE
+        (self.chunk_rows() + FEW_ROWS) * TILE
     }
 
     fn unpacked_words(&self) -> usize {
         match self.weight.values {
-            Values::Floats(_) => SEGMENT * TILE,
-            Values::Groups(groups) => {
-                let heads = SEGMENT / groups.len * size_of::<Head>() / 4;
-                heads + if groups.nibbles { SEGMENT * TILE / 4 } else { 0 }
+            Values::Groups(groups) if groups.nibbles => {
+                SEGMENT / groups.len * unpacked(groups).bytes() / 4
             }
+            _ => 0,
         }
     }
 

@@ -1,20 +1,23 @@
 //! A tile of outputs for the rows of a chunk: the part of a product that other
 //! kernels use too.
 //!
-//! Rows are converted once ([`Rows::convert`]); then [`tile`] gives the finished f32
+//! Rows are converted once ([`Rows::convert`]); then [`tiles`] gives the finished f32
 //! outputs of any 32 columns, bit for bit what [`matmul`](super) rounds to its type.
 
-use super::plan::{FLOAT_ROWS, GROUPED_ROWS, Plan};
+use super::plan::Plan;
 use super::quantise::{Input, units};
 use super::{SEGMENT, floats, grouped};
 use crate::dtype::Dtype;
 use crate::packing::{Groups, TILE, Values};
-use crate::simd::{Floats, LANES, Lanes, Level};
+use crate::simd::{Floats, LANES, Lanes, Level, prefetch};
 use crate::workers::{Pieces, Workers, even, split};
+use core::ops::Range;
 
-/// Words from what is read to what memory is asked for: 4 KiB, beyond which the
-/// hardware looks ahead by itself no longer.
-const AHEAD: usize = 1024;
+/// Words from what is read to what memory is asked for: 6 KiB, for the hardware looks
+/// ahead no further than a page of 4 KiB.
+const AHEAD: usize = 1536;
+/// Words of a cache line.
+const LINE: usize = 16;
 /// Values worth a thread of their own when rows are converted.
 const TILE_VALUES: usize = 16_384;
 
@@ -29,27 +32,61 @@ pub(super) struct Ahead<'a> {
     pub lines: usize,
 }
 
-/// The totals of one panel's rows: `[rows][32]`.
-pub(super) struct Totals<'a>(&'a mut [[[f32; LANES]; 2]]);
+impl Ahead<'_> {
+    /// Asks for the lines that are due in step `at` of the tile so many words on.
+    #[inline(always)]
+    pub(super) fn ask(&self, tile: usize, at: usize) {
+        let first = self.first + tile + at * self.lines * LINE;
+        let mut line = 0;
+        while line < self.lines {
+            prefetch(self.words, first + line * LINE);
+            line += 1;
+        }
+    }
+}
+
+/// The totals of one panel's rows, in each tile.
+pub(super) struct Totals<'a> {
+    /// `[tiles][all]` rows of 32.
+    all: &'a mut [Total],
+    /// Rows from one tile to the next.
+    tile_rows: usize,
+    /// The panel's rows among them.
+    rows: Range<usize>,
+    /// Whether nothing was added yet: what is there counts as zeros.
+    fresh: bool,
+}
+
+/// What one row has for a tile: 32 outputs.
+type Total = [[f32; LANES]; 2];
 
 impl Totals<'_> {
     /// Rows of the panel.
-    #[inline(always)]
     pub(super) fn rows(&self) -> usize {
-        self.0.len()
+        self.rows.len()
     }
 
-    /// Folds one segment of some rows in.
+    /// Tiles side by side.
+    pub(super) fn tiles(&self) -> usize {
+        self.all.len() / self.tile_rows
+    }
+
+    /// Folds one segment of some rows of a tile in.
     #[inline(always)]
     pub(super) fn add<L: Lanes, const ROWS: usize>(
         &mut self,
         l: L,
+        tile: usize,
         first: usize,
         sums: &[[L::F; 2]; ROWS],
     ) {
+        let rows = &mut self.all[tile * self.tile_rows + self.rows.start + first..][..ROWS];
+        if self.fresh {
+            rows.fill([[0.0; LANES]; 2]);
+        }
         let mut r = 0;
         while r < ROWS {
-            let row = &mut self.0[first + r];
+            let row = &mut rows[r];
             l.store(l.add(l.load(&row[0]), sums[r][0]), &mut row[0]);
             l.store(l.add(l.load(&row[1]), sums[r][1]), &mut row[1]);
             r += 1;
@@ -102,146 +139,123 @@ pub(crate) struct Matrix<'a> {
     pub bias: Option<Floats<'a>>,
 }
 
-crate::levels! {
-    /// The outputs of tile `tile` for every row of the chunk: the first `[rows][32]` f32
-    /// of `scratch`, which holds [`Plan::scratch_words`].
-    pub(crate) fn tile(rows: Rows<'_>, matrix: Matrix<'_>, tile: usize, scratch: &mut [i32]) = tile_body;
-}
-
-#[inline(always)]
-fn tile_body<L: Lanes>(l: L, rows: Rows<'_>, matrix: Matrix<'_>, tile: usize, scratch: &mut [i32]) {
+/// The outputs of some tiles for every row of the chunk: the first `[tiles][rows][32]`
+/// f32 of `scratch`, which holds [`Plan::scratch_words`]. There are at most
+/// [`Plan::tiles_at_once`].
+pub(crate) fn tiles(
+    level: Level,
+    rows: Rows<'_>,
+    matrix: Matrix<'_>,
+    tiles: Range<usize>,
+    scratch: &mut [i32],
+) {
     let weight = &rows.plan.weight;
     let (totals, unpacked) = scratch.split_at_mut(rows.plan.totals_words());
-    let totals: &mut [[[f32; LANES]; 2]] = bytemuck::cast_slice_mut(totals);
-    let totals = &mut totals[..rows.rows];
-    totals.fill([[0.0; LANES]; 2]);
-    let words: &[i32] = bytemuck::cast_slice(&matrix.packed[tile * weight.tile_bytes()..]);
+    let totals: &mut [Total] = bytemuck::cast_slice_mut(totals);
+    let totals = &mut totals[..rows.rows * tiles.len()];
+    let words: &[i32] = bytemuck::cast_slice(&matrix.packed[tiles.start * weight.tile_bytes()..]);
+    let mut walk = Walk { level, rows, words, totals };
     match weight.values {
-        Values::Floats(Dtype::F32) => {
-            float_tile::<L, floats::F32>(l, rows, words, totals, unpacked)
-        }
-        Values::Floats(Dtype::F16) => {
-            float_tile::<L, floats::F16>(l, rows, words, totals, unpacked)
-        }
-        Values::Floats(_) => float_tile::<L, floats::Bf16>(l, rows, words, totals, unpacked),
-        Values::Groups(groups) => grouped_tile(l, groups, rows, words, totals, unpacked),
+        Values::Floats(Dtype::F32) => walk.floats(floats::F32),
+        Values::Floats(Dtype::F16) => walk.floats(floats::F16),
+        Values::Floats(_) => walk.floats(floats::Bf16),
+        Values::Groups(groups) => walk.groups(groups, unpacked),
     }
     if let Some(bias) = matrix.bias {
-        let first = tile * TILE;
-        let bias = bias.part(first..weight.outputs.min(first + TILE));
-        let second = LANES.min(weight.outputs - first);
-        let bias = [bias.load(l, 0, 0.0), bias.load(l, second, 0.0)];
-        for row in totals {
-            l.store(l.add(l.load(&row[0]), bias[0]), &mut row[0]);
-            l.store(l.add(l.load(&row[1]), bias[1]), &mut row[1]);
+        for (tile, totals) in tiles.zip(totals.chunks_exact_mut(rows.rows)) {
+            let first = tile * TILE;
+            let count = TILE.min(weight.outputs - first);
+            add_bias(level, bias.part(first..first + count), count, totals);
         }
     }
 }
 
-/// Segments of a float tile; `words` begin with it.
+crate::levels! {
+    fn add_bias(bias: Floats<'_>, count: usize, totals: &mut [Total]) = add_bias_body;
+}
+
 #[inline(always)]
-fn float_tile<L: Lanes, P: floats::Pair>(
-    l: L,
-    rows: Rows<'_>,
-    words: &[i32],
-    totals: &mut [[[f32; LANES]; 2]],
-    unpacked: &mut [i32],
-) {
-    let plan = rows.plan;
-    let panels = plan.panels(rows.rows);
-    let pair_words = size_of::<P::Words>() / 4;
-    let tile_words = plan.weight.tile_bytes() / 4;
-    for segment in 0..plan.segments() {
-        let inputs = plan.segment_inputs(segment);
-        let first = segment * SEGMENT / 2 * pair_words;
-        let end = (first + SEGMENT / 2 * pair_words).min(tile_words);
-        let stored = &words[first..end];
-        let steps = inputs.div_ceil(floats::STEP);
-        let mut part = floats::Part {
-            words: stored,
-            inputs,
-            ahead: Ahead { words, first: first + AHEAD, lines: floats::STEP / 2 * pair_words / 16 },
-        };
-        if panels > 1 {
-            // The next segment, spread over this one's panels.
-            part.ahead.first = end;
-            part.ahead.lines = (end - first).div_ceil(16).div_ceil(panels * steps);
-        }
-        let widened = panels >= WIDEN_PANELS && pair_words != 2 * TILE;
-        if widened {
-            floats::widen::<L, P>(l, stored, unpacked);
-            part.words = &*unpacked;
-        }
-        let lines = part.ahead.lines * steps;
-        for panel in 0..panels {
-            let range = plan.panel(rows.rows, panel);
-            let mut totals = Totals(&mut totals[range]);
-            let unit = rows.unit(panel, segment);
-            if widened {
-                floats::panel::<L, floats::F32>(l, &part, unit, &mut totals);
-            } else {
-                floats::panel::<L, P>(l, &part, unit, &mut totals);
-            }
-            part.ahead.first += lines * 16;
-        }
+fn add_bias_body<L: Lanes>(l: L, bias: Floats<'_>, count: usize, totals: &mut [Total]) {
+    let bias = [bias.load(l, 0, 0.0), bias.load(l, LANES.min(count), 0.0)];
+    for row in totals {
+        l.store(l.add(l.load(&row[0]), bias[0]), &mut row[0]);
+        l.store(l.add(l.load(&row[1]), bias[1]), &mut row[1]);
     }
 }
 
-/// Panels from which on a widened copy of a segment pays.
-const WIDEN_PANELS: usize = 4;
+/// A walk over the segments of a tile, or of two side by side.
+struct Walk<'a> {
+    level: Level,
+    rows: Rows<'a>,
+    /// The packed matrix from the first tile on.
+    words: &'a [i32],
+    totals: &'a mut [Total],
+}
 
-/// Segments of a grouped tile; `words` begin with it.
-#[inline(always)]
-fn grouped_tile<L: Lanes>(
-    l: L,
-    groups: Groups,
-    rows: Rows<'_>,
-    words: &[i32],
-    totals: &mut [[[f32; LANES]; 2]],
-    unpacked: &mut [i32],
-) {
-    let plan = rows.plan;
-    let panels = plan.panels(rows.rows);
-    let (stride, head) = (groups.bytes() / 4, groups.head_bytes() / 4);
-    let heads_words = SEGMENT / groups.len * size_of::<grouped::Head>() / 4;
-    let (heads, bytes) = unpacked.split_at_mut(heads_words);
-    let heads: &mut [grouped::Head] = bytemuck::cast_slice_mut(heads);
-    for segment in 0..plan.segments() {
-        let count = plan.segment_inputs(segment) / groups.len;
-        let first = segment * (SEGMENT / groups.len) * stride;
-        let packed = &words[first..first + count * stride];
-        let mut part = grouped::Part {
-            groups,
-            from: grouped::From::Packed(packed),
-            ahead: Ahead { words, first: first + AHEAD, lines: stride.div_ceil(16) },
-        };
-        if panels > 1 {
-            // The next segment, spread over this one's panels.
-            part.ahead.first = first + count * stride;
-            part.ahead.lines = stride.div_ceil(16 * panels);
-            for (packed, head) in packed.chunks_exact(stride).zip(heads.iter_mut()) {
-                grouped::widen(l, groups, packed, head);
+impl Walk<'_> {
+    fn panels(&self) -> usize {
+        self.rows.plan.panels(self.rows.rows)
+    }
+
+    fn totals(&mut self, panel: usize, segment: usize) -> Totals<'_> {
+        let count = self.rows.rows;
+        let rows = self.rows.plan.panel(count, panel);
+        Totals { all: self.totals, tile_rows: count, rows, fresh: segment == 0 }
+    }
+
+    /// Of a float weight.
+    fn floats<P: floats::Pair>(&mut self, pair: P) {
+        let (plan, panels, words) = (self.rows.plan, self.panels(), self.words);
+        let pair_words = size_of::<P::Words>() / 4;
+        let tile_words = plan.weight.tile_bytes() / 4;
+        for segment in 0..plan.segments() {
+            let inputs = plan.segment_inputs(segment);
+            let first = segment * SEGMENT / 2 * pair_words;
+            let end = (first + SEGMENT / 2 * pair_words).min(tile_words);
+            let steps = inputs.div_ceil(floats::STEP);
+            let lines = floats::STEP / 2 * pair_words / LINE;
+            let mut ahead = Ahead { words, first: first + AHEAD, lines };
+            if panels > 1 {
+                // The next segment, spread over this one's panels.
+                ahead.first = end;
+                ahead.lines = (end - first).div_ceil(LINE).div_ceil(panels * steps);
             }
-            let mut store =
-                grouped::Unpacked { bytes: &packed[head..], stride, heads: &heads[..count] };
-            if groups.nibbles {
-                let to = groups.len * TILE / 4;
-                let unpacked = packed.chunks_exact(stride).zip(bytes.chunks_exact_mut(to));
-                for (packed, to) in unpacked {
-                    grouped::unpack(l, &packed[head..], to);
+            for panel in 0..panels {
+                let (level, unit) = (self.level, self.rows.unit(panel, segment));
+                let part = floats::Part { words: &words[first..], tile_words, inputs, ahead };
+                floats::panel(level, pair, &part, unit, &mut self.totals(panel, segment));
+                ahead.first += ahead.lines * steps * LINE;
+            }
+        }
+    }
+
+    /// Of a grouped weight; there is room for a segment unpacked.
+    fn groups(&mut self, groups: Groups, unpacked: &mut [i32]) {
+        let (plan, panels, words) = (self.rows.plan, self.panels(), self.words);
+        let stride = groups.bytes() / 4;
+        let tile_words = plan.weight.tile_bytes() / 4;
+        for segment in 0..plan.segments() {
+            let count = plan.segment_inputs(segment) / groups.len;
+            let first = segment * (SEGMENT / groups.len) * stride;
+            let ahead = Ahead { words, first: first + AHEAD, lines: stride.div_ceil(LINE) };
+            let mut part =
+                grouped::Part { groups, count, words: &words[first..], tile_words, ahead };
+            if panels > 1 {
+                // The next segment, spread over this one's panels.
+                part.ahead.first = first + count * stride;
+                part.ahead.lines = stride.div_ceil(LINE * panels);
+                if groups.nibbles {
+                    let packed = &words[first..part.ahead.first];
+                    grouped::unpack(self.level, groups, packed, unpacked);
+                    part.groups = grouped::unpacked(groups);
+                    part.words = &*unpacked;
                 }
-                store.bytes = bytes;
-                store.stride = to;
             }
-            part.from = grouped::From::Unpacked(store);
-        }
-        let lines = part.ahead.lines * count;
-        for panel in 0..panels {
-            let range = plan.panel(rows.rows, panel);
-            grouped::panel(l, &part, rows.unit(panel, segment), &mut Totals(&mut totals[range]));
-            part.ahead.first += lines * 16;
+            for panel in 0..panels {
+                let (level, unit) = (self.level, self.rows.unit(panel, segment));
+                grouped::panel(level, &part, unit, &mut self.totals(panel, segment));
+                part.ahead.first += part.ahead.lines * count * LINE;
+            }
         }
     }
 }
-
-const _: () = assert!(FLOAT_ROWS == 12 && GROUPED_ROWS == 8, "one arm for each count of rows");

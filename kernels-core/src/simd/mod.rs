@@ -89,6 +89,19 @@ impl Level {
             Level::Neon(_) => "neon",
         }
     }
+
+    /// [`Lanes::MANY_REGISTERS`] of the level.
+    pub const fn many_registers(self) -> bool {
+        match self {
+            Level::Scalar(_) => Scalar::MANY_REGISTERS,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2(_) => Avx2::MANY_REGISTERS,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512(_) => Avx512::MANY_REGISTERS,
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon(_) => Neon::MANY_REGISTERS,
+        }
+    }
 }
 
 /// The elementwise operations of a level, on sixteen lanes.
@@ -275,31 +288,46 @@ pub trait Lanes: Copy + Send + Sync + 'static {
 /// `fn name<T: Bound>(level: Level, a: A, b: B)`, which calls `body(token, a, b)`
 /// compiled for that level's instructions. `body` is generic over [`Lanes`] and
 /// `#[inline(always)]`, and so is everything it calls in its loops; closures that
-/// the compiler might not inline do not belong there.
+/// the compiler might not inline do not belong there. Sizes may be generic instead of
+/// types, or before them (`fn name<const ROWS: usize; T: Bound>(…)`): each is a
+/// function of its own, small enough for its registers.
 #[macro_export]
 macro_rules! levels {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$($generic:ident : $bound:path),*>)?
+    ($(#[$meta:meta])* $vis:vis fn $name:ident
+        <$(const $size:ident : $kind:ty),+ $(; $($generic:ident : $bound:path),+)?>
         ($($arg:ident : $type:ty),* $(,)?) $(-> $output:ty)? = $body:path;) => {
+        $crate::levels! {
+            @ [$(const $size: $kind,)+ $($($generic: $bound),+)?] $(#[$meta])* $vis fn $name($($arg: $type),*) $(-> $output)? = $body;
+        }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$($generic:ident : $bound:path),+>)?
+        ($($arg:ident : $type:ty),* $(,)?) $(-> $output:ty)? = $body:path;) => {
+        $crate::levels! {
+            @ [$($($generic: $bound),+)?] $(#[$meta])* $vis fn $name($($arg: $type),*) $(-> $output)? = $body;
+        }
+    };
+    (@ [$($generics:tt)*] $(#[$meta:meta])* $vis:vis fn $name:ident
+        ($($arg:ident : $type:ty),*) $(-> $output:ty)? = $body:path;) => {
         $(#[$meta])*
         #[allow(unsafe_code, reason = "a token proves the instructions of its level")]
         #[allow(clippy::too_many_arguments, reason = "the level comes before the body's own arguments")]
-        $vis fn $name $(<$($generic: $bound),*>)? (level: $crate::simd::Level, $($arg: $type),*) $(-> $output)? {
+        $vis fn $name <$($generics)*> (level: $crate::simd::Level, $($arg: $type),*) $(-> $output)? {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")]
             #[allow(clippy::too_many_arguments, reason = "the body's own arguments")]
-            fn avx2 $(<$($generic: $bound),*>)? (token: $crate::simd::Avx2, $($arg: $type),*) $(-> $output)? {
+            fn avx2 <$($generics)*> (token: $crate::simd::Avx2, $($arg: $type),*) $(-> $output)? {
                 $body(token, $($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")]
             #[allow(clippy::too_many_arguments, reason = "the body's own arguments")]
-            fn avx512 $(<$($generic: $bound),*>)? (token: $crate::simd::Avx512, $($arg: $type),*) $(-> $output)? {
+            fn avx512 <$($generics)*> (token: $crate::simd::Avx512, $($arg: $type),*) $(-> $output)? {
                 $body(token, $($arg),*)
             }
             #[cfg(target_arch = "aarch64")]
             #[target_feature(enable = "neon")]
             #[allow(clippy::too_many_arguments, reason = "the body's own arguments")]
-            fn neon $(<$($generic: $bound),*>)? (token: $crate::simd::Neon, $($arg: $type),*) $(-> $output)? {
+            fn neon <$($generics)*> (token: $crate::simd::Neon, $($arg: $type),*) $(-> $output)? {
                 $body(token, $($arg),*)
             }
             match level {

@@ -4,7 +4,7 @@
 use super::TokenLogprob;
 use crate::command::{Host, cast, cast_mut, live};
 use crate::error::Error;
-use crate::matmul::{Converted, Input, Matrix, Plan, tile};
+use crate::matmul::{Converted, Input, Matrix, Plan, tiles};
 use crate::packing::{TILE, Weight};
 use crate::params;
 use crate::simd::{Floats, Lanes, Level};
@@ -72,28 +72,34 @@ pub fn run(
     let words: &mut [i32] = cast_mut(workspace);
     let (partials, words) = words.split_at_mut(layout.partial_words());
     let (converted, scratch) = words.split_at_mut(layout.plan.rows_words());
-    let tiles = workers.count().max(1).min(layout.blocks as u32);
+    let shares = workers.count().max(1).min(layout.blocks as u32);
     for chunk in layout.plan.chunks(rows) {
         let (first, count) = (chunk.start, chunk.len());
         let input = Input { x, row_stride: p.x_row_stride as usize, first, rows: count };
         let converted = Converted::convert(level, workers, &layout.plan, input, converted);
         let partials: &mut [Partial] = bytemuck::cast_slice_mut(&mut *partials);
         let partials = &mut partials[..layout.blocks * count];
-        let parts = Pieces::new(&mut *partials, layout.blocks, count, tiles);
-        let scratch = Pieces::new(&mut *scratch, tiles as usize, layout.worker_words(), tiles);
+        let parts = Pieces::new(&mut *partials, layout.blocks, count, shares);
+        let scratch = Pieces::new(&mut *scratch, shares as usize, layout.worker_words(), shares);
         let token = &token[chunk.clone()];
-        split(workers, tiles, (parts, scratch), |part, (partials, scratch)| {
+        let at_once = layout.plan.tiles_at_once(level, count);
+        split(workers, shares, (parts, scratch), |part, (partials, scratch)| {
             let (scratch, logits) = scratch.split_at_mut(layout.plan.scratch_words());
             let logits: &mut [f32] = bytemuck::cast_slice_mut(logits);
-            let blocks = even(layout.blocks, tiles, part);
+            let blocks = even(layout.blocks, shares, part);
             for (block, partials) in blocks.zip(partials.chunks_exact_mut(count)) {
                 let first = block * BLOCK;
                 let width = (types.weight.outputs - first).min(BLOCK);
-                for at in (0..width).step_by(TILE) {
-                    tile(level, converted, matrix, (first + at) / TILE, scratch);
-                    let totals: &[f32] = bytemuck::cast_slice(&scratch[..count * TILE]);
-                    for (row, totals) in totals.chunks_exact(TILE).enumerate() {
-                        logits[row * BLOCK + at..][..TILE].copy_from_slice(totals);
+                let end = (first + width).div_ceil(TILE);
+                for tile in (first / TILE..end).step_by(at_once) {
+                    let some = tile..end.min(tile + at_once);
+                    tiles(level, converted, matrix, some.clone(), scratch);
+                    let totals: &[f32] = bytemuck::cast_slice(scratch);
+                    for (tile, totals) in some.zip(totals.chunks_exact(count * TILE)) {
+                        for (row, totals) in totals.chunks_exact(TILE).enumerate() {
+                            let at = row * BLOCK + tile * TILE - first;
+                            logits[at..at + TILE].copy_from_slice(totals);
+                        }
                     }
                 }
                 sum(level, Block { first, width, logits, token, partials });
