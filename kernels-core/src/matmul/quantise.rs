@@ -9,7 +9,7 @@
 use super::plan::{GROUPED_ROWS, Plan};
 use super::{LEAST, SEGMENT};
 use crate::packing::{Groups, Values};
-use crate::simd::{Element, Floats, LANES, Lanes};
+use crate::simd::{Element, Floats, LANES, Lanes, near};
 use core::ops::Range;
 
 /// Rows to convert.
@@ -105,6 +105,10 @@ fn quantise<L: Lanes>(l: L, groups: Groups, part: &Part<'_>, words: &mut [i32]) 
     // Lane g of both belongs to group g: a segment has at most sixteen.
     let mut tails = [[l.isplat(0); LANES]; 2];
     for (r, row) in part.rows.clone().enumerate() {
+        if row + 1 < part.rows.end {
+            // Rows lie far apart, so the hardware does not see the next one coming.
+            ask(part.row(row + 1));
+        }
         let bytes = bytemuck::must_cast_slice_mut(&mut numbers[r]);
         let (scale, sum) = match part.row(row) {
             Floats::F32(x) => quantise_row(l, groups, x, bytes),
@@ -126,6 +130,19 @@ fn quantise<L: Lanes>(l: L, groups: Groups, part: &Part<'_>, words: &mut [i32]) 
             follow(l, quads, bytemuck::must_cast_slice(one), [tails[0][0], tails[1][0]], words)
         }
         _ => interleave(l, quads, numbers, tails, words),
+    }
+}
+
+/// Asks for the lines of some elements.
+#[inline(always)]
+fn ask(x: Floats<'_>) {
+    let bytes: &[u8] = match x {
+        Floats::F32(x) => bytemuck::cast_slice(x),
+        Floats::F16(x) => bytemuck::cast_slice(x),
+        Floats::Bf16(x) => bytemuck::cast_slice(x),
+    };
+    for line in bytes.chunks(64) {
+        near(line.as_ptr());
     }
 }
 
