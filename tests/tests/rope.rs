@@ -98,6 +98,69 @@ fn turns(base: f64, rotary_dims: u32, scaling: Scaling) -> Vec<f64> {
 }
 
 /// Worked from the published formulas by another program, in f64.
+/// A line of the golden: a kind, its numbers, the attention factor, the turns.
+fn golden(line: &str) -> (Table, f64, Vec<f64>) {
+    let parts: Vec<&str> = line.split(" | ").collect();
+    let [given, attention, turns] = parts[..] else { panic!("not a golden line: {line}") };
+    let (kind, given) = given.split_once(' ').expect("a kind and its numbers");
+    let number = |name: &str| {
+        let mut pairs = given.split(' ').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, x)| x.parse::<f64>().expect("a number"))
+    };
+    let must = |name: &str| number(name).unwrap_or_else(|| panic!("{line}: no {name}"));
+    let original = || must("original_max_position_embeddings") as u32;
+    let factor = must("factor");
+    let scaling = match kind {
+        "linear" => Scaling::Linear { factor },
+        "dynamic" => Scaling::Dynamic {
+            factor,
+            original_positions: must("positions") as u32,
+            positions: must("length") as u32,
+        },
+        "llama3" => Scaling::Llama3 {
+            factor,
+            low_factor: must("low_freq_factor"),
+            high_factor: must("high_freq_factor"),
+            original_positions: original(),
+        },
+        "yarn" => Scaling::Yarn(Yarn {
+            factor,
+            original_positions: original(),
+            beta_fast: number("beta_fast").unwrap_or(32.0),
+            beta_slow: number("beta_slow").unwrap_or(1.0),
+            attention_factor: yarn_attention(
+                factor,
+                number("mscale").zip(number("mscale_all_dim")),
+            ),
+            truncate: number("truncate").is_none_or(|truncate| truncate != 0.0),
+        }),
+        kind => panic!("no scaling is called {kind}"),
+    };
+    let table = Table { base: must("base"), rotary_dims: must("dims") as u32, scaling };
+    let turns = turns.split(' ').map(|turn| turn.parse().expect("a number")).collect();
+    (table, attention.parse().expect("a number"), turns)
+}
+
+#[test]
+fn tables_are_those_of_transformers() {
+    let lines = include_str!("../golden/rope/golden.txt").lines();
+    let mut kinds = 0;
+    for line in lines.filter(|line| !line.starts_with('#')) {
+        let (table, attention, expected) = golden(line);
+        table.check().expect("a good table");
+        let mut turns = vec![0.0; expected.len()];
+        table.turns(&mut turns);
+        assert!((table.attention_factor() - attention).abs() < 1e-12, "{table:?}");
+        for (pair, (turn, expected)) in turns.iter().zip(&expected).enumerate() {
+            // Theirs are powers, products and ramps in f32.
+            let error = (turn / expected - 1.0).abs();
+            assert!(error < 2e-6, "{table:?}: pair {pair} turns {turn}, expected {expected}");
+        }
+        kinds += 1;
+    }
+    assert_eq!(kinds, 10, "every line of the golden");
+}
+
 fn assert_turns(turns: &[f64], expected: &[(usize, f64)]) {
     for &(pair, expected) in expected {
         let error = (turns[pair] / expected - 1.0).abs();

@@ -3,6 +3,8 @@
 //! The weights and the expected log-probabilities were made by `golden/llama/make.py`
 //! with transformers in f64.
 
+mod spec;
+
 use crate::harness::Bytes;
 use backends::cpu::Cpu;
 use kernels_core::activation::Activation;
@@ -18,6 +20,8 @@ use kernels_core::params;
 use kernels_core::rope::Rope;
 use kernels_core::rope::table::{Scaling, Table};
 use safetensors::SafeTensors;
+
+pub use spec::truth;
 
 /// Shapes of the golden model.
 const LAYERS: usize = 2;
@@ -38,7 +42,7 @@ const POSITIONS: u32 = PAGE_LEN * PAGES;
 
 const F32: u32 = params::DTYPE_F32;
 
-static GOLDEN: &[u8] = include_bytes!("../golden/llama/golden.safetensors");
+static GOLDEN: &[u8] = include_bytes!("../../golden/llama/golden.safetensors");
 
 /// The golden prompt.
 pub fn prompt() -> Vec<u32> {
