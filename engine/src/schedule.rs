@@ -1,0 +1,226 @@
+//! Who runs in a step, and how many of its tokens: a pure function of what there is.
+//!
+//! - A step has a budget of tokens and of rows. Requests that decode come first, one
+//!   token each; what is left goes to prompts, cut into chunks; then requests that wait
+//!   are admitted, in order of their rank. Nobody overtakes the first of them, so that
+//!   a long prompt is not starved by short ones; only one that awaits a prefix which
+//!   somebody else is computing is passed over.
+//! - Rank is priority, then age. Whoever has waited for [`Limits::patience`] steps comes
+//!   before all that have not, whatever its priority.
+//! - Where pages run out the last in rank gives its own back, and waits again: its
+//!   tokens are kept, their keys and values are computed anew.
+//! - Where rows run out while somebody's patience has, the request that has its row for
+//!   longest waits again, once it has generated [`Limits::turn`] tokens there. So nobody
+//!   waits for more than its patience and the turns of those before it.
+
+/// What a step may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Tokens of all requests together; at least `rows`.
+    pub tokens: u32,
+    /// Requests that run.
+    pub rows: u32,
+    /// Tokens of one prompt in one step.
+    pub chunk: u32,
+    /// Tokens of a page.
+    pub page_len: u32,
+    /// Steps that a request waits before it comes first.
+    pub patience: u64,
+    /// Tokens that a request generates before it may have to wait for one that comes
+    /// first; at least one, so that every turn brings it on.
+    pub turn: u32,
+}
+
+/// What the scheduler knows of a request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Its number.
+    pub id: u64,
+    /// Smaller comes first.
+    pub priority: i32,
+    /// The step it arrived in.
+    pub arrived: u64,
+    /// The step since which it waits, or runs.
+    pub since: u64,
+    /// Tokens it has: its prompt and what was generated.
+    pub known: u32,
+    /// Tokens generated since it runs.
+    pub generated: u32,
+    /// Those of them whose keys and values are in pages; fewer than `known`.
+    pub computed: u32,
+    /// Pages it has.
+    pub pages: u32,
+    /// Of these, the ones that would be free if it gave its pages back.
+    pub own: u32,
+    /// Free pages that it takes besides those its next tokens fill: one where the page
+    /// it writes next is shared; and where it waits, those of a prefix it has found that
+    /// nobody holds.
+    pub besides: u32,
+    /// Whether somebody else is computing a prefix that it can use.
+    pub awaits: bool,
+}
+
+/// What there is.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The number of the step.
+    pub step: u64,
+    /// Pages that are free, or can be.
+    pub free: u32,
+    /// Requests with a row.
+    pub running: &'a [Request],
+    /// Requests without.
+    pub waiting: &'a [Request],
+}
+
+/// What to do in a step, in this order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Give their pages back, and wait again.
+    pub preempt: Vec<u64>,
+    /// Cannot go on, though they have all pages there are.
+    pub refuse: Vec<u64>,
+    /// No longer wait.
+    pub admit: Vec<u64>,
+    /// The requests that run, and how many of their tokens.
+    pub run: Vec<(u64, u32)>,
+}
+
+/// The plan of a step.
+pub fn plan(view: View<'_>, limits: &Limits) -> Plan {
+    let mut running: Vec<&Request> = view.running.iter().collect();
+    let mut waiting: Vec<&Request> = view.waiting.iter().collect();
+    running.sort_by_key(|request| (request.priority, request.arrived, request.id));
+    waiting.sort_by_key(|request| {
+        let impatient = view.step.saturating_sub(request.since) >= limits.patience;
+        let first = if impatient { (0, 0, request.since) } else { (1, request.priority, 0) };
+        (first, request.arrived, request.id)
+    });
+    let mut step = Step { view, limits, plan: Plan::default(), free: view.free, running };
+    step.make_room_for_the_impatient(&waiting);
+    let mut tokens = limits.tokens;
+    step.continue_running(&mut tokens);
+    step.admit(&waiting, &mut tokens);
+    step.plan
+}
+
+/// A plan in the making.
+struct Step<'a> {
+    view: View<'a>,
+    limits: &'a Limits,
+    plan: Plan,
+    /// Pages that nobody has been promised.
+    free: u32,
+    /// Those that still run, in order of their rank.
+    running: Vec<&'a Request>,
+}
+
+impl Step<'_> {
+    fn make_room_for_the_impatient(&mut self, waiting: &[&Request]) {
+        let now = self.view.step;
+        let impatient = waiting.iter().filter(|request| {
+            !request.awaits && now.saturating_sub(request.since) >= self.limits.patience
+        });
+        let rows = (self.limits.rows as usize).saturating_sub(self.running.len());
+        let lacking = impatient.count().saturating_sub(rows);
+        for _ in 0..lacking {
+            let served = self.running.iter().enumerate();
+            let served = served.filter(|(_, request)| request.generated >= self.limits.turn.max(1));
+            let longest = served.min_by_key(|(_, request)| (request.since, request.id));
+            let Some((at, _)) = longest else { break };
+            self.preempt(at);
+        }
+    }
+
+    fn preempt(&mut self, at: usize) {
+        let request = self.running.remove(at);
+        self.free += request.own;
+        self.plan.preempt.push(request.id);
+    }
+
+    fn continue_running(&mut self, tokens: &mut u32) {
+        // Those that decode, then prompts.
+        for decoding in [true, false] {
+            let mut at = 0;
+            while at < self.running.len() {
+                let request = self.running[at];
+                if (request.known - request.computed == 1) != decoding {
+                    at += 1;
+                    continue;
+                }
+                match self.run(request, *tokens) {
+                    Some(0) => at += 1,
+                    Some(count) => {
+                        *tokens -= count;
+                        at += 1;
+                    }
+                    None => at = self.give_way(at),
+                }
+            }
+        }
+    }
+
+    /// Promises a request as many tokens as the budget and the pages allow; none, where
+    /// the budget is spent, `None`, where pages are lacking.
+    fn run(&mut self, request: &Request, tokens: u32) -> Option<u32> {
+        let most = (request.known - request.computed).min(self.limits.chunk).min(tokens);
+        if most == 0 {
+            return Some(0);
+        }
+        let page_len = self.limits.page_len;
+        let room = (request.pages + self.free.checked_sub(request.besides)?) * page_len;
+        let count = most.min(room.saturating_sub(request.computed));
+        if count == 0 {
+            return None;
+        }
+        self.free -= self.wants(request, count);
+        self.plan.run.push((request.id, count));
+        Some(count)
+    }
+
+    /// Free pages that so many tokens take.
+    fn wants(&self, request: &Request, tokens: u32) -> u32 {
+        let pages = (request.computed + tokens).div_ceil(self.limits.page_len);
+        pages.saturating_sub(request.pages) + request.besides
+    }
+
+    /// The request at `at` lacks pages: the last in rank without a promise, itself if
+    /// need be, gives its own back. Says where to go on.
+    fn give_way(&mut self, at: usize) -> usize {
+        let promised = |request: &Request| self.plan.run.iter().any(|run| run.0 == request.id);
+        let last = self.running.iter().rposition(|request| !promised(request));
+        let last = last.expect("the one that lacks pages has no promise");
+        let prompt = self.running[at].known - self.running[at].computed > 1;
+        if last == at && prompt && !self.plan.run.is_empty() {
+            // Those that run will end, or give way themselves.
+            return at + 1;
+        }
+        if self.running.len() == 1 && self.plan.preempt.is_empty() {
+            self.plan.refuse.push(self.running.remove(at).id);
+        } else {
+            self.preempt(last);
+        }
+        at
+    }
+
+    fn admit(&mut self, waiting: &[&Request], tokens: &mut u32) {
+        let mut rows = (self.limits.rows as usize).saturating_sub(self.running.len());
+        for request in waiting.iter().filter(|request| !request.awaits) {
+            if rows == 0 || *tokens == 0 {
+                break;
+            }
+            // A page for each that runs, so that none gives way in the next steps.
+            let spare = (self.running.len() + self.plan.admit.len()) as u32;
+            let chunk = (request.known - request.computed).min(self.limits.chunk).min(*tokens);
+            if spare > 0 && self.wants(request, chunk) + spare > self.free {
+                break;
+            }
+            match self.run(request, *tokens) {
+                Some(count) if count > 0 => *tokens -= count,
+                _ => break,
+            }
+            self.plan.admit.push(request.id);
+            rows -= 1;
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! What the scheduler promises, over random histories of arrivals and cancels.
+
+use engine::schedule::{Limits, Plan, Request, View, plan};
+use kv::{Pages, Table};
+use proptest::prelude::*;
+
+/// One request of a history.
+#[derive(Clone, Debug)]
+struct Arrival {
+    /// Steps after the one before it.
+    after: u64,
+    priority: i32,
+    prompt: u32,
+    /// Tokens that it generates.
+    wants: u32,
+    /// Steps after which its client leaves.
+    patience: Option<u64>,
+}
+
+struct Live {
+    request: Request,
+    table: Table,
+    ends_at: u32,
+    leaves_at: Option<u64>,
+    longest_wait: u64,
+}
+
+/// A machine that computes nothing, and counts.
+struct Simulator {
+    limits: Limits,
+    pages: Pages,
+    step: u64,
+    running: Vec<Live>,
+    waiting: Vec<Live>,
+    finished: usize,
+    preempted: usize,
+    chunked: usize,
+    longest_wait: u64,
+}
+
+impl Simulator {
+    fn new(limits: Limits, pages: u32) -> Self {
+        Self {
+            limits,
+            pages: Pages::new(pages),
+            step: 0,
+            running: Vec::new(),
+            waiting: Vec::new(),
+            finished: 0,
+            preempted: 0,
+            chunked: 0,
+            longest_wait: 0,
+        }
+    }
+
+    fn arrive(&mut self, id: u64, arrival: &Arrival) {
+        let request = Request {
+            id,
+            priority: arrival.priority,
+            arrived: self.step,
+            since: self.step,
+            known: arrival.prompt,
+            generated: 0,
+            computed: 0,
+            pages: 0,
+            own: 0,
+            besides: 0,
+            awaits: false,
+        };
+        self.waiting.push(Live {
+            request,
+            table: Table::new(self.limits.page_len),
+            ends_at: arrival.prompt + arrival.wants,
+            leaves_at: arrival.patience.map(|patience| self.step + patience),
+            longest_wait: 0,
+        });
+    }
+
+    fn leave(&mut self) {
+        let step = self.step;
+        for list in [&mut self.running, &mut self.waiting] {
+            for live in list.extract_if(.., |live| live.leaves_at.is_some_and(|at| at <= step)) {
+                live.table.release(&mut self.pages);
+                self.finished += 1;
+            }
+        }
+    }
+
+    fn step(&mut self) -> Plan {
+        let requests = |all: &[Live]| all.iter().map(|live| live.request.clone()).collect();
+        let (running, waiting): (Vec<_>, Vec<_>) =
+            (requests(&self.running), requests(&self.waiting));
+        let view =
+            View { step: self.step, free: self.pages.free(), running: &running, waiting: &waiting };
+        let plan = plan(view, &self.limits);
+        assert!(plan.refuse.is_empty(), "everybody fits alone");
+        for &id in &plan.preempt {
+            let at = self.running.iter().position(|live| live.request.id == id);
+            let mut live = self.running.remove(at.expect("it runs"));
+            live.table.shorten(&mut self.pages, 0);
+            (live.request.computed, live.request.pages, live.request.own) = (0, 0, 0);
+            live.request.since = self.step;
+            self.preempted += 1;
+            self.waiting.push(live);
+        }
+        for &id in &plan.admit {
+            assert!(!plan.preempt.contains(&id), "nobody comes and goes in one step");
+            let at = self.waiting.iter().position(|live| live.request.id == id);
+            let mut live = self.waiting.remove(at.expect("it waits"));
+            live.longest_wait = live.longest_wait.max(self.step - live.request.since);
+            self.longest_wait = self.longest_wait.max(live.longest_wait);
+            live.request.since = self.step;
+            live.request.generated = 0;
+            self.running.push(live);
+        }
+        self.run(&plan.run);
+        self.step += 1;
+        plan
+    }
+
+    fn run(&mut self, run: &[(u64, u32)]) {
+        assert!(run.iter().map(|run| run.1).sum::<u32>() <= self.limits.tokens);
+        assert!(self.running.len() <= self.limits.rows as usize);
+        for &(id, tokens) in run {
+            let at = self.running.iter().position(|live| live.request.id == id);
+            let at = at.expect("only those with a row run");
+            let live = &mut self.running[at];
+            assert!((1..=self.limits.chunk).contains(&tokens));
+            live.table.grow(&mut self.pages, tokens.into()).expect("it was promised");
+            live.request.computed += tokens;
+            live.request.pages = live.table.pages().len() as u32;
+            live.request.own = live.request.pages;
+            if live.request.computed < live.request.known {
+                self.chunked += 1;
+                continue;
+            }
+            live.request.known += 1;
+            live.request.generated += 1;
+            if live.request.known > live.ends_at {
+                self.running.remove(at).table.release(&mut self.pages);
+                self.finished += 1;
+            }
+        }
+    }
+}
+
+fn history() -> impl Strategy<Value = Vec<Arrival>> {
+    let arrival = (0u64..4, 0i32..3, 1u32..40, 1u32..30, prop::option::weighted(0.2, 0u64..50))
+        .prop_map(|(after, priority, prompt, wants, patience)| Arrival {
+            after,
+            priority,
+            prompt,
+            wants,
+            patience,
+        });
+    prop::collection::vec(arrival, 1..40)
+}
+
+fn limits() -> impl Strategy<Value = (Limits, u32)> {
+    (1u32..6, 0u32..20, 1u32..20, 1u32..6, 0u64..20, 1u32..20, 0u32..40).prop_map(
+        |(rows, more, chunk, page_len, patience, turn, pages)| {
+            let limits = Limits { tokens: rows + more, rows, chunk, page_len, patience, turn };
+            // Enough for the longest request alone.
+            (limits, 70u32.div_ceil(page_len) + pages)
+        },
+    )
+}
+
+/// Runs a history to its end.
+fn simulate(limits: Limits, pages: u32, history: &[Arrival]) -> Simulator {
+    let mut simulator = Simulator::new(limits, pages);
+    let (mut next, mut due) = (0, history[0].after);
+    let mut idle = 0;
+    while simulator.finished < history.len() {
+        while next < history.len() && due <= simulator.step {
+            simulator.arrive(next as u64, &history[next]);
+            next += 1;
+            due += history.get(next).map_or(0, |arrival| arrival.after);
+        }
+        simulator.leave();
+        let busy = !simulator.running.is_empty() || !simulator.waiting.is_empty();
+        let plan = simulator.step();
+        idle = if busy && plan.run.is_empty() { idle + 1 } else { 0 };
+        assert!(idle < 3, "somebody runs");
+        assert!(simulator.step < 100_000, "everybody ends");
+    }
+    simulator
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn everybody_ends_within_the_limits_and_every_page_comes_back(
+        (limits, pages) in limits(),
+        history in history(),
+    ) {
+        let simulator = simulate(limits, pages, &history);
+        prop_assert_eq!(simulator.pages.free(), pages);
+    }
+
+    #[test]
+    fn with_pages_enough_nobody_waits_longer_than_is_stated(
+        (limits, _) in limits(),
+        history in history(),
+    ) {
+        let simulator = simulate(limits, 70 * 40, &history);
+        // A turn takes a token each, and at most a token a step to compute what was known.
+        let turn = u64::from(limits.turn) + 70;
+        let most = limits.patience + turn * (history.len() as u64 + 1);
+        let waited = simulator.longest_wait;
+        prop_assert!(waited <= most, "{waited} steps, {most} are stated");
+    }
+}
+
+#[test]
+fn histories_do_preempt_and_cut_prompts() {
+    let limits = Limits { tokens: 8, rows: 4, chunk: 4, page_len: 2, patience: 50, turn: 10 };
+    let arrival = Arrival { after: 1, priority: 0, prompt: 12, wants: 20, patience: None };
+    let simulator = simulate(limits, 20, &vec![arrival; 10]);
+    assert!(simulator.preempted > 0 && simulator.chunked > 10);
+}
+
+#[test]
+fn a_smaller_priority_is_admitted_first_until_patience_runs_out() {
+    let request = |id, priority, since| Request {
+        id,
+        priority,
+        arrived: since,
+        since,
+        known: 4,
+        generated: 0,
+        computed: 0,
+        pages: 0,
+        own: 0,
+        besides: 0,
+        awaits: false,
+    };
+    let limits = Limits { tokens: 9, rows: 1, chunk: 9, page_len: 2, patience: 10, turn: 5 };
+    let waiting = [request(1, 0, 5), request(2, -1, 6)];
+    let at = |step| plan(View { step, free: 9, running: &[], waiting: &waiting }, &limits).admit;
+    assert_eq!((at(14), at(15)), (vec![2], vec![1]));
+}
+
+#[test]
+fn the_row_of_who_had_its_turn_goes_to_who_lost_patience() {
+    let limits = Limits { tokens: 9, rows: 1, chunk: 9, page_len: 2, patience: 10, turn: 5 };
+    let waiting = |since| Request {
+        id: 2,
+        priority: 0,
+        arrived: since,
+        since,
+        known: 4,
+        generated: 0,
+        computed: 0,
+        pages: 0,
+        own: 0,
+        besides: 0,
+        awaits: false,
+    };
+    let running = |generated| Request {
+        id: 1,
+        generated,
+        known: 4 + generated,
+        computed: 3 + generated,
+        pages: 5,
+        own: 5,
+        ..waiting(0)
+    };
+    let at = |step, generated| {
+        let (running, waiting) = ([running(generated)], [waiting(1)]);
+        plan(View { step, free: 1, running: &running, waiting: &waiting }, &limits)
+    };
+    assert_eq!((at(10, 5).run, at(11, 4).run), (vec![(1, 1)], vec![(1, 1)]));
+    let turned = at(11, 5);
+    assert_eq!((turned.preempt, turned.admit, turned.run), (vec![1], vec![2], vec![(2, 4)]));
+}
