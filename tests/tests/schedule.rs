@@ -25,6 +25,23 @@ struct Live {
     longest_wait: u64,
 }
 
+/// A request that arrives in a step, with so many tokens.
+fn fresh(id: u64, step: u64, known: u32) -> Request {
+    Request {
+        id,
+        priority: 0,
+        arrived: step,
+        since: step,
+        known,
+        generated: 0,
+        computed: 0,
+        pages: 0,
+        own: 0,
+        besides: 0,
+        awaits: false,
+    }
+}
+
 /// A machine that computes nothing, and counts.
 struct Simulator {
     limits: Limits,
@@ -54,19 +71,8 @@ impl Simulator {
     }
 
     fn arrive(&mut self, id: u64, arrival: &Arrival) {
-        let request = Request {
-            id,
-            priority: arrival.priority,
-            arrived: self.step,
-            since: self.step,
-            known: arrival.prompt,
-            generated: 0,
-            computed: 0,
-            pages: 0,
-            own: 0,
-            besides: 0,
-            awaits: false,
-        };
+        let request =
+            Request { priority: arrival.priority, ..fresh(id, self.step, arrival.prompt) };
         self.waiting.push(Live {
             request,
             table: Table::new(self.limits.page_len),
@@ -223,19 +229,7 @@ fn histories_do_preempt_and_cut_prompts() {
 
 #[test]
 fn a_smaller_priority_is_admitted_first_until_patience_runs_out() {
-    let request = |id, priority, since| Request {
-        id,
-        priority,
-        arrived: since,
-        since,
-        known: 4,
-        generated: 0,
-        computed: 0,
-        pages: 0,
-        own: 0,
-        besides: 0,
-        awaits: false,
-    };
+    let request = |id, priority, since| Request { priority, ..fresh(id, since, 4) };
     let limits = Limits { tokens: 9, rows: 1, chunk: 9, page_len: 2, patience: 10, turn: 5 };
     let waiting = [request(1, 0, 5), request(2, -1, 6)];
     let at = |step| plan(View { step, free: 9, running: &[], waiting: &waiting }, &limits).admit;
@@ -245,30 +239,16 @@ fn a_smaller_priority_is_admitted_first_until_patience_runs_out() {
 #[test]
 fn the_row_of_who_had_its_turn_goes_to_who_lost_patience() {
     let limits = Limits { tokens: 9, rows: 1, chunk: 9, page_len: 2, patience: 10, turn: 5 };
-    let waiting = |since| Request {
-        id: 2,
-        priority: 0,
-        arrived: since,
-        since,
-        known: 4,
-        generated: 0,
-        computed: 0,
-        pages: 0,
-        own: 0,
-        besides: 0,
-        awaits: false,
-    };
     let running = |generated| Request {
-        id: 1,
         generated,
         known: 4 + generated,
         computed: 3 + generated,
         pages: 5,
         own: 5,
-        ..waiting(0)
+        ..fresh(1, 0, 4)
     };
     let at = |step, generated| {
-        let (running, waiting) = ([running(generated)], [waiting(1)]);
+        let (running, waiting) = ([running(generated)], [fresh(2, 1, 4)]);
         plan(View { step, free: 1, running: &running, waiting: &waiting }, &limits)
     };
     assert_eq!((at(10, 5).run, at(11, 4).run), (vec![(1, 1)], vec![(1, 1)]));

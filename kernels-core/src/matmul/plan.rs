@@ -124,3 +124,22 @@ impl Plan {
         4 * (self.rows_words() + workers as usize * self.scratch_words())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Plan;
+    use crate::dtype::Dtype;
+    use crate::packing::{Values, Weight};
+    use crate::simd::Level;
+
+    #[test]
+    fn few_rows_take_two_tiles_side_by_side_where_registers_are_many() {
+        let weight = Weight { outputs: 96, inputs: 64, values: Values::Floats(Dtype::Bf16) };
+        let plan = Plan::new(weight, 9);
+        for level in Level::all() {
+            let two = if level.name() == "avx512" { 2 } else { 1 };
+            let at_once = [1, 4, 5].map(|rows| plan.tiles_at_once(level, rows));
+            assert_eq!(at_once, [two, two, 1], "{}", level.name());
+        }
+    }
+}
