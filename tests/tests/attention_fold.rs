@@ -1,9 +1,7 @@
 //! What `attention_fold` promises, over its cases.
 
-use kernels_core::simd::Level;
-use kernels_core::workers::Inline;
 use pagewise_tests::cases::attention_fold::{cases, strategy};
-use pagewise_tests::harness::{Case, assert_case};
+use pagewise_tests::harness::assert_refused_or_answered;
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
