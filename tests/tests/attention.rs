@@ -8,14 +8,7 @@ use pagewise_tests::harness::{Bytes, Case, Noise, assert_case, assert_same_bits}
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
-standard_tests!(cases());
-
-proptest! {
-    #[test]
-    fn any_shape_has_the_scalar_bits_and_keeps_to_the_spec(shape in strategy()) {
-        assert_case(&shape.case());
-    }
-}
+standard_tests!(cases(), strategy());
 
 proptest! {
     #[test]

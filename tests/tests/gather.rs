@@ -7,14 +7,9 @@ use pagewise_tests::harness::{Case, assert_case};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
-standard_tests!(cases());
+standard_tests!(cases(), strategy());
 
 proptest! {
-    #[test]
-    fn any_shape_has_the_scalar_bits_and_keeps_to_the_spec(shape in strategy()) {
-        assert_case(&shape.case());
-    }
-
     #[test]
     fn malformed_calls_are_refused_or_answered(
         shape in strategy(),
@@ -27,10 +22,7 @@ proptest! {
         bytemuck::cast_slice_mut::<_, u32>(bytemuck::bytes_of_mut(&mut case.params))[field] = value;
         case.out_bytes = case.out_bytes.saturating_sub(cut);
         case.indices[0] = word;
-        // Either is right; a panic or a write out of bounds is not.
-        if case.run(Level::best(), &Inline).is_ok() {
-            assert_case(&case);
-        }
+        assert_refused_or_answered(&case);
     }
 }
 

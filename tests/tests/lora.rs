@@ -9,14 +9,9 @@ use pagewise_tests::harness::{Bytes, Case, Noise, assert_case, assert_same_bits}
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
-standard_tests!(cases());
+standard_tests!(cases(), strategy());
 
 proptest! {
-    #[test]
-    fn any_shape_has_the_scalar_bits_and_keeps_to_the_spec(shape in strategy()) {
-        assert_case(&shape.case());
-    }
-
     #[test]
     fn malformed_calls_are_refused_or_answered(
         shape in strategy(),
