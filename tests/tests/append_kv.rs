@@ -10,7 +10,9 @@ use kernels_core::workers::Inline;
 use pagewise_tests::cases::append_kv::{AppendKvCase, Shape, cases, strategy};
 use pagewise_tests::cases::kv_pages::{Form, Pages};
 use pagewise_tests::cases::rope::{self, RopeCase, TABLE_LEN};
-use pagewise_tests::harness::{Bytes, Case, Noise, Output, assert_case, assert_same_bits};
+use pagewise_tests::harness::{
+    Bytes, Case, Noise, Output, assert_case, assert_refused_or_answered, assert_same_bits,
+};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 

@@ -7,7 +7,7 @@ use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::embed::{EmbedCase, Shape, Table, cases, strategy};
 use pagewise_tests::cases::matmul::{self, Format, formats};
-use pagewise_tests::harness::{Bytes, Case, assert_case, assert_same_bits};
+use pagewise_tests::harness::{Bytes, Case, assert_refused_or_answered, assert_same_bits};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 

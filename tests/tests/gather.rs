@@ -3,7 +3,7 @@
 use kernels_core::simd::Level;
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::gather::{Shape, cases, strategy};
-use pagewise_tests::harness::{Case, assert_case};
+use pagewise_tests::harness::{Case, assert_refused_or_answered};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 

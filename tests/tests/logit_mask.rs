@@ -5,7 +5,7 @@ use kernels_core::params::{self, NONE};
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::logit_mask::{LogitMaskCase, Shape, cases, strategy};
-use pagewise_tests::harness::{Bytes, Case, assert_case, assert_same_bits};
+use pagewise_tests::harness::{Bytes, Case, assert_refused_or_answered, assert_same_bits};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 

@@ -10,7 +10,7 @@ use kernels_core::params;
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::matmul::{Format, MatmulCase, Shape, cases, formats, strategy};
-use pagewise_tests::harness::{Bytes, Case, Noise, assert_case, assert_same_bits};
+use pagewise_tests::harness::{Bytes, Case, Noise, assert_refused_or_answered, assert_same_bits};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 

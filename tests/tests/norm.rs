@@ -7,7 +7,7 @@ use kernels_core::params;
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::norm::{Shape, cases, strategy};
-use pagewise_tests::harness::{Case, Noise, assert_case};
+use pagewise_tests::harness::{Case, Noise, assert_refused_or_answered};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 

@@ -9,7 +9,7 @@ use kernels_core::params::{
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::{Inline, Workers};
 use pagewise_tests::cases::spec_verify::{Drafts, VerifyCase, cases, chain, drafts};
-use pagewise_tests::harness::{Case, Noise, assert_case};
+use pagewise_tests::harness::{Case, Noise, assert_case, assert_refused_or_answered};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
