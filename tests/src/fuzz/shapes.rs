@@ -86,13 +86,14 @@ fn drawn<S: Strategy>(strategy: S, input: Input<'_>) -> Option<S::Value> {
 }
 
 /// One word of a parameter block becomes another.
-struct Change {
+pub(super) struct Change {
     word: usize,
     value: u32,
 }
 
 impl Change {
-    fn from(input: &mut Input<'_>) -> Self {
+    /// The change that the next bytes spell.
+    pub(super) fn from(input: &mut Input<'_>) -> Self {
         let word = input.byte() as usize;
         let value = match input.byte() {
             small @ 0..64 => u32::from(small),
@@ -103,7 +104,8 @@ impl Change {
         Self { word, value }
     }
 
-    fn of(&self, params: &mut [u8]) {
+    /// Makes it.
+    pub(super) fn of(&self, params: &mut [u8]) {
         let at = self.word % (params.len() / 4) * 4;
         params[at..at + 4].copy_from_slice(&self.value.to_le_bytes());
     }
