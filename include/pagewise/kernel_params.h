@@ -25,7 +25,9 @@ typedef long int64_t;
 #define PWK_ASSERT(condition, text) _Static_assert(condition, text)
 #endif
 
-/* Metal has no offsetof; its compiler lays structs out by the same C rules. */
+/* Metal's library has no offsetof, and nothing that checks this header has Metal's compiler,
+ * to show that a builtin stands in for it. So there the size alone is asserted: with fields
+ * of 4 and 8 bytes, in order, a size without padding leaves none of them room to move. */
 #if defined(__METAL_VERSION__)
 #define PWK_LAYOUT(block, bytes, last, at) \
     PWK_ASSERT(sizeof(struct block) == (bytes), #block " has padding or another size")
@@ -207,7 +209,7 @@ PWK_LAYOUT(pwk_matmul, 56, weight, 32);
 /* Rows of queries over pages of keys and values. The rows of a sequence are its last
  * positions: row i of n lies at position kv_len - n + i. */
 struct pwk_attention {
-    struct pwk_kv_layout kv;
+    struct pwk_kv_layout kv; /* where keys and values lie */
     uint64_t q_row_stride;   /* elements between rows of q; at least q_heads * head_dim */
     uint64_t out_row_stride; /* elements between rows of out; at least q_heads * head_dim */
     uint32_t rows_max;       /* rows at most in one call; 1 to 2^20 */
@@ -281,7 +283,7 @@ PWK_LAYOUT(pwk_rope, 48, out_dtype, 44);
 
 /* New keys and values into pages. */
 struct pwk_append_kv {
-    struct pwk_kv_layout kv;
+    struct pwk_kv_layout kv; /* where keys and values lie */
     uint64_t k_row_stride; /* elements between rows of k; at least kv_heads * head_dim */
     uint64_t v_row_stride; /* elements between rows of v; at least kv_heads * head_dim */
     uint32_t rows_max;     /* rows at most in one call; 1 to 2^31 - 1 */
@@ -297,7 +299,7 @@ PWK_LAYOUT(pwk_append_kv, 128, table_len, 124);
 
 /* Tokens copied between pages of a slab. */
 struct pwk_kv_copy {
-    struct pwk_kv_layout kv;
+    struct pwk_kv_layout kv; /* where keys and values lie */
     uint32_t entries_max; /* entries at most in one call; 1 to 2^31 - 1 */
     uint32_t tokens_max;  /* tokens of one entry at most; 1 to page_len */
 };

@@ -19,7 +19,7 @@ pub enum Task {
 }
 
 /// The part of the machine that is used.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct Machine {
     /// Threads of the kernels; all that there are, if not given.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024), global = true)]

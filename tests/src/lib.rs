@@ -1,7 +1,7 @@
 //! Cases per kernel, and what every form of a kernel must keep over them.
 //!
-//! `cases` holds one list per kernel, read by the tests, the fuzz targets and the
-//! benches; `harness` holds the checks that are the same for all kernels; `fuzz`
+//! `cases` holds one type of case per kernel, with the list that tests and hashes go
+//! over; properties, fuzz targets and most benches make others of it. `harness` holds the checks that are the same for all kernels; `fuzz`
 //! holds the bodies of the fuzz targets, whose corpora replay in the tests.
 
 pub mod cases;

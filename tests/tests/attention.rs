@@ -1,10 +1,13 @@
 //! What `attention` promises, over its cases.
 
 use backends::cpu::Threads;
+use kernels_core::dtype::Dtype;
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
-use pagewise_tests::cases::attention::{AttentionCase, Lie, Seq, Shape, cases, seq, strategy};
-use pagewise_tests::harness::{Bytes, Case, Noise, assert_same_bits};
+use pagewise_tests::cases::attention::{
+    AttentionCase, Lie, Seq, Shape, With, cases, seq, strategy,
+};
+use pagewise_tests::harness::{Bytes, Case, Noise, assert_refused_or_answered, assert_same_bits};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
@@ -15,27 +18,81 @@ proptest! {
     fn malformed_calls_are_refused_or_answered(
         shape in strategy(),
         field in 0usize..38,
-        list in 0usize..5,
+        list in 0usize..7,
         at in any::<prop::sample::Index>(),
-        value in prop_oneof![Just(0u32), Just(1), Just(7), Just(u32::MAX), any::<u32>()],
+        value in prop_oneof![Just(0u32), Just(1), Just(7), Just(u32::MAX), 0u32..400, any::<u32>()],
     ) {
-        let mut case = shape.case();
+        let good = shape.case();
+        let mut case = good.clone();
         bytemuck::cast_slice_mut::<_, u32>(bytemuck::bytes_of_mut(&mut case.params))[field] = value;
-        // Either is right; a panic or a read out of bounds is not.
-        let _ = case.run(Level::best(), &Inline);
-        let mut case = case.shape.clone().case();
+        assert_refused_or_answered(&case);
+        let mut case = good;
         let list = match list {
             0 => Some(&mut case.q_start),
             1 => Some(&mut case.kv_len),
             2 => case.first_position.as_mut(),
             3 => case.page_start.as_mut(),
+            4 => case.intervals.as_mut(),
+            5 => case.tree.as_mut(),
             _ => Some(&mut case.page_ids),
         };
         if let Some(list) = list.filter(|list| !list.is_empty()) {
             let at = at.index(list.len());
             list[at] = value;
-            let _ = case.run(Level::best(), &Threads::new(2));
+            assert_refused_or_answered(&case);
         }
+    }
+}
+
+#[test]
+fn refusals_name_the_field() {
+    let shape = Shape {
+        dtypes: (Dtype::F32, Dtype::I8, Dtype::F32),
+        with: With { sinks: true, slopes: true, tree: true, ..With::default() },
+        ..Shape::plain(&[seq(3, 20), Seq { rows: 1, kv_len: 40, first: 17 }], 2, 16)
+    };
+    type Change = fn(&mut AttentionCase);
+    let bad: &[(&str, Change)] = &[
+        ("page_ids", |case| case.page_ids[1] = case.params.kv.pages),
+        ("kv_len", |case| case.kv_len[0] = 33),
+        ("kv_len", |case| case.kv_len[1] = case.params.kv_len_max + 1),
+        ("first_position", |case| case.first_position.as_mut().expect("a list")[1] = 41),
+        ("q_start", |case| case.q_start[1] = 5),
+        ("q_start", |case| case.q_start[2] = case.params.rows_max + 1),
+        ("page_start", |case| case.page_start.as_mut().expect("a list")[1] = u32::MAX),
+        ("page_start", |case| case.page_start = None),
+        ("page_start", |case| case.params.table_width = 4),
+        ("intervals", |case| case.intervals = None),
+        ("intervals", |case| case.intervals = Some(vec![0; 3])),
+        ("tree_bits", |case| case.tree = Some(vec![0; 3])),
+        ("sinks", |case| case.sinks = Some(vec![0.0])),
+        ("slopes", |case| case.slopes = Some(vec![0.0])),
+        ("scales", |case| case.scales = Some(Bytes::filled(4096, 0))),
+        ("values", |case| case.values = Some(Bytes::filled(4096, 0))),
+        ("keys", |case| case.keys = Bytes::filled(case.keys.len() - 1, 0)),
+        ("q", |case| case.q = Bytes::filled(64, 0)),
+        ("scale", |case| case.params.scale = f32::NAN),
+        ("scale", |case| case.params.scale = f32::INFINITY),
+        ("softcap", |case| case.params.softcap = f32::NAN),
+        ("softcap", |case| case.params.softcap = f32::INFINITY),
+        ("softcap", |case| case.params.softcap = -1.0),
+        ("k_scale", |case| case.params.kv.k_scale = f32::NAN),
+        ("v_scale", |case| case.params.kv.v_scale = f32::NEG_INFINITY),
+        ("causal", |case| case.params.causal = 2),
+        ("q_heads", |case| case.params.q_heads = 0),
+        ("head_dim", |case| case.params.kv.head_dim = 12),
+        ("q_dtype", |case| case.params.q_dtype = Dtype::I8 as u32),
+        ("out_dtype", |case| case.params.out_dtype = 99),
+        ("out", |case| case.params.out_row_stride = 31),
+        ("rows_max", |case| case.params.rows_max = 0),
+        ("seqs", |case| case.params.seqs_max = 1),
+    ];
+    shape.clone().case().run(Level::best(), &Inline).expect("a good call runs");
+    for (at, (field, change)) in bad.iter().enumerate() {
+        let mut case = shape.clone().case();
+        change(&mut case);
+        let error = case.run(Level::best(), &Inline).expect_err("a malformed call");
+        assert_eq!((error.kernel, error.field), ("attention", *field), "{at}: {error}");
     }
 }
 
@@ -71,7 +128,7 @@ fn decode_of(case: &AttentionCase, row: usize) -> AttentionCase {
 fn a_row_decoded_alone_has_the_bits_it_has_in_prefill() {
     let mut noise = Noise::new(5);
     for (group, dims, dtype) in [(1, 16, 0), (3, 24, 1), (4, 64, 4), (8, 32, 2)] {
-        let dtype = kernels_core::dtype::Dtype::ALL[dtype];
+        let dtype = Dtype::ALL[dtype];
         let shape =
             Shape { kv_heads: 2, ..Shape::plain(&[seq(300, 560), seq(7, 40)], group, dims) };
         let case = shape.stored(dtype).case();

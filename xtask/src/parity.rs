@@ -1,4 +1,5 @@
-//! docs/parity.md: which kernel exists in which form, and how it is known to be right.
+//! docs/parity.md: which kernel exists in which form, and what tests it, by the names of
+//! files.
 
 use crate::kernels::{Kernel, kernels, stems};
 use crate::tidy::source::Tree;
@@ -9,12 +10,12 @@ use std::path::Path;
 pub const PAGE: &str = "docs/parity.md";
 
 const HEAD: &str = "# Parity\n\n\
-Every kernel in every form. Written by `cargo xtask parity` from the sources; a gap is seen here and never\n\
-forgotten.\n\n\
+Every kernel in every form. Written by `cargo xtask parity` from which files there are; a gap is seen here and\n\
+never forgotten. That a form is right is what `cargo xtask check` says, on the machine where it runs.\n\n\
 | mark | meaning |\n|---|---|\n\
-| ok | there, and its cases run in `cargo xtask check` on hardware that has it |\n\
+| ok | there, and there is a test file that goes over its cases on hardware that has it |\n\
 | plain | one body of plain Rust serves this level: nothing in it gains from vectors |\n\
-| emulated | there, and its cases run, but on an emulator: no hardware has run it |\n\
+| emulated | the same, but on an emulator: no hardware has run it |\n\
 | untested | there, and nothing runs it |\n\
 | absent | not there |\n\n";
 

@@ -31,7 +31,7 @@
 mod call;
 mod cpu;
 mod fold;
-mod plan;
+pub mod plan;
 mod scores;
 mod spec;
 mod split;

@@ -31,7 +31,7 @@ use crate::packing::Weight;
 use crate::params;
 
 pub use cpu::{convert, run};
-pub(crate) use plan::Plan;
+pub use plan::Plan;
 pub(crate) use quantise::Input;
 pub use spec::{quantised, spec};
 pub(crate) use tile::{Matrix, Rows as Converted, tiles};

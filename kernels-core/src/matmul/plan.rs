@@ -27,7 +27,7 @@ const CHUNK_ROWS_MIN: usize = 84;
 
 /// The layout of a product's workspace.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// The matrix.
     pub weight: Weight,
     rows_max: usize,

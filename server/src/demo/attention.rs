@@ -223,3 +223,25 @@ impl Values {
         (0..POSITIONS).map(key).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Failure, HEAD_DIM, PAGE, Q_HEADS, SEQ_PAGES, Values, prepare};
+    use crate::backend::Machine;
+    use crate::config;
+
+    #[test]
+    fn one_sequence_is_decoded_and_its_answer_is_right() {
+        let mut machine = Machine::open(&config::Machine::default());
+        let call = prepare(machine.backend(), 0);
+        let call = call.unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(call.bytes, u64::from(SEQ_PAGES) * PAGE as u64 * 2);
+    }
+
+    #[test]
+    fn a_wrong_answer_is_told() {
+        let wrong = vec![0.0; (Q_HEADS * HEAD_DIM) as usize];
+        let told = Values::new(1).check(0, 0, &wrong);
+        assert!(matches!(told, Err(Failure::Wrong(_))));
+    }
+}

@@ -223,7 +223,8 @@ impl Case for EmbedCase {
         let packed = if p.packed == 1 { "packed " } else { "" };
         let live = self.rows.map_or(String::new(), |rows| format!(" live {rows}"));
         let sizes = format!("{}x{} of {}", p.rows_max, p.weight.inputs, p.weight.outputs);
-        format!("{sizes} {packed}{table}-{out} scale {}{live}", p.scale)
+        let gap = p.out_row_stride.saturating_sub(u64::from(p.weight.inputs));
+        format!("{sizes} {packed}{table}-{out} gap {gap} scale {}{live}", p.scale)
     }
 
     fn call(&self, machine: &mut impl Machine) -> Result<Vec<Output>, Error> {

@@ -14,6 +14,8 @@ use proptest::prelude::*;
 /// A call of `matmul` with its buffers.
 #[derive(Clone, Debug)]
 pub struct MatmulCase {
+    /// What its input is, where that is the point of it.
+    pub input: &'static str,
     /// Its scalars.
     pub params: params::Matmul,
     /// Rows in use, where they are given.
@@ -150,6 +152,7 @@ impl Shape {
         }
         let outputs = self.outputs as usize;
         MatmulCase {
+            input: "",
             params,
             rows: self.rows.1,
             x: Bytes::rounded(x_dtype, &values),
@@ -235,15 +238,18 @@ fn ugly() -> Vec<MatmulCase> {
         let format = Format::Groups(Dtype::I4, 32, affine, Dtype::F16);
         let mut zeros = Shape::plain(2, 96, 20, format).case();
         zeros.x = Bytes::filled(zeros.x.len(), 0);
+        zeros.input = " zeros";
         cases.push(zeros);
         // One element of each group is everything; the others round to nothing.
         let mut extreme = Shape::plain(2, 96, 20, format).case();
         let x: Vec<f32> = (0..192).map(|i| if i % 32 == 7 { 3e38 } else { 1e-3 }).collect();
         extreme.x = Bytes::of(&x);
+        extreme.input = " extremes";
         cases.push(extreme);
         let mut small = Shape::plain(2, 96, 20, format).case();
         let x: Vec<f32> = (0..192).map(|i| [1e-30, 7.8e-31, 1e-40][i / 7 % 3]).collect();
         small.x = Bytes::of(&x);
+        small.input = " small";
         cases.push(small);
         // NaN and infinity stay in their own row.
         let mut none = Shape::plain(4, 96, 20, format).case();
@@ -309,8 +315,8 @@ impl Case for MatmulCase {
         let gap = p.x_row_stride.saturating_sub(u64::from(w.inputs));
         let (x, out) = (x.name(), out.name());
         format!(
-            "{}x{}x{} {format} gap {gap} {x}-{out}{bias}{live}",
-            p.rows_max, w.inputs, w.outputs
+            "{}x{}x{} {format} gap {gap} {x}-{out}{bias}{live}{}",
+            p.rows_max, w.inputs, w.outputs, self.input
         )
     }
 

@@ -166,8 +166,14 @@ impl Case for NormCase {
         let (rows, x, weight, out) = (p.rows_max, x.name(), weight.name(), out.name());
         let live = self.rows.map_or(String::new(), |rows| format!(" live {rows}"));
         let residual = if self.residual.is_some() { " residual" } else { "" };
-        let gap = p.x_row_stride - u64::from(p.heads * p.columns);
-        format!("{rows}x{}x{} gap {gap} {x}-{weight}-{out}{residual}{live}", p.heads, p.columns)
+        let offset = match p.weight_offset {
+            0.0 => String::new(),
+            offset => format!(" offset {offset}"),
+        };
+        let width = u64::from(p.heads) * u64::from(p.columns);
+        let gap = p.x_row_stride.saturating_sub(width);
+        let sizes = format!("{rows}x{}x{} gap {gap}", p.heads, p.columns);
+        format!("{sizes} {x}-{weight}-{out}{offset}{residual}{live}")
     }
 
     fn call(&self, machine: &mut impl Machine) -> Result<Vec<Output>, Error> {

@@ -4,6 +4,8 @@
 mod append;
 mod arena;
 mod input;
+mod packing;
+mod plan;
 mod program;
 pub mod sample;
 mod shapes;
@@ -17,16 +19,18 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
-    ("append", append),
+    ("append_kv", append),
     ("arena", arena::run),
     ("attention", shapes::attention),
     ("embed", shapes::embed),
     ("lora", shapes::lora),
     ("matmul", shapes::matmul),
+    ("packing", packing::run),
+    ("plan", plan::run),
     ("pool", shapes::pool),
     ("program", program::run),
     ("sample", sample::run),
-    ("verify", verify::run),
+    ("spec_verify", verify::run),
 ];
 
 /// The body of a target.

@@ -4,6 +4,7 @@
 use super::{Case, Output};
 use kernels_core::simd::Level;
 use kernels_core::workers::Inline;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -15,7 +16,9 @@ pub fn assert_hashes<C: Case>(cases: &[C]) {
     let path = folder.join(format!("{}.txt", C::KERNEL));
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     let mut text = String::new();
+    let mut names = BTreeSet::new();
     for case in cases {
+        assert!(names.insert(case.name()), "two cases have the name {}", case.name());
         let outputs = case.run(Level::best(), &Inline).expect("a listed case runs");
         writeln!(text, "{:016x} {}", hash(&outputs), case.name()).expect("a string takes text");
     }

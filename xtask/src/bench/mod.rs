@@ -3,7 +3,7 @@
 
 mod bars;
 mod machine;
-mod pages;
+pub mod pages;
 mod plot;
 mod record;
 

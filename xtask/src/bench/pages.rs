@@ -32,6 +32,13 @@ level; `performance.md` has all figures.
 
 /// Writes both, and the plots.
 pub fn write_all(root: &Path) -> Result<(), String> {
+    let pages = pages(root)?;
+    pages.iter().try_for_each(|(path, page)| super::write(&root.join(path), page))
+}
+
+/// Both, and the plots, by their paths from the root.
+pub fn pages(root: &Path) -> Result<Vec<(String, String)>, String> {
+    let mut pages = Vec::new();
     let bars = bars::read(root)?;
     let mut performance = PERFORMANCE_HEAD.to_owned();
     let mut status = STATUS_HEAD.to_owned();
@@ -46,15 +53,15 @@ pub fn write_all(root: &Path) -> Result<(), String> {
             if !shown.is_empty() {
                 let file = format!("{machine}-{kernel}.svg");
                 let title = format!("{kernel}: share of the machine's peak, all threads");
-                super::write(&root.join(PLOTS).join(&file), &plot::shares(&title, &shown))?;
+                pages.push((format!("{PLOTS}/{file}"), plot::shares(&title, &shown)));
                 let _ = write!(performance, "![{title}](performance/{file})\n\n");
             }
             performance += &table(&record, kernel);
         }
         let _ = write!(status, "\n## {machine}, {date}\n\n{}", against(&record, &bars));
     }
-    super::write(&root.join(PERFORMANCE), &performance)?;
-    super::write(&root.join(STATUS), &status)
+    pages.extend([(PERFORMANCE.to_owned(), performance), (STATUS.to_owned(), status)]);
+    Ok(pages)
 }
 
 /// The machine's own figures, threads beside each other.

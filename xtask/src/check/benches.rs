@@ -7,6 +7,8 @@ use super::tally::Tally;
 pub fn smoke(shell: &Shell) -> Result<Tally, String> {
     let words = ["bench", "--locked", "--package", "pagewise-benches", "--benches", "--", "--test"];
     let output = shell.run(&mut shell.cargo(&words))?;
-    let passed = output.lines().filter(|line| *line == "Success").count() as u64;
-    Ok(Tally { passed: passed.max(1), ..Tally::default() })
+    match output.lines().filter(|line| *line == "Success").count() as u64 {
+        0 => Err(format!("{}: no bench ran", words.join(" "))),
+        passed => Ok(Tally { passed, ..Tally::default() }),
+    }
 }

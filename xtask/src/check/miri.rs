@@ -1,9 +1,17 @@
 //! Undefined behaviour, looked for by Miri where `unsafe` stands and in the scalar
-//! forms, on inputs of at most 64 elements.
+//! forms, on inputs of at most 64 elements; and how long that took, for a stage that no
+//! one waits for is a stage that no one runs.
 
 use super::rust::count;
 use super::shell::Shell;
 use super::tally::Tally;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// What the tests may take once they are built, on a machine of eight cores.
+const BOUND: Duration = Duration::from_mins(3);
+/// How much longer a slow or busy machine may take before the stage fails.
+const SLOWER: u32 = 4;
 
 /// Runs them: the unit tests of kernels-core and backends, then `tests/tests/small.rs`.
 pub fn tests(shell: &Shell) -> Result<Tally, String> {
@@ -11,19 +19,42 @@ pub fn tests(shell: &Shell) -> Result<Tally, String> {
         return Ok(Tally::skipped(format!("nightly's miri is not here: {by_hand}")));
     }
     let units = ["--package", "pagewise-kernels-core", "--package", "pagewise-backends", "--lib"];
+    let small = ["--package", "pagewise-tests", "--test", "small"];
+    for words in [&units[..], &small] {
+        shell.run(miri(shell, words).arg("--no-run"))?;
+    }
+    let start = Instant::now();
     let units = run(shell, &units)?;
-    let small = run(shell, &["--package", "pagewise-tests", "--test", "small"])?;
+    let small = run(shell, &small)?;
+    let slow = of_bound(start.elapsed())?;
     Ok(Tally {
-        passed: units.passed + small.passed,
+        passed: units.passed + small.passed + slow,
         failed: units.failed + small.failed,
         skipped: [units.skipped, small.skipped].concat(),
     })
 }
 
+/// Says the time beside its bound; one that was kept counts, one far beyond fails.
+fn of_bound(took: Duration) -> Result<u64, String> {
+    let (seconds, most) = (took.as_secs_f64(), BOUND.as_secs());
+    println!("{seconds:.0} s, of {most} s on eight cores");
+    if took > BOUND * SLOWER {
+        return Err(format!("the tests under Miri take more than {} s", most * u64::from(SLOWER)));
+    }
+    if took > BOUND {
+        println!("more than the bound: is this machine so slow, or has a test grown?");
+    }
+    Ok(u64::from(took <= BOUND))
+}
+
 fn run(shell: &Shell, words: &[&str]) -> Result<Tally, String> {
+    count(shell, miri(shell, words).args(["--", "--show-output"]))
+}
+
+fn miri(shell: &Shell, words: &[&str]) -> Command {
     let mut command = shell.cargo(&["+nightly", "miri", "test", "--locked"]);
-    command.arg("--target-dir").arg(shell.target.join("miri"));
-    count(shell, command.args(words).args(["--", "--show-output"]))
+    command.arg("--target-dir").arg(shell.target.join("miri")).args(words);
+    command
 }
 
 /// Sees to a nightly toolchain with Miri; or says what to do.
@@ -38,5 +69,17 @@ pub fn nightly(shell: &Shell) -> Result<(), String> {
     match shell.attempt(&mut install) {
         Ok((true, _)) => Ok(()),
         _ => Err(by_hand.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BOUND, SLOWER, of_bound};
+
+    #[test]
+    fn a_time_beyond_the_bound_does_not_count_and_far_beyond_fails() {
+        assert_eq!(of_bound(BOUND), Ok(1));
+        assert_eq!(of_bound(BOUND * 2), Ok(0));
+        assert!(of_bound(BOUND * SLOWER * 2).is_err());
     }
 }

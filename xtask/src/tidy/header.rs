@@ -1,7 +1,8 @@
 //! Parameter blocks: fixed-width scalars, 8-byte fields first, no padding, sixteen
-//! fields at most. The text is checked, so a rule holds for every language at once.
+//! fields at most, each with a comment; constants are unsigned macros. The text is
+//! checked, so a rule holds for every language at once.
 
-use super::source::Tree;
+use super::source::{Tree, lines_with_word};
 use std::collections::BTreeMap;
 
 const HEADER: &str = "include/pagewise/kernel_params.h";
@@ -20,8 +21,8 @@ pub fn broken(tree: &Tree) -> Vec<String> {
     let Some(text) = tree.text(HEADER) else {
         return vec![format!("{HEADER} is missing")];
     };
+    let mut faults = without_words(text);
     let text = without_comments(text);
-    let mut faults = Vec::new();
     let mut blocks: BTreeMap<String, Layout> = BTreeMap::new();
     for part in text.split("\nstruct ").skip(1) {
         let (name, rest) = part.split_once('{').unwrap_or((part, ""));
@@ -35,8 +36,56 @@ pub fn broken(tree: &Tree) -> Vec<String> {
         }
         blocks.insert(name.to_owned(), layout);
     }
-    if text.lines().any(|line| line.trim_start().starts_with("enum")) {
+    if !lines_with_word(&text, "enum").is_empty() {
         faults.push("an enum: its size differs between languages".to_owned());
+    }
+    faults.extend(constants(&text));
+    faults
+}
+
+/// Constants that are no unsigned number; macros with arguments and guards are none.
+fn constants(text: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    for line in text.lines() {
+        let Some(rest) = line.strip_prefix("#define ") else { continue };
+        let (name, value) = rest.split_once(' ').unwrap_or((rest, ""));
+        let value = value.trim();
+        let digits = value.strip_suffix('u').unwrap_or_default();
+        let is_number = match digits.strip_prefix("0x") {
+            Some(digits) => !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit()),
+            None => !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()),
+        };
+        if !name.contains('(') && !value.is_empty() && !is_number {
+            faults.push(format!("{name}: `{value}` is no unsigned number"));
+        }
+    }
+    // A typed constant is another size in C than in C++, and none in a preprocessor.
+    let typed =
+        lines_with_word(text, "const").into_iter().chain(lines_with_word(text, "constexpr"));
+    faults.extend(typed.map(|line| format!("line {line} of the code: a constant is a macro")));
+    faults
+}
+
+/// Fields that no comment on their line explains.
+fn without_words(text: &str) -> Vec<String> {
+    let (mut faults, mut block, mut within) = (Vec::new(), None, false);
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("struct ").and_then(|rest| rest.strip_suffix(" {")) {
+            block = Some(name);
+        } else if line.starts_with('}') {
+            block = None;
+        } else if let (Some(block), Some((field, after))) = (block, line.split_once(';'))
+            && !within
+            && !field.contains("/*")
+            && !after.contains("/*")
+        {
+            let name = field.split_whitespace().last().unwrap_or_default();
+            faults.push(format!("{block}.{name}: no comment says its unit and range"));
+        }
+        within = match (line.rfind("/*"), line.rfind("*/")) {
+            (Some(opened), Some(closed)) => opened > closed,
+            (opened, closed) => opened.is_some() || within && closed.is_none(),
+        };
     }
     faults
 }
@@ -114,9 +163,9 @@ mod tests {
 
     #[test]
     fn good_blocks_pass_and_may_nest() {
-        let good = "{\n uint64_t stride; /* elements */\n uint32_t rows;\n float scale;\n};\n\
+        let good = "{\n uint64_t stride; /* elements */\n uint32_t rows; /* any */\n float scale; /* 1 */\n};\n\
                     PWK_LAYOUT(pwk_a, 16, scale, 12);\n\
-                    \nstruct pwk_b {\n struct pwk_a a;\n uint32_t set[2];\n};\n\
+                    \nstruct pwk_b {\n struct pwk_a a; /* a */\n uint32_t set[2]; /* b */\n};\n\
                     PWK_LAYOUT(pwk_b, 24, set, 16);\n";
         assert_eq!(faults(good), [""; 0]);
     }
@@ -126,8 +175,31 @@ mod tests {
         for kind in ["bool x", "int x", "size_t x", "enum e x", "float *x", "void *x", "uint16_t x"]
         {
             let block = format!("{{ {kind}; uint32_t y; }};\nPWK_LAYOUT(pwk_a, 4, y, 0);");
-            assert_eq!(faults(&block).len(), 1, "{kind}");
+            // An enum is no scalar, and nothing else either.
+            let expected = 1 + usize::from(kind.starts_with("enum"));
+            assert_eq!(faults(&block).len(), expected, "{kind}");
         }
+    }
+
+    #[test]
+    fn enums_constants_and_fields_without_words_are_found() {
+        let found = |text: &str| broken(&Tree::of(&[(HEADER, text)])).len();
+        assert_eq!(
+            found("#define GUARD_H\n#define F(a, b) a b\n#define A 1u\n#define B 0xffu /* b */"),
+            0
+        );
+        for wrong in [
+            "typedef enum { X } x;",
+            "#define A 1",
+            "#define A -1u",
+            "#define A 0xu",
+            "static const int a = 1;",
+        ] {
+            assert_eq!(found(wrong), 1, "{wrong}");
+        }
+        let block = "\nstruct pwk_a {\n uint32_t a; /* rows;\n * of x */\n uint32_t b;\n};\n\
+                     PWK_LAYOUT(pwk_a, 8, b, 4);";
+        assert_eq!(found(block), 1);
     }
 
     #[test]

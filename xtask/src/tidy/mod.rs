@@ -22,12 +22,14 @@ const RULES: &[Rule] = &[
     ("unsafe stands where it must", places::of_unsafe),
     ("cfg(feature) stands where a backend is chosen", places::of_features),
     ("the environment is read at the edge", places::of_environment),
-    ("no file names a path of the machine it was written on", places::of_machines),
+    ("places of the rules above are there", places::stale),
+    ("no file names a path or host of the machine it was written on", places::of_machines),
     ("a kernel has the same stem in every form", stems::broken),
-    ("parameter blocks have fixed-width scalars and no padding", header::broken),
+    ("parameter blocks have fixed-width scalars, each explained, and no padding", header::broken),
     ("docs/parity.md is what the sources say", parity),
     ("promised bits stay while their id does", bits::broken),
     ("fuzz targets, corpora and bodies have the same names", fuzz::broken),
+    ("docs/status.md, docs/performance.md and the plots show the records", pages),
     ("README's figures are ones the record holds", figures::broken),
 ];
 
@@ -62,4 +64,13 @@ fn parity(tree: &Tree) -> Vec<String> {
         Ok(page) if tree.text(crate::parity::PAGE) == Some(&page) => Vec::new(),
         Ok(_) => vec!["run `cargo xtask parity`".to_owned()],
     }
+}
+
+fn pages(tree: &Tree) -> Vec<String> {
+    let pages = match crate::bench::pages::pages(&tree.root) {
+        Err(message) => return vec![message],
+        Ok(pages) => pages,
+    };
+    let old = pages.iter().filter(|(path, page)| tree.text(path) != Some(page));
+    old.map(|(path, _)| format!("{path}: run `cargo xtask bench-record --pages`")).collect()
 }

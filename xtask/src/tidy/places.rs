@@ -9,14 +9,11 @@ const UNSAFE: &[&str] = &[
     "kernels-core/src/workers.rs",
     "backends/src/cpu/arena.rs",
     "backends/src/cpu/threads.rs",
-    "backends/src/mapped.rs",
-    "backends/src/plugin/",
     "cuda/src/",
     "metal/src/",
     "ffi/src/",
     // Peaks of the machine are measured with the very instructions.
     "benches/src/peaks/",
-    "tests/emulator/",
     // The environment is set for libclang, before any thread.
     "xtask/src/bindings.rs",
 ];
@@ -27,6 +24,18 @@ const FEATURES: &[&str] =
 
 /// Where the environment may be read.
 const ENVIRONMENT: &[&str] = &["server/src/config.rs", "xtask/src/", "tests/src/harness/hashes.rs"];
+
+/// Places in the lists above that are no more; a crate that is still to come may have its
+/// place before it.
+pub fn stale(tree: &Tree) -> Vec<String> {
+    let listed = [UNSAFE, FEATURES, ENVIRONMENT].concat();
+    let has = |prefix: &str| tree.under(prefix).next().is_some();
+    let stale = listed.iter().filter(|place| {
+        let package = place.split('/').next().unwrap_or_default();
+        !has(place) && has(&format!("{package}/Cargo.toml"))
+    });
+    stale.map(|place| format!("xtask/src/tidy/places.rs: there is no {place}")).collect()
+}
 
 /// `unsafe` elsewhere.
 pub fn of_unsafe(tree: &Tree) -> Vec<String> {
@@ -55,9 +64,9 @@ pub fn of_environment(tree: &Tree) -> Vec<String> {
     })
 }
 
-/// Paths that exist on one machine alone.
+/// Paths that exist on one machine alone, and addresses that one network alone knows.
 pub fn of_machines(tree: &Tree) -> Vec<String> {
-    let homes = ["work", "root", "tmp", "home"].map(|home| format!("/{home}/"));
+    let homes = ["work", "root", "tmp", "home", "mnt", "Users"].map(|home| format!("/{home}/"));
     let mut found = Vec::new();
     for (path, text) in tree.under("") {
         for (at, line) in text.lines().enumerate() {
@@ -71,9 +80,31 @@ pub fn of_machines(tree: &Tree) -> Vec<String> {
             if let Some(home) = homes.iter().find(|home| begins(home)) {
                 found.push(format!("{path}:{}: {home}", at + 1));
             }
+            for host in hosts(line).filter(|host| is_private(host)) {
+                found.push(format!("{path}:{}: {host}", at + 1));
+            }
         }
     }
     found
+}
+
+/// The hosts of a line's addresses, without user and port.
+fn hosts(line: &str) -> impl Iterator<Item = &str> {
+    line.split("://").skip(1).map(|rest| {
+        let is_end = |c: char| !c.is_ascii_alphanumeric() && !"-._@".contains(c);
+        let host = rest.split(is_end).next().unwrap_or_default();
+        host.rsplit('@').next().unwrap_or_default().trim_end_matches('.')
+    })
+}
+
+/// Whether a host has a meaning in one network alone; the machine's own is everyone's.
+fn is_private(host: &str) -> bool {
+    if let Ok(address) = host.parse::<std::net::Ipv4Addr>() {
+        return address.is_private() || address.is_link_local();
+    }
+    let suffixes = [".local", ".internal", ".intranet", ".lan", ".corp", ".home"];
+    let bare = !host.is_empty() && !host.contains('.') && host != "localhost";
+    bare || suffixes.iter().any(|suffix| host.ends_with(suffix))
 }
 
 fn elsewhere(tree: &Tree, allowed: &[&str], lines: impl Fn(&str) -> Vec<usize>) -> Vec<String> {
@@ -87,7 +118,7 @@ fn elsewhere(tree: &Tree, allowed: &[&str], lines: impl Fn(&str) -> Vec<usize>) 
 
 #[cfg(test)]
 mod tests {
-    use super::{of_environment, of_features, of_machines, of_unsafe};
+    use super::{of_environment, of_features, of_machines, of_unsafe, stale};
     use crate::tidy::source::Tree;
 
     #[test]
@@ -120,5 +151,25 @@ mod tests {
         let text = ["see ", "/", "work/x and target/", "tmp/y"].concat();
         let tree = Tree::of(&[("docs/a.md", &text), ("docs/b.md", "a/work/b")]);
         assert_eq!(of_machines(&tree).len(), 1);
+        for private in ["10.0.0.1", "192.168.1.2:80", "me@build", "git.corp", "a.internal/x"] {
+            let text = ["see http:", "//", private].concat();
+            assert_eq!(of_machines(&Tree::of(&[("docs/a.md", &text)])).len(), 1, "{private}");
+        }
+        let public =
+            "https://docs.rs/half, http://127.0.0.1:8000/v1, http://localhost, a scheme://";
+        assert!(of_machines(&Tree::of(&[("docs/a.md", public)])).is_empty());
+        for home in ["mnt", "Users"] {
+            let text = ["cd /", home, "/x"].concat();
+            assert_eq!(of_machines(&Tree::of(&[("docs/a.md", &text)])).len(), 1, "{home}");
+        }
+    }
+
+    #[test]
+    fn a_place_that_is_no_more_is_found_and_one_to_come_is_not() {
+        let manifest = ("backends/Cargo.toml", "");
+        let arena = ("backends/src/cpu/arena.rs", "");
+        assert_eq!(stale(&Tree::of(&[manifest, arena])).len(), 1);
+        let threads = ("backends/src/cpu/threads.rs", "");
+        assert!(stale(&Tree::of(&[manifest, arena, threads])).is_empty());
     }
 }

@@ -135,11 +135,52 @@ impl AttentionCase {
         }
     }
 
+    /// A sequence as the lists of the call have it.
+    fn seq(&self, seq: usize) -> Seq {
+        Seq {
+            rows: self.q_start[seq + 1] - self.q_start[seq],
+            kv_len: self.kv_len[seq],
+            first: self.first_position.as_ref().map_or(0, |first| first[seq]),
+        }
+    }
+
+    /// The page ids of a sequence, and those of all that come after it.
+    fn ids(&self, seq: usize) -> &[u32] {
+        match &self.page_start {
+            Some(starts) => &self.page_ids[starts[seq] as usize..],
+            None => &self.page_ids[seq * self.params.table_width as usize..],
+        }
+    }
+
+    /// Where a position of a sequence lies.
+    fn place(&self, seq: usize, position: u32, head: u32) -> Place {
+        let len = self.params.kv.page_len;
+        let number = position / len - self.seq(seq).first / len;
+        Place { page: self.ids(seq)[number as usize], head, token: position % len }
+    }
+
+    /// Whether every key and value of the sequences is a finite number.
+    fn is_finite(&self) -> bool {
+        let kv = KvLayout::new(CHECKS, &self.params.kv).expect("a call that ran");
+        let stored = self.stored(&kv);
+        let finite = |part, place| {
+            (0..self.params.kv.head_dim).all(|d| stored.number::<f64>(part, place, d).is_finite())
+        };
+        (0..self.shape.seqs.len()).all(|seq| {
+            let of = self.seq(seq);
+            (of.first..of.kv_len).all(|at| {
+                (0..self.params.kv.kv_heads).all(|head| {
+                    let place = self.place(seq, at, head);
+                    finite(Part::Keys, place) && finite(Part::Values, place)
+                })
+            })
+        })
+    }
+
     /// Whether a row of a sequence sees a position, as the contract says it.
     fn sees(&self, seq: usize, row: u32, position: u32) -> bool {
-        let (p, shape) = (&self.params, &self.shape.seqs[seq]);
-        let own =
-            i64::from(shape.kv_len) - i64::from(shape.rows) + i64::from(row - self.q_start[seq]);
+        let (p, of) = (&self.params, self.seq(seq));
+        let own = i64::from(of.kv_len) - i64::from(of.rows) + i64::from(row - self.q_start[seq]);
         let at = i64::from(position);
         let interval = self.intervals.as_ref().is_none_or(|intervals| {
             let (begin, end) = (intervals[2 * row as usize], intervals[2 * row as usize + 1]);
@@ -150,7 +191,7 @@ impl AttentionCase {
             });
             begin <= position && (position < end || node)
         });
-        position >= shape.first
+        position >= of.first
             && (p.causal == 0 || at <= own)
             && (p.window == 0 || at > own - i64::from(p.window))
             && interval
@@ -258,24 +299,18 @@ impl Case for AttentionCase {
     }
 
     fn spec<R: Real>(&self) -> Vec<Vec<Row<R>>> {
-        let (p, shape) = (&self.params, &self.shape);
+        let p = &self.params;
         let kv = KvLayout::new(CHECKS, &p.kv).expect("a call that ran");
         let stored = self.stored(&kv);
         let q = self.q.floats(float(p.q_dtype));
         let (group, dims) = (p.q_heads / p.kv.kv_heads, p.kv.head_dim as usize);
         // A logarithm is a sum of parts that cancel: one is measured against all.
         let (mut outs, mut lse) = (Vec::new(), Vec::new());
-        for (seq, of) in shape.seqs.iter().enumerate() {
-            let ids = match &self.page_start {
-                Some(starts) => &self.page_ids[starts[seq] as usize..],
-                None => &self.page_ids[seq * p.table_width as usize..],
-            };
-            let place = |position: u32, head| {
-                let page = ids[(position / p.kv.page_len - of.first / p.kv.page_len) as usize];
-                Place { page, head, token: position % p.kv.page_len }
-            };
+        for seq in 0..self.shape.seqs.len() {
+            let of = self.seq(seq);
             let vector = |part, position, head| -> Vec<R> {
-                (0..p.kv.head_dim).map(|d| stored.number(part, place(position, head), d)).collect()
+                let place = self.place(seq, position, head);
+                (0..p.kv.head_dim).map(|d| stored.number(part, place, d)).collect()
             };
             let all: Vec<Vec<(Vec<R>, Vec<R>)>> = (0..p.kv.kv_heads)
                 .map(|head| {
@@ -313,6 +348,35 @@ impl Case for AttentionCase {
                 outs.push(Row { at: row as usize * p.out_row_stride as usize, values: out });
             }
         }
-        vec![outs, vec![Row { at: 0, values: lse }]]
+        let at = self.q_start[0] as usize * p.q_heads as usize;
+        vec![outs, vec![Row { at, values: lse }]]
+    }
+
+    /// Numbers that f32 overflows on where f64 does not, and slots never written, are
+    /// beyond the rule of errors.
+    fn has_truth(&self) -> bool {
+        let (p, s) = (&self.params, &self.shape);
+        let moderate = |x: f32| x == 0.0 || (1e-4..1e4).contains(&x.abs());
+        p.q_dtype == s.dtypes.0 as u32
+            && p.kv.dtype == s.dtypes.1 as u32
+            && [p.scale, p.softcap, p.kv.k_scale, p.kv.v_scale].into_iter().all(moderate)
+            && self.is_finite()
+    }
+
+    /// What belongs to no row in use is as it was.
+    fn assert_answer(&self, outputs: &[Output]) {
+        let p = &self.params;
+        let rows = self.q_start[0] as usize..self.q_start[self.shape.seqs.len()] as usize;
+        let (heads, dims) = (p.q_heads as usize, p.kv.head_dim as usize);
+        let layouts = [(p.out_row_stride as usize, heads * dims), (heads, heads)];
+        for (output, (stride, width)) in outputs.iter().zip(layouts) {
+            let bytes = output.dtype.align() as usize;
+            let mut left = output.bytes.clone();
+            for row in rows.clone() {
+                left.as_mut_slice()[row * stride * bytes..][..width * bytes].fill(0xa5);
+            }
+            let untouched = Bytes::poisoned(left.len());
+            assert!(left.as_slice() == untouched.as_slice(), "{}: {}", self.name(), output.name);
+        }
     }
 }

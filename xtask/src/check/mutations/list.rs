@@ -24,6 +24,8 @@ pub struct Mutation {
     pub number: usize,
     /// From the root.
     pub file: String,
+    /// The type of the one level that it changes, where the code is generic over `L`.
+    pub level: Option<String>,
     /// What stands there, once.
     pub find: String,
     /// What shall stand there.
@@ -42,11 +44,12 @@ impl Mutation {
 
     /// How a reader finds its line.
     pub fn said(&self) -> String {
-        format!("{}: {} -> {} ({})", self.file, self.find, self.replace, self.test)
+        let level = self.level.as_ref().map_or(String::new(), |level| format!("@{level}"));
+        format!("{}{level}: {} -> {} ({})", self.file, self.find, self.replace, self.test)
     }
 }
 
-/// The list: `file | find | replace | test names…` by the line.
+/// The list: `file | find | replace | test names…` by the line, or `file@Level | …`.
 pub fn parse(text: &str) -> Result<Vec<Mutation>, String> {
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.enumerate().map(|(at, line)| parse_line(at + 1, line)).collect()
@@ -61,15 +64,23 @@ fn parse_line(number: usize, line: &str) -> Result<Mutation, String> {
     let test = tests.next().unwrap_or_default();
     // A bar of Rust's own is written `\\|`.
     let [file, find, replace] = [file, find, replace].map(|field| field.replace("\\|", "|"));
-    Ok(Mutation { number, file, find, replace, test, only: tests.collect() })
+    let (file, level) = match file.split_once('@') {
+        Some((file, level)) => (file.to_owned(), Some(level.to_owned())),
+        None => (file, None),
+    };
+    Ok(Mutation { number, file, level, find, replace, test, only: tests.collect() })
 }
 
 /// A file with an expression that its mutations switch: both forms are compiled, and the
 /// one that is in force runs.
 pub fn switched(text: &str, mutations: &[&Mutation]) -> Result<String, String> {
     mutations.iter().try_fold(text.to_owned(), |text, mutation| {
-        let Mutation { number, find, replace, .. } = mutation;
-        let both = format!("(if crate::mutation() == {number} {{ {replace} }} else {{ {find} }})");
+        let Mutation { number, level, find, replace, .. } = mutation;
+        let here = level.as_ref().map_or(String::new(), |level| {
+            format!(" && core::any::type_name::<L>().ends_with(\"::{level}\")")
+        });
+        let both =
+            format!("(if crate::mutation() == {number}{here} {{ {replace} }} else {{ {find} }})");
         replaced(&text, mutation, &both)
     })
 }
@@ -104,6 +115,10 @@ mod tests {
             (list[1].test.as_str(), &list[1].only[..]),
             ("norm", &["y", "z"].map(str::to_owned)[..])
         );
+        let one = parse("a.rs@Scalar | a | b | norm").expect("a good line");
+        let both = switched("a;", &[&one[0]]).expect("it stands there once");
+        let here = "core::any::type_name::<L>().ends_with(\"::Scalar\")";
+        assert_eq!(both, format!("(if crate::mutation() == 1 && {here} {{ b }} else {{ a }});"));
         assert!(defined("x = 1; x = 1;", &[&list[1]]).is_err());
         assert!(switched("", &[&list[0]]).is_err());
         assert!(parse("a.rs | x").is_err());

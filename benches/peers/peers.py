@@ -1,6 +1,6 @@
 """What others do on this CPU with the same work, as figures for bench-record.
 
-    python benches/peers/torch_cpu.py [--threads N] > peers.txt
+    python benches/peers/peers.py [--threads N] > peers.txt
     cargo xtask bench-record --from peers.txt
 
 torch: scaled_dot_product_attention over contiguous caches and linear; xgrammar and
