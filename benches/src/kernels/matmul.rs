@@ -22,8 +22,6 @@ const I8: (&str, Format) = ("i8-g32", Format::Groups(Dtype::I8, 32, false, Dtype
 const UP: (u32, u32) = (2048, 5632);
 /// Rows up to which a call waits for memory.
 const FEW: u32 = 8;
-/// Rows that the scalar level answers too.
-const ROWS_CHECKED: u32 = 4;
 
 /// Times every format with few rows and with many.
 pub fn bench(bench: &mut Bench) {
@@ -77,11 +75,10 @@ impl Product {
         }
     }
 
-    /// Runs the call on that copy of the weights, or on the first tile and rows.
+    /// Runs the call on that copy of the weights, or on its first tile of outputs.
     fn run(&mut self, on: On<'_>, turn: usize, part: bool) {
         let mut params = self.case.params;
         if part {
-            params.rows_max = params.rows_max.min(ROWS_CHECKED);
             params.weight.outputs = TILE as u32;
         }
         let command = Matmul::<Host> {
@@ -106,7 +103,7 @@ impl Subject for Product {
         self.run(on, 0, false);
         let got = self.out.as_slice().to_vec();
         let scalar = Level::named("scalar").expect("every machine has the scalar level");
-        // Writes its first outputs of some rows over the whole call's.
+        // Writes the first outputs of every row, and so of every panel, over the whole call's.
         self.run(On { level: scalar, workers: &Inline }, 0, true);
         assert_eq!(got, self.out.as_slice(), "the first outputs have the scalar level's bits");
     }
