@@ -34,6 +34,23 @@ unsafe impl Workers for Inline {
     }
 }
 
+/// The calling thread alone, tiles from the last to the first, with a split for so many
+/// workers: what shows that a result does not hang on the order of tiles.
+#[derive(Clone, Copy, Debug)]
+pub struct Reversed(pub u32);
+
+// SAFETY: a plain loop over the tiles.
+unsafe impl Workers for Reversed {
+    fn count(&self) -> u32 {
+        self.0.max(1)
+    }
+    fn run(&self, tiles: u32, f: &(dyn Fn(u32) + Sync)) {
+        for tile in (0..tiles).rev() {
+            f(tile);
+        }
+    }
+}
+
 /// An output cut into parts, one per tile.
 ///
 /// # Safety

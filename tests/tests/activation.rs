@@ -4,13 +4,17 @@ use backends::cpu::Threads;
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::activation::{Shape, cases, strategy};
-use pagewise_tests::harness::{Bytes, Case, assert_refused_or_answered, assert_same_bits};
+use pagewise_tests::harness::{
+    Bytes, Case, assert_refused_or_answered, assert_same_bits, malformed,
+};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
 standard_tests!(cases(), strategy());
 
 proptest! {
+    #![proptest_config(malformed())]
+
     #[test]
     fn malformed_calls_are_refused_or_answered(
         shape in strategy(),

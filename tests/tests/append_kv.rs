@@ -12,6 +12,7 @@ use pagewise_tests::cases::kv_pages::{Form, Pages};
 use pagewise_tests::cases::rope::{self, RopeCase, TABLE_LEN};
 use pagewise_tests::harness::{
     Bytes, Case, Noise, Output, assert_case, assert_refused_or_answered, assert_same_bits,
+    malformed,
 };
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
@@ -27,6 +28,10 @@ proptest! {
     fn any_bytes_are_refused_or_answered(data in prop::collection::vec(any::<u8>(), 0..60)) {
         pagewise_tests::fuzz::append(&data);
     }
+}
+
+proptest! {
+    #![proptest_config(malformed())]
 
     #[test]
     fn malformed_calls_are_refused_or_answered(

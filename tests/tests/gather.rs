@@ -3,13 +3,15 @@
 use kernels_core::simd::Level;
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::gather::{Shape, cases, strategy};
-use pagewise_tests::harness::{Case, assert_refused_or_answered};
+use pagewise_tests::harness::{Case, assert_refused_or_answered, malformed};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
 standard_tests!(cases(), strategy());
 
 proptest! {
+    #![proptest_config(malformed())]
+
     #[test]
     fn malformed_calls_are_refused_or_answered(
         shape in strategy(),

@@ -7,7 +7,9 @@ use kernels_core::simd::Level;
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::kv_copy::{Shape, cases, strategy};
 use pagewise_tests::cases::kv_pages::{FORMS, Pages};
-use pagewise_tests::harness::{Bytes, Case, Noise, assert_case, assert_same_bits};
+use pagewise_tests::harness::{
+    Bytes, Case, Noise, assert_case, assert_replays, assert_same_bits, malformed,
+};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
@@ -18,6 +20,10 @@ proptest! {
     fn any_shape_copies_what_the_spec_copies(shape in strategy()) {
         assert_case(&shape.case());
     }
+}
+
+proptest! {
+    #![proptest_config(malformed())]
 
     #[test]
     fn malformed_calls_are_refused_or_answered(
@@ -33,6 +39,7 @@ proptest! {
         let keys = case.keys.as_slice();
         case.keys = Bytes::of(&keys[..keys.len().saturating_sub(cut)]);
         case.entries[0][at] = word;
+        assert_replays(&case);
         // Either is right; a panic or a write out of bounds is not.
         if case.run(Level::best(), &Inline).is_ok() {
             case.count = Some(case.params.entries_max);

@@ -5,7 +5,9 @@ use kernels_core::params::{self, NONE};
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::logit_mask::{LogitMaskCase, Shape, cases, strategy};
-use pagewise_tests::harness::{Bytes, Case, assert_refused_or_answered, assert_same_bits};
+use pagewise_tests::harness::{
+    Bytes, Case, assert_refused_or_answered, assert_same_bits, malformed,
+};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
@@ -110,6 +112,8 @@ fn step_buffers_are_refused_before_any_work() {
 }
 
 proptest! {
+    #![proptest_config(malformed())]
+
     #[test]
     fn malformed_calls_are_refused_or_answered(
         shape in strategy(),

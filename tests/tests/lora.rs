@@ -5,13 +5,17 @@ use kernels_core::params::LORA_NONE;
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::lora::{LoraCase, Shape, cases, strategy};
-use pagewise_tests::harness::{Bytes, Case, Noise, assert_case, assert_same_bits};
+use pagewise_tests::harness::{
+    Bytes, Case, Noise, assert_case, assert_replays, assert_same_bits, malformed,
+};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
 standard_tests!(cases(), strategy());
 
 proptest! {
+    #![proptest_config(malformed())]
+
     #[test]
     fn malformed_calls_are_refused_or_answered(
         shape in strategy(),
@@ -31,6 +35,7 @@ proptest! {
             4 => case.a = shorter(&case.a),
             _ => case.out = shorter(&case.out),
         }
+        assert_replays(&case);
         // Either is right; a panic or a write out of bounds is not.
         if let Ok(outputs) = case.run(Level::best(), &Inline) {
             // Other shapes and ranks make other matrices of the same packed bytes.

@@ -10,7 +10,9 @@ use kernels_core::params;
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::matmul::{Format, MatmulCase, Shape, cases, formats, strategy};
-use pagewise_tests::harness::{Bytes, Case, Noise, assert_refused_or_answered, assert_same_bits};
+use pagewise_tests::harness::{
+    Bytes, Case, Noise, assert_refused_or_answered, assert_same_bits, malformed,
+};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
@@ -19,6 +21,8 @@ const NIBBLES: Format = Format::Groups(Dtype::I4, 32, true, Dtype::F16);
 standard_tests!(cases(), strategy());
 
 proptest! {
+    #![proptest_config(malformed())]
+
     #[test]
     fn malformed_calls_are_refused_or_answered(
         shape in strategy(),

@@ -7,13 +7,15 @@ use kernels_core::params;
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::norm::{Shape, cases, strategy};
-use pagewise_tests::harness::{Case, Noise, assert_refused_or_answered};
+use pagewise_tests::harness::{Case, Noise, assert_refused_or_answered, malformed};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
 standard_tests!(cases(), strategy());
 
 proptest! {
+    #![proptest_config(malformed())]
+
     #[test]
     fn malformed_calls_are_refused_or_answered(
         shape in strategy(),

@@ -6,13 +6,17 @@ use kernels_core::rope::table::{Scaling, Table, Yarn, yarn_attention};
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::rope::{Shape, TABLE_LEN, cases, strategy};
-use pagewise_tests::harness::{Case, Noise, assert_refused_or_answered, assert_same_bits};
+use pagewise_tests::harness::{
+    Case, Noise, assert_refused_or_answered, assert_same_bits, malformed,
+};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
 standard_tests!(cases(), strategy());
 
 proptest! {
+    #![proptest_config(malformed())]
+
     #[test]
     fn malformed_calls_are_refused_or_answered(
         shape in strategy(),

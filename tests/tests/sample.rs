@@ -8,7 +8,7 @@ use kernels_core::simd::{Level, environment};
 use kernels_core::vocabulary::noise::Source;
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::sample::{PLAIN, SampleCase, Shape, Spread, cases, strategy};
-use pagewise_tests::harness::{Case, assert_refused_or_answered, assert_same_bits};
+use pagewise_tests::harness::{Case, assert_refused_or_answered, assert_same_bits, malformed};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
@@ -19,6 +19,10 @@ proptest! {
     fn any_bytes_are_refused_or_answered(bytes in proptest::collection::vec(any::<u8>(), 0..90)) {
         pagewise_tests::fuzz::sample::run(&bytes);
     }
+}
+
+proptest! {
+    #![proptest_config(malformed())]
 
     #[test]
     fn malformed_calls_are_refused_or_answered(

@@ -5,31 +5,43 @@
 use kernels_core::dtype::Dtype;
 use kernels_core::params::VERIFY_REJECTION;
 use kernels_core::simd::Level;
-use kernels_core::workers::Inline;
+use kernels_core::workers::{Inline, Reversed, Workers};
 use pagewise_tests::cases::kv_pages::{FORMS, Pages};
 use pagewise_tests::cases::matmul::Format;
 use pagewise_tests::cases::{
     activation, append_kv, attention, attention_fold, embed, gather, kv_copy, logit_mask, lora,
     matmul, norm, pool, rope, sample, spec_verify, token_logprob, varlen_mask,
 };
-use pagewise_tests::harness::{Case, assert_case, assert_same_bits};
+use pagewise_tests::harness::{Case, assert_case, assert_replays, assert_same_bits};
 
-/// The call runs, and does so twice alike.
+/// The call runs, and does so alike with several tiles, the last of them first.
 fn assert_runs<C: Case>(case: &C) {
-    let run = || case.run(Level::best(), &Inline).expect("a small call runs");
-    assert_same_bits(&case.name(), &run(), &run());
+    let run = |workers: &dyn Workers| case.run(Level::best(), workers).expect("a small call runs");
+    assert_same_bits(&case.name(), &run(&Inline), &run(&Reversed(3)));
+}
+
+/// The same, and the answer is right.
+fn assert_answers<C: Case>(case: &C) {
+    assert_runs(case);
+    assert_case(case);
+}
+
+#[test]
+fn a_backend_records_and_runs() {
+    let shape = norm::Shape { residual: true, ..norm::Shape::plain(2, 1, 17) };
+    assert_replays(&shape.case());
 }
 
 #[test]
 fn norm_runs() {
     let shape = norm::Shape { residual: true, gap: 1, ..norm::Shape::plain(2, 1, 17) };
-    assert_case(&shape.case());
+    assert_answers(&shape.case());
 }
 
 #[test]
 fn pool_runs() {
     for kind in pool::KINDS {
-        assert_case(
+        assert_answers(
             &pool::Shape { normalise: true, ..pool::Shape::plain(&[2, 0, 1], 17, kind) }.case(),
         );
     }
@@ -37,7 +49,7 @@ fn pool_runs() {
 
 #[test]
 fn rope_runs() {
-    assert_case(&rope::Shape::plain(2, 1, 24, 16).case());
+    assert_answers(&rope::Shape::plain(2, 1, 24, 16).case());
 }
 
 #[test]
@@ -59,7 +71,7 @@ fn kv_copy_runs() {
         token_scales: true,
     };
     let entries = vec![[0, 1, 2, 0, 3], [2, 0, 2, 1, 2]];
-    assert_case(&kv_copy::Shape { pages, entries, count: None, seed: 1 }.case());
+    assert_answers(&kv_copy::Shape { pages, entries, count: None, seed: 1 }.case());
 }
 
 #[test]
@@ -100,7 +112,7 @@ fn varlen_mask_runs() {
 fn attention_runs() {
     let seqs = [attention::seq(1, 5), attention::seq(2, 3)];
     for dtype in [Dtype::F32, Dtype::I8] {
-        assert_case(&attention::Shape::plain(&seqs, 2, 8).stored(dtype).case());
+        assert_answers(&attention::Shape::plain(&seqs, 2, 8).stored(dtype).case());
     }
 }
 
@@ -112,13 +124,13 @@ fn matmul_runs() {
         Format::Groups(Dtype::I4, 32, true, Dtype::F32),
     ];
     for format in formats {
-        assert_case(&matmul::Shape::plain(1, 32, 2, format).case());
+        assert_answers(&matmul::Shape::plain(1, 32, 2, format).case());
     }
 }
 
 #[test]
 fn lora_runs() {
-    assert_case(&lora::Shape::plain(8, 4, &[2], &[0]).case());
+    assert_answers(&lora::Shape::plain(8, 4, &[2], &[0]).case());
 }
 
 #[test]
@@ -131,5 +143,5 @@ fn rows_are_gathered_embedded_and_activated() {
             &embed::Shape { table: packed, vocabulary: 2, ..embed::Shape::plain(1, 32) }.case(),
         );
     }
-    assert_case(&activation::Shape::plain(1, 17).case());
+    assert_answers(&activation::Shape::plain(1, 17).case());
 }

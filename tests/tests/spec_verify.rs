@@ -9,7 +9,7 @@ use kernels_core::params::{
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::{Inline, Workers};
 use pagewise_tests::cases::spec_verify::{Drafts, VerifyCase, cases, chain, drafts};
-use pagewise_tests::harness::{Case, Noise, assert_case, assert_refused_or_answered};
+use pagewise_tests::harness::{Case, Noise, assert_case, assert_refused_or_answered, malformed};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
@@ -204,6 +204,8 @@ fn malformed_trees_are_refused_before_any_work() {
 }
 
 proptest! {
+    #![proptest_config(malformed())]
+
     #[test]
     fn malformed_calls_are_refused_or_answered(
         seed in any::<u64>(),

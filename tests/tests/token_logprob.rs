@@ -7,7 +7,7 @@ use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::matmul::{Format, Shape};
 use pagewise_tests::cases::token_logprob::{TokenLogprobCase, case, cases};
-use pagewise_tests::harness::{Case, assert_case, assert_same_bits};
+use pagewise_tests::harness::{Case, assert_case, assert_replays, assert_same_bits, malformed};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
@@ -80,6 +80,8 @@ fn bad_calls_are_refused_before_any_work() {
 }
 
 proptest! {
+    #![proptest_config(malformed())]
+
     #[test]
     fn malformed_calls_are_refused_or_answered(
         field in 0usize..12,
@@ -87,6 +89,7 @@ proptest! {
     ) {
         let mut case = case(Shape::plain(2, 64, 70, NIBBLES));
         bytemuck::cast_slice_mut::<_, u32>(bytemuck::bytes_of_mut(&mut case.params))[field] = value;
+        assert_replays(&case);
         // Either is right; a panic or a read out of bounds is not.
         if case.run(Level::best(), &Inline).is_ok() {
             assert_case(&case);

@@ -6,7 +6,7 @@ use kernels_core::params::NO_PARENT;
 use kernels_core::simd::Level;
 use kernels_core::workers::Inline;
 use pagewise_tests::cases::varlen_mask::{MaskCase, Sequence, cases, chain, random};
-use pagewise_tests::harness::{Case, assert_case, assert_refused_or_answered};
+use pagewise_tests::harness::{Case, assert_case, assert_refused_or_answered, malformed};
 use pagewise_tests::standard_tests;
 use proptest::prelude::*;
 
@@ -90,6 +90,10 @@ proptest! {
     fn any_step_sees_what_the_spec_says(seed in any::<u64>()) {
         assert_case(&random(seed));
     }
+}
+
+proptest! {
+    #![proptest_config(malformed())]
 
     #[test]
     fn malformed_calls_are_refused_or_answered(

@@ -5,7 +5,7 @@ use super::Bytes;
 use backends::cpu::Cpu;
 use kernels_core::Error;
 use kernels_core::command::{Host, Lay};
-use kernels_core::device::{Backend, Command, Launch, Needs, Slice};
+use kernels_core::device::{Backend, Command, Launch, Needs, Program, Slice};
 use kernels_core::error::Fault;
 use kernels_core::simd::Level;
 use kernels_core::workers::Workers;
@@ -106,21 +106,38 @@ impl Machine for Recorded<'_> {
         let mut laid = Laid { cpu: &mut *self.0, written: Vec::new(), slices: Vec::new() };
         let recorded = command.lay(&mut laid);
         let Laid { written, slices, .. } = laid;
-        let program = self.0.record(&[recorded])?;
+        let results = self.twice(recorded, &written);
+        // A refused command leaves no buffer behind either.
+        slices.iter().try_for_each(|slice| self.0.release(slice.buffer))?;
+        command.lay(&mut Back(&results?));
+        Ok(())
+    }
+}
+
+impl Recorded<'_> {
+    /// What a command left in the buffers it writes, the same both times.
+    fn twice(&mut self, command: Command, written: &[(Slice, Vec<u8>)]) -> Result<Vec<u8>, Error> {
+        let program = self.0.record(&[command])?;
+        let first = self.submitted(program, written);
+        let second = self.submitted(program, written);
+        self.0.forget(program)?;
+        let (first, second) = (first?, second?);
+        assert!(first == second, "a program gives the same the second time");
+        Ok(first)
+    }
+
+    fn submitted(
+        &mut self,
+        program: Program,
+        written: &[(Slice, Vec<u8>)],
+    ) -> Result<Vec<u8>, Error> {
         let writes: Vec<(Slice, &[u8])> =
             written.iter().map(|(slice, bytes)| (*slice, &bytes[..])).collect();
         let reads: Vec<Slice> = written.iter().map(|(slice, _)| *slice).collect();
         let mut results = vec![0; reads.iter().map(|slice| slice.bytes as usize).sum()];
-        let mut first = None;
-        for _ in 0..2 {
-            let ticket = self.0.submit(Launch { writes: &writes, program, reads: &reads })?;
-            self.0.collect(ticket, &mut results)?;
-            let first = first.get_or_insert_with(|| results.clone());
-            assert!(*first == results, "a program gives the same the second time");
-        }
-        command.lay(&mut Back(&results));
-        self.0.forget(program)?;
-        slices.iter().try_for_each(|slice| self.0.release(slice.buffer))
+        let ticket = self.0.submit(Launch { writes: &writes, program, reads: &reads })?;
+        self.0.collect(ticket, &mut results)?;
+        Ok(results)
     }
 }
 

@@ -2,8 +2,10 @@
 
 use super::{Case, Recorded, assert_case, assert_levels, assert_same_bits};
 use backends::cpu::{Cpu, Threads};
+use kernels_core::Error;
 use kernels_core::simd::{Level, environment};
-use kernels_core::workers::Inline;
+use kernels_core::workers::{Inline, Reversed};
+use proptest::prelude::ProptestConfig;
 
 /// Makes a kernel's standard tests from its list of cases, and from random shapes where
 /// it has them.
@@ -47,13 +49,17 @@ macro_rules! standard_tests {
     };
 }
 
-/// Three threads, on a host that flushes subnormals, give the bits of one.
+/// Three threads, on a host that flushes subnormals, give the bits of one; so do three
+/// tiles at a time on one thread, the last of them first.
 pub fn assert_threads<C: Case>(cases: &[C]) {
     let threads = Threads::new(3);
     for case in cases {
         // The case before has left the host flushing.
         let normal = environment::Normal::enter();
         let alone = run(case);
+        let reversed = case.run(Level::best(), &Reversed(3));
+        let reversed = reversed.unwrap_or_else(|error| panic!("{}: {error}", case.name()));
+        assert_same_bits(&format!("{}, last tile first", case.name()), &alone, &reversed);
         drop(normal);
         environment::flush_subnormals();
         let normal = environment::Normal::enter();
@@ -99,9 +105,46 @@ fn run<C: Case>(case: &C) -> Vec<super::Output> {
     outputs.unwrap_or_else(|error| panic!("{}: {error}", case.name()))
 }
 
+/// Cases of a property of malformed calls: most are refused at once, so there are many.
+pub fn malformed() -> ProptestConfig {
+    let asked = ProptestConfig::default();
+    if std::env::var_os("PROPTEST_CASES").is_some() {
+        return asked;
+    }
+    ProptestConfig { cases: 2048, ..asked }
+}
+
+/// A backend refuses a call that is refused, naming the same field, and gives the bits
+/// of one that is answered.
+pub fn assert_replays<C: Case>(case: &C) {
+    let direct = case.run(Level::best(), &Inline);
+    if direct.as_ref().is_err_and(|error| error.kernel == "harness") {
+        // Its workspace is more than a test should take.
+        return;
+    }
+    let recorded = case.call(&mut Recorded(&mut Cpu::new(Level::best(), 1)));
+    // A refused call has no good name: its numbers may be any.
+    match (direct, recorded) {
+        (Ok(direct), Ok(recorded)) => {
+            assert_same_bits(&format!("{}, recorded", case.name()), &direct, &recorded);
+        }
+        (Err(direct), Err(recorded)) => {
+            let field = |error: &Error| (error.kernel, error.field);
+            assert_eq!(field(&direct), field(&recorded), "called: {direct}; recorded: {recorded}");
+        }
+        (direct, recorded) => panic!(
+            "{}: called {:?}, recorded {:?}",
+            C::KERNEL,
+            direct.map(drop),
+            recorded.map(drop)
+        ),
+    }
+}
+
 /// A malformed call is refused, or answered as its changed parameters say: never a
 /// panic, never a write out of bounds.
 pub fn assert_refused_or_answered<C: Case>(case: &C) {
+    assert_replays(case);
     if case.run(Level::best(), &Inline).is_err() {
         return;
     }
