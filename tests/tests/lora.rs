@@ -38,8 +38,10 @@ proptest! {
         assert_replays(&case);
         // Either is right; a panic or a write out of bounds is not.
         if let Ok(outputs) = case.run(Level::best(), &Inline) {
-            // Other shapes and ranks make other matrices of the same packed bytes.
-            if what == 0 || what == 2 { case.assert_answer(&outputs) } else { assert_case(&case) }
+            // Other shapes and ranks make other matrices of the same packed bytes; under a
+            // vast scale a sum leaves f32, and a magnitude would have brought it back.
+            let vast = case.scales.iter().any(|scale| scale.abs() > 1e30);
+            if vast || matches!(what, 0 | 2) { case.assert_answer(&outputs) } else { assert_case(&case) }
         }
     }
 }
