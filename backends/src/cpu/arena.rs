@@ -4,7 +4,6 @@ use kernels_core::command::{Access, Resolve};
 use kernels_core::device::{Buffer, HostBytes, Slice};
 use kernels_core::error::{Error, Fault};
 use memmap2::MmapMut;
-use std::cell::UnsafeCell;
 
 /// The buffers of one backend.
 pub(super) struct Arena {
@@ -19,9 +18,9 @@ struct Slot {
 }
 
 enum Store {
-    /// Ours: base and length of the map, which is never read or written through
-    /// `MmapMut` itself while commands hold parts of it.
-    Own { map: UnsafeCell<MmapMut>, bytes: u64 },
+    /// Ours: where the map begins, and the bytes of it that count. It is read and written
+    /// through `base` alone; `_map` is there to be dropped.
+    Own { _map: MmapMut, base: *mut u8, bytes: u64 },
     /// The host's: read only.
     Host(HostBytes),
 }
@@ -47,9 +46,10 @@ impl Arena {
         if isize::try_from(length).is_err() {
             return Err(refuse());
         }
-        let map = super::memory::map(length).map_err(|_| refuse())?;
+        let mut map = super::memory::map(length).map_err(|_| refuse())?;
         self.allocated += bytes;
-        Ok(self.insert(Store::Own { map: UnsafeCell::new(map), bytes }))
+        let base = map.as_mut_ptr();
+        Ok(self.insert(Store::Own { _map: map, base, bytes }))
     }
 
     pub(super) fn import(&mut self, bytes: HostBytes) -> Result<Buffer, Error> {
@@ -145,9 +145,8 @@ impl<'a> Resolve<'a> for Memory<'a> {
             Store::Host(host) => Ok(&(**host).as_ref()[offset..offset + bytes]),
             // SAFETY: within the map by `check`; no command writes it meanwhile, as
             // the type's comment says.
-            Store::Own { map, .. } => unsafe {
-                let base = (*map.get()).as_ptr().add(offset);
-                Ok(std::slice::from_raw_parts(base, bytes))
+            Store::Own { base, .. } => unsafe {
+                Ok(std::slice::from_raw_parts(base.add(offset), bytes))
             },
         }
     }
@@ -158,9 +157,9 @@ impl<'a> Resolve<'a> for Memory<'a> {
             Store::Host(_) => unreachable!("check() refuses to write imported memory"),
             // SAFETY: within the map by `check`; this command alone uses the slice, as
             // the type's comment says.
-            Store::Own { map, .. } => unsafe {
-                let base = (*map.get()).as_ptr().cast_mut().add(slice.offset as usize);
-                Ok(std::slice::from_raw_parts_mut(base, slice.bytes as usize))
+            Store::Own { base, .. } => unsafe {
+                let first = base.add(slice.offset as usize);
+                Ok(std::slice::from_raw_parts_mut(first, slice.bytes as usize))
             },
         }
     }
