@@ -2,7 +2,8 @@
 //!
 //! `measure` says what is compared, always at the machine's best level:
 //! - `share`: the share of the machine's peak, with all threads;
-//! - `than X>Y`: how many times more the shape does than the one named with Y for X;
+//! - `than X>Y`: how many times less time the shape takes than the one named with Y for X,
+//!   each in units of the peak that was measured beside it;
 //! - `threads`: the share with all threads over the share with one;
 //! - `parts A+B`: how much of the shape's time goes to the parts, each a shape named with
 //!   A or B for its last word. This one is at most the bar, the others at least.
@@ -35,7 +36,7 @@ pub struct Bar {
 pub enum Measure {
     /// Figure over peak.
     Share,
-    /// Figure over that of another shape, whose name has the second for the first.
+    /// Time of another shape, whose name has the second for the first, over this one's.
     Than(String, String),
     /// Share with all threads over share with one.
     Threads,
@@ -115,7 +116,7 @@ impl Bar {
             Measure::Threads => Some(row.share? / other(&row.shape, 1)?.share?),
             Measure::Than(from, to) => {
                 let than = other(&row.shape.replace(from, to), row.threads)?;
-                Some(than.median_ns? / row.median_ns?)
+                Some(than.median_ns? * than.peak? / (row.median_ns? * row.peak?))
             }
             Measure::Parts(parts) => {
                 let (step, _) = row.shape.rsplit_once(' ')?;
@@ -159,7 +160,7 @@ mod tests {
             "peaks,read,avx2,2,,,GB/s read,40,40,1\n",
             "a,d64 f16,avx2,2,100,1,GB/s read,36,40,0.9\n",
             "a,d64 f16,avx2,1,200,1,GB/s read,19,20,0.95\n",
-            "a,d64 i8,avx2,2,80,1,GB/s read,32,40,0.8\n",
+            "a,d64 i8,avx2,2,100,1,GB/s read,32,32,0.8\n",
             "step,m1 layer,avx2,2,400,1,items/s,1,,\n",
             "step,m1 norm,avx2,2,4,1,items/s,1,,\n",
             "step,m1 act,avx2,2,6,1,items/s,1,,\n",

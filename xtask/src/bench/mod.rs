@@ -18,9 +18,12 @@ use std::process::{Command, Stdio};
 pub struct Options {
     /// Run only benches whose name holds this; the day's other figures stay.
     filter: Option<String>,
-    /// Measure nothing: take the figures from a file that holds a run's output.
-    #[arg(long, conflicts_with = "filter")]
-    from: Option<PathBuf>,
+    /// How often all is measured, one run after the other: a figure is its median.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    runs: u32,
+    /// Measure nothing: take the figures from files that each hold a run's output.
+    #[arg(long, conflicts_with_all = ["filter", "runs"])]
+    from: Vec<PathBuf>,
     /// Measure nothing: make the pages anew from the records.
     #[arg(long, conflicts_with_all = ["filter", "from"])]
     pages: bool,
@@ -29,11 +32,17 @@ pub struct Options {
 /// Measures, keeps, shows.
 pub fn run(root: &Path, options: &Options) -> Result<(), String> {
     if !options.pages {
-        let lines = match &options.from {
-            Some(path) => text(path)?.lines().map(str::to_owned).collect(),
-            None => measure(root, options.filter.as_deref())?,
-        };
-        let rows = record::figures(&lines)?;
+        let mut runs = Vec::new();
+        for path in &options.from {
+            let lines: Vec<String> = text(path)?.lines().map(str::to_owned).collect();
+            runs.push(record::figures(&lines)?);
+        }
+        if runs.is_empty() {
+            for _ in 0..options.runs {
+                runs.push(record::figures(&measure(root, options.filter.as_deref())?)?);
+            }
+        }
+        let rows = record::medians(&runs);
         let folder = root.join(record::FOLDER).join(machine::name());
         let path = folder.join(format!("{}.csv", machine::date()));
         let mut record = if path.exists() { Record::parse(&text(&path)?)? } else { Record::new() };

@@ -77,6 +77,25 @@ pub fn figures(lines: &[String]) -> Result<Vec<Row>, String> {
     lines.iter().filter_map(|line| line.strip_prefix(MARK)).map(Row::parse).collect()
 }
 
+/// Of several runs, the row of each figure whose share is the middle one (the figure
+/// itself, where it has no peak; of two, the lower): a machine that others use too is
+/// slow now and then, and fast now and then.
+pub fn medians(runs: &[Vec<Row>]) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    for row in runs.iter().flatten() {
+        if rows.iter().any(|other| other.is_again(row)) {
+            continue;
+        }
+        let mut again: Vec<&Row> =
+            runs.iter().flatten().filter(|other| other.is_again(row)).collect();
+        let value = |row: &Row| row.share.unwrap_or(row.figure);
+        // A peak's share is always 1.
+        again.sort_by(|a, b| value(a).total_cmp(&value(b)).then(a.figure.total_cmp(&b.figure)));
+        rows.push(again[(again.len() - 1) / 2].clone());
+    }
+    rows
+}
+
 /// One day's figures, kernels together.
 #[derive(Debug)]
 pub struct Record {
@@ -177,7 +196,19 @@ pub fn newest(root: &Path) -> Result<Vec<(String, String, Record)>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Record, figures};
+    use super::{Record, figures, medians};
+
+    #[test]
+    fn of_several_runs_the_row_with_the_middle_share_counts() {
+        let run = |figure: u32, share: f32| {
+            let a = format!("figure norm,a,avx2,2,100,64,GB/s read,{figure},40,{share}");
+            let peak = format!("figure peaks,read,avx2,2,,,GB/s read,{figure},{figure},1");
+            figures(&[a, peak]).expect("two figures")
+        };
+        let rows = medians(&[run(7, 0.5), run(9, 0.25), run(8, 0.75)]);
+        let kept: Vec<_> = rows.iter().map(|row| (&*row.shape, row.figure)).collect();
+        assert_eq!(kept, [("a", 7.0), ("read", 8.0)]);
+    }
 
     #[test]
     fn a_figure_measured_again_replaces_the_old_one_and_keeps_its_place() {
