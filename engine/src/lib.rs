@@ -1,4 +1,5 @@
 //! Requests in, tokens out. The engine knows tokens, never text; it is a state machine
 //! that its caller steps, with time, threads and devices given to it.
 
+pub mod request;
 pub mod schedule;
