@@ -4,8 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use kv::Miss;
-
 /// A prompt, and what to do with it.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -56,6 +54,9 @@ pub struct Generate {
     pub top: Option<u32>,
     /// Most likely tokens listed with each of the prompt; `None`: nothing of the prompt.
     pub prompt_top: Option<u32>,
+    /// With `prompt_top`, the first token of the prompt that is scored: those before it
+    /// may come from pages that others filled. The very first token never has a score.
+    pub prompt_from: u32,
 }
 
 /// How tokens are drawn.
@@ -109,7 +110,8 @@ pub enum Event {
         cached: u32,
         /// Why there were no more.
         miss: Miss,
-        /// One for each token of the prompt, the first without, if they were asked for.
+        /// One for each token of the prompt, the first and those before
+        /// [`Generate::prompt_from`] without; empty if they were not asked for.
         logprobs: Vec<Option<Scored>>,
     },
     /// One more token of an answer.
@@ -120,8 +122,12 @@ pub enum Event {
         choice: u32,
         /// The token.
         token: Scored,
+        /// Bytes at the end of the answer so far that may begin one of
+        /// [`Stop::strings`]: whoever hands the answer on keeps them back.
+        held: usize,
     },
-    /// An answer has ended.
+    /// An answer has ended. Each choice of a request that was taken ends once, after its
+    /// last token. Where an embedding fails, it ends as choice 0.
     End {
         /// The request.
         id: u64,
@@ -139,6 +145,42 @@ pub enum Event {
     },
 }
 
+/// Why no more of a prompt came from pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Miss {
+    /// What is left fills no page, or is the last token, which is always computed.
+    PartialPage,
+    /// The next page was here, and had to go.
+    Evicted,
+    /// It is here under another salt.
+    Salt,
+    /// It is here under another version of the weights or of the adapter, or another
+    /// adapter.
+    Version,
+    /// It was never here, as far as is remembered.
+    Cold,
+    /// Its hidden states are asked for: log-probabilities of the prompt, or their mean.
+    Asked,
+}
+
+impl Miss {
+    /// Every reason there is.
+    pub const ALL: [Self; 6] =
+        [Self::PartialPage, Self::Evicted, Self::Salt, Self::Version, Self::Cold, Self::Asked];
+
+    /// One word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PartialPage => "partial_page",
+            Self::Evicted => "evicted",
+            Self::Salt => "salt",
+            Self::Version => "version",
+            Self::Cold => "cold",
+            Self::Asked => "asked",
+        }
+    }
+}
+
 /// A token with its log-probabilities.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scored {
@@ -146,7 +188,7 @@ pub struct Scored {
     pub token: u32,
     /// Before penalties, temperature and filters.
     pub raw: f32,
-    /// After them: of what it was drawn from.
+    /// After them: of what it was drawn from; of the prompt's tokens, the raw one.
     pub processed: f32,
     /// The most likely tokens and their raw ones, if they were asked for.
     pub top: Vec<(u32, f32)>,
