@@ -7,4 +7,4 @@
 pub mod cases;
 pub mod fuzz;
 pub mod harness;
-pub mod llama;
+pub mod model;
