@@ -8,3 +8,4 @@ pub mod cases;
 pub mod fuzz;
 pub mod harness;
 pub mod model;
+pub mod serving;
