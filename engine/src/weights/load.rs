@@ -235,6 +235,6 @@ fn backend_error(tensor: &str, error: kernels_core::Error) -> LoadError {
 fn float_of(tensor: &Tensor) -> Dtype {
     match tensor.element() {
         Element::Float(dtype) => dtype,
-        Element::Word => unreachable!("only tensors of floats come here"),
+        Element::Word | Element::Other { .. } => unreachable!("only tensors of floats come here"),
     }
 }

@@ -25,6 +25,11 @@ pub enum Element {
     Float(Dtype),
     /// 32 bits that hold packed numbers, or indices: signed or not.
     Word,
+    /// Anything else, which no model here takes.
+    Other {
+        /// Bytes of one.
+        bytes: u64,
+    },
 }
 
 impl Element {
@@ -33,6 +38,7 @@ impl Element {
         match self {
             Self::Float(dtype) => dtype.align(),
             Self::Word => 4,
+            Self::Other { bytes } => bytes,
         }
     }
 
@@ -41,6 +47,7 @@ impl Element {
         match self {
             Self::Float(dtype) => dtype.name(),
             Self::Word => "32-bit words",
+            Self::Other { .. } => "elements of another type",
         }
     }
 }

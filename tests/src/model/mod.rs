@@ -1,60 +1,18 @@
 //! Whole models: the engine's own on a backend, one sequence at a time, and the same over
 //! the kernels' specifications in f64.
 
+pub mod golden;
 mod spec;
 pub mod thin;
 
 use crate::harness::Bytes;
 use backends::cpu::{Cpu, Threads};
-use engine::model::{
-    Batch, Capacity, Config, LogitRows, Model, Place, Scratch, Slabs, Source, StepSlices,
-};
-use engine::weights::{Element, LoadError, Quantize, Tensor, Tensors};
+use checkpoint::Checkpoint;
+use engine::model::{Batch, Capacity, LogitRows, Model, Place, Scratch, Slabs, Source, StepSlices};
+use engine::weights::{LoadError, Quantize};
 use kernels_core::device::{Backend, Launch, Program, Slice};
-use kernels_core::dtype::Dtype;
-use safetensors::SafeTensors;
-use std::sync::Arc;
 
 pub use spec::{Evaluation, truth};
-
-/// A model's shape and its tensors.
-#[derive(Clone, Debug)]
-pub struct Checkpoint {
-    /// Its shape.
-    pub config: Config,
-    /// Its tensors.
-    pub tensors: Tensors,
-}
-
-impl Checkpoint {
-    /// The model of a safetensors file; tensors whose names begin with `expected` or that
-    /// are prompts are not the model's.
-    pub fn new(config: Config, file: &'static [u8]) -> Self {
-        let held: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::new(file);
-        let parsed = SafeTensors::deserialize(file).expect("the golden is committed whole");
-        let own =
-            parsed.iter().filter(|(name, _)| name.contains("model.") || name.contains("lm_head"));
-        let tensors = own.map(|(name, view)| {
-            let start = view.data().as_ptr().addr() - file.as_ptr().addr();
-            let shape = view.shape().iter().map(|&extent| extent as u64).collect();
-            let range = start..start + view.data().len();
-            let tensor = Tensor::new(element(view.dtype()), shape, held.clone(), range);
-            (name.to_owned(), tensor.expect("the file is whole"))
-        });
-        let tensors = tensors.collect();
-        Self { config, tensors }
-    }
-}
-
-fn element(dtype: safetensors::Dtype) -> Element {
-    match dtype {
-        safetensors::Dtype::F32 => Element::Float(Dtype::F32),
-        safetensors::Dtype::F16 => Element::Float(Dtype::F16),
-        safetensors::Dtype::BF16 => Element::Float(Dtype::Bf16),
-        safetensors::Dtype::U32 | safetensors::Dtype::I32 => Element::Word,
-        other => panic!("no golden has {other:?}"),
-    }
-}
 
 /// A model on the CPU with one sequence.
 pub struct Runner {

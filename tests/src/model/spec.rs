@@ -2,7 +2,7 @@
 //! of a type hold them. It reads tensors by their names and knows nothing of the engine's
 //! layers.
 
-use super::Checkpoint;
+use checkpoint::Checkpoint;
 use engine::model::{Config, Family};
 use engine::weights::{Element, Quantize, Tensor};
 use half::{bf16, f16};
@@ -215,7 +215,7 @@ fn floats(tensor: &Tensor) -> Vec<f64> {
         Element::Float(_) => {
             bytes.as_chunks::<4>().0.iter().map(|&x| f64::from(f32::from_le_bytes(x))).collect()
         }
-        Element::Word => panic!("words are no floats"),
+        Element::Word | Element::Other { .. } => panic!("only floats have values"),
     }
 }
 

@@ -1,12 +1,14 @@
 //! A two-layer Llama with random weights, evaluated by transformers in f64: made by
 //! `golden/llama/make.py`.
 
-use super::Checkpoint;
 use crate::harness::Bytes;
+use checkpoint::Checkpoint;
 use engine::model::{Capacity, Config, Family, Rope};
+use engine::weights::{Element, Tensor, Tensors};
 use kernels_core::dtype::Dtype;
 use kernels_core::rope::table::Scaling;
 use safetensors::SafeTensors;
+use std::sync::Arc;
 
 static GOLDEN: &[u8] = include_bytes!("../../golden/llama/golden.safetensors");
 
@@ -30,7 +32,22 @@ pub fn checkpoint() -> Checkpoint {
         mlp_bias: false,
         eos: Vec::new(),
     };
-    Checkpoint::new(config, GOLDEN)
+    Checkpoint { config, tensors: tensors() }
+}
+
+/// The model's tensors, which lie beside the prompt and what is expected of it.
+fn tensors() -> Tensors {
+    let held: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::new(GOLDEN);
+    let parsed = SafeTensors::deserialize(GOLDEN).expect("the golden is committed whole");
+    let own = parsed.iter().filter(|(name, _)| name.ends_with(".weight"));
+    let tensor = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
+        let start = view.data().as_ptr().addr() - GOLDEN.as_ptr().addr();
+        let shape = view.shape().iter().map(|&extent| extent as u64).collect();
+        let range = start..start + view.data().len();
+        let tensor = Tensor::new(Element::Float(Dtype::F32), shape, held.clone(), range);
+        (name.to_owned(), tensor.expect("the file is whole"))
+    };
+    own.map(tensor).collect()
 }
 
 /// Pages are small and rows few, so that the prompt spans pages and chunks.
