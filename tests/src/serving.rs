@@ -1,16 +1,23 @@
 //! An engine on the CPU with the golden Llama, and what it has answered.
 
-use crate::model::{load, thin};
+use crate::model::{Checkpoint, load, thin};
 use backends::cpu::Cpu;
 use engine::engine::{Engine, Settings};
 use engine::request::{
     Event, Finish, Generate, Miss, Refused, Request, Sampling, Scored, Stop, Task,
 };
 use engine::vocabulary::Vocabulary;
-use kernels_core::device::Backend;
+use engine::weights::Quantize;
+use kernels_core::Error;
+use kernels_core::device::{
+    Backend, Buffer, Command, HostBytes, Launch, Needs, Program, Slice, Ticket,
+};
 use kernels_core::dtype::Dtype;
+use kernels_core::error::Fault;
 use kernels_core::simd::Level;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Tokens of the golden Llama.
@@ -67,6 +74,69 @@ pub struct Served {
     pub now: Duration,
 }
 
+/// How the golden Llama is made.
+pub struct Making {
+    /// Another one of its shape.
+    pub checkpoint: Option<Checkpoint>,
+    /// What its weights become.
+    pub quantize: Option<Quantize>,
+    /// Threads of the CPU.
+    pub threads: u32,
+    /// Tokens with which it ends.
+    pub eos: Vec<u32>,
+    /// Whether the backend fails.
+    pub fails: Option<Arc<AtomicBool>>,
+}
+
+impl Default for Making {
+    fn default() -> Self {
+        Self { checkpoint: None, quantize: None, threads: 1, eos: Vec::new(), fails: None }
+    }
+}
+
+/// The CPU, which fails when it is told to.
+struct Flaky {
+    cpu: Cpu,
+    fails: Arc<AtomicBool>,
+}
+
+impl Backend for Flaky {
+    fn numerics(&self) -> &str {
+        self.cpu.numerics()
+    }
+    fn query(&self, command: &Command) -> Result<Needs, Error> {
+        self.cpu.query(command)
+    }
+    fn alloc(&mut self, bytes: u64) -> Result<Buffer, Error> {
+        self.cpu.alloc(bytes)
+    }
+    fn import(&mut self, bytes: HostBytes) -> Result<Buffer, Error> {
+        self.cpu.import(bytes)
+    }
+    fn release(&mut self, buffer: Buffer) -> Result<(), Error> {
+        self.cpu.release(buffer)
+    }
+    fn write(&mut self, slice: Slice, bytes: &[u8]) -> Result<(), Error> {
+        self.cpu.write(slice, bytes)
+    }
+    fn record(&mut self, commands: &[Command]) -> Result<Program, Error> {
+        self.cpu.record(commands)
+    }
+    fn forget(&mut self, program: Program) -> Result<(), Error> {
+        self.cpu.forget(program)
+    }
+    fn submit(&mut self, launch: Launch<'_>) -> Result<Ticket, Error> {
+        let ticket = self.cpu.submit(launch)?;
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(Error::new("cpu", "ticket", Fault::OutOfMemory { bytes: 1 << 40 }));
+        }
+        Ok(ticket)
+    }
+    fn collect(&mut self, ticket: Ticket, into: &mut [u8]) -> Result<(), Error> {
+        self.cpu.collect(ticket, into)
+    }
+}
+
 /// Small steps and pages, so that little requests meet all there is.
 pub fn settings() -> Settings {
     Settings {
@@ -91,25 +161,21 @@ pub fn vocabulary() -> Vocabulary {
 impl Served {
     /// The golden Llama with one thread, under such settings.
     pub fn new(settings: Settings) -> Self {
-        Self::ending_with(settings, &[], |cpu| Box::new(cpu))
+        Self::made(settings, Making::default())
     }
 
-    /// The same, whose answers end with some tokens, on a backend made of the CPU.
-    pub fn ending_with(
-        settings: Settings,
-        eos: &[u32],
-        backend: impl FnOnce(Cpu) -> Box<dyn Backend>,
-    ) -> Self {
-        let mut checkpoint = thin::checkpoint();
-        checkpoint.config.eos = eos.to_vec();
-        let mut cpu = Cpu::new(Level::best(), 1);
-        let model = load(&mut cpu, &checkpoint, None).expect("the golden loads");
-        let engine = Engine::new(backend(cpu), model, vocabulary(), settings);
-        Self::around(engine.expect("the CPU serves it"))
-    }
-
-    /// Around an engine.
-    pub fn around(engine: Engine) -> Self {
+    /// The golden Llama made in some way.
+    pub fn made(settings: Settings, making: Making) -> Self {
+        let mut checkpoint = making.checkpoint.unwrap_or_else(thin::checkpoint);
+        checkpoint.config.eos = making.eos;
+        let mut cpu = Cpu::new(Level::best(), making.threads);
+        let model = load(&mut cpu, &checkpoint, making.quantize).expect("the golden loads");
+        let backend: Box<dyn Backend> = match making.fails {
+            Some(fails) => Box::new(Flaky { cpu, fails }),
+            None => Box::new(cpu),
+        };
+        let engine = Engine::new(backend, model, vocabulary(), settings);
+        let engine = engine.expect("the CPU serves it");
         Self { engine, answers: BTreeMap::new(), now: Duration::ZERO }
     }
 
