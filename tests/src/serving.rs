@@ -1,7 +1,8 @@
 //! An engine on the CPU with the golden Llama, and what it has answered.
 
-use crate::model::{Checkpoint, load, thin};
+use crate::model::{load, thin};
 use backends::cpu::Cpu;
+use checkpoint::Checkpoint;
 use engine::engine::{Engine, Settings};
 use engine::request::{
     Event, Finish, Generate, Miss, Refused, Request, Sampling, Scored, Stop, Task,
