@@ -230,6 +230,43 @@ fn a_prefix_of_requests_that_come_together_is_computed_once() {
 }
 
 #[test]
+fn what_waits_for_a_prefix_leaves_its_part_of_the_step_to_others() {
+    let mut served = Served::new(settings());
+    // A chunk of 16 of the first; the second awaits it; the third fits beside it.
+    let shared = prompt(40, 32);
+    served.submit(greedy(1, &shared, 2));
+    served.submit(greedy(2, &shared, 2));
+    served.submit(greedy(3, &prompt(41, 8), 2));
+    served.step();
+    let counters = served.engine.counters();
+    assert_eq!((counters.last_tokens, counters.last_rows, counters.waiting), (24, 2, 1));
+    served.run();
+    assert_eq!(served.engine.counters().prompt_tokens, 32 + 8 + 1);
+}
+
+#[test]
+fn who_loses_patience_is_served_among_those_that_come_first() {
+    let settings = Settings { rows: 2, patience: 20, turn: 4, ..settings() };
+    let mut served = Served::new(settings);
+    [100, 101].into_iter().for_each(|id| served.submit(greedy(id, &prompt(id as u32, 9), 30)));
+    served.step();
+    served.submit(Request { priority: 1, ..greedy(1, &prompt(1, 9), 4) });
+    let (mut steps, mut id) = (0, 2);
+    while served.answers[&1].ends.is_empty() {
+        while served.engine.counters().waiting < 2 {
+            served.submit(greedy(id, &prompt(id as u32, 9), 30));
+            id += 1;
+        }
+        served.step();
+        steps += 1;
+        assert!(steps < 60, "it is served");
+    }
+    assert!(steps > 20, "others came first: {steps} steps");
+    served.run();
+    served.assert_all_pages_free();
+}
+
+#[test]
 fn pages_of_an_answer_are_found_by_the_next_turn() {
     let mut served = Served::new(settings());
     let mut tokens = prompt(30, 10);

@@ -6,6 +6,10 @@ use crate::request::Refused;
 use crate::schedule::Limits;
 use kernels_core::dtype::Dtype;
 
+/// Rows of logits at least: as many tokens of a prompt are listed in one launch, which
+/// streams the output weights once.
+const LOGIT_ROWS_LEAST: u32 = 32;
+
 /// Settings of an engine.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -77,7 +81,7 @@ impl Settings {
         Capacity {
             rows_max: self.step_tokens,
             seqs_max: self.rows,
-            logit_rows_max: self.rows,
+            logit_rows_max: self.rows.max(LOGIT_ROWS_LEAST),
             max_len: self.max_len,
             pages: self.pages,
             page_len: self.page_len,
