@@ -3,3 +3,5 @@
 #![deny(unsafe_code)]
 
 pub mod cpu;
+#[expect(unsafe_code, reason = "the system maps files")]
+pub mod mapped;

@@ -9,5 +9,5 @@ pub mod prefix;
 pub mod table;
 
 pub use pages::{Exhausted, NotHeld, Page, Pages};
-pub use prefix::{Claim, Found, Miss, Prefixes, Scope};
+pub use prefix::{Awaited, Claim, Found, Miss, Next, Prefixes, Probe, Scope};
 pub use table::{Copied, Table};

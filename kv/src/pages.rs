@@ -10,9 +10,25 @@ pub struct Page(pub u32);
 /// prefixes.
 #[derive(Debug)]
 pub struct Pages {
-    holders: Vec<u32>,
+    holders: Vec<Holders>,
+    /// Pages that the index of prefixes holds, and nobody else.
+    idle: u32,
     /// The last one is taken next.
     free: Vec<Page>,
+}
+
+/// How many hold a page.
+#[derive(Clone, Copy, Debug, Default)]
+struct Holders {
+    all: u32,
+    /// Of these, places in the index of prefixes.
+    indexed: u32,
+}
+
+impl Holders {
+    fn idle(self) -> bool {
+        self.all > 0 && self.all == self.indexed
+    }
 }
 
 /// There are fewer free pages than were asked for.
@@ -31,7 +47,8 @@ pub struct NotHeld(pub Page);
 impl Pages {
     /// So many pages, all free.
     pub fn new(total: u32) -> Self {
-        Self { holders: vec![0; total as usize], free: (0..total).rev().map(Page).collect() }
+        let free = (0..total).rev().map(Page).collect();
+        Self { holders: vec![Holders::default(); total as usize], idle: 0, free }
     }
 
     /// Pages of the slab.
@@ -44,36 +61,68 @@ impl Pages {
         self.free.len() as u32
     }
 
+    /// Pages that only the index of prefixes holds, which it can let go of.
+    pub fn idle(&self) -> u32 {
+        self.idle
+    }
+
     /// A free page, which has one holder now.
     pub fn take(&mut self) -> Result<Page, Exhausted> {
         let page = self.free.pop().ok_or(Exhausted { wanted: 1, free: 0 })?;
-        self.holders[page.0 as usize] = 1;
+        self.holders[page.0 as usize].all = 1;
         Ok(page)
     }
 
     /// One more holder of a page that is held.
     pub fn hold(&mut self, page: Page) -> Result<(), NotHeld> {
-        *self.held(page)? += 1;
-        Ok(())
+        self.change(page, |holders| holders.all += 1)
     }
 
     /// One holder less; after the last the page is free.
     pub fn release(&mut self, page: Page) -> Result<(), NotHeld> {
-        let holders = self.held(page)?;
-        *holders -= 1;
-        if *holders == 0 {
-            self.free.push(page);
-        }
-        Ok(())
+        self.change(page, |holders| holders.all -= 1)
+    }
+
+    /// One more holder of a page that is held: the index.
+    pub(crate) fn hold_indexed(&mut self, page: Page) -> Result<(), NotHeld> {
+        self.change(page, |holders| {
+            holders.all += 1;
+            holders.indexed += 1;
+        })
+    }
+
+    /// The index no longer holds the page, in one of its places.
+    pub(crate) fn release_indexed(&mut self, page: Page) -> Result<(), NotHeld> {
+        self.change(page, |holders| {
+            holders.all -= 1;
+            holders.indexed -= 1;
+        })
     }
 
     /// How many hold the page.
     pub fn holders(&self, page: Page) -> u32 {
-        self.holders.get(page.0 as usize).copied().unwrap_or(0)
+        self.holders.get(page.0 as usize).map_or(0, |holders| holders.all)
     }
 
-    fn held(&mut self, page: Page) -> Result<&mut u32, NotHeld> {
-        self.holders.get_mut(page.0 as usize).filter(|holders| **holders > 0).ok_or(NotHeld(page))
+    /// Whether nobody but the index would hold the page, or nobody at all, if one of those
+    /// that do let go of it.
+    pub fn has_one_user(&self, page: Page) -> bool {
+        let holders = self.holders.get(page.0 as usize).copied().unwrap_or_default();
+        holders.all - holders.indexed == 1
+    }
+
+    fn change(&mut self, page: Page, change: impl Fn(&mut Holders)) -> Result<(), NotHeld> {
+        let held = self.holders.get_mut(page.0 as usize).filter(|holders| holders.all > 0);
+        let holders = held.ok_or(NotHeld(page))?;
+        let before = holders.idle();
+        change(holders);
+        let after = holders.idle();
+        if holders.all == 0 {
+            self.free.push(page);
+        }
+        self.idle += u32::from(after);
+        self.idle -= u32::from(before);
+        Ok(())
     }
 }
 

@@ -38,6 +38,35 @@ pub struct Found {
     pub miss: Miss,
 }
 
+/// What [`Prefixes::find`] would give, without its pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Full pages that are there.
+    pub pages: u32,
+    /// Of these, the ones that nobody but the index holds.
+    pub idle: u32,
+    /// What comes after them.
+    pub next: Next,
+}
+
+/// What comes after the pages of a prefix that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// No full page.
+    Nothing,
+    /// A page that nobody has claimed. Equal numbers are, all but surely, one place.
+    Unclaimed(u64),
+    /// A page that another sequence is computing.
+    Awaited(Awaited),
+}
+
+/// A place that was claimed when it was looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Awaited {
+    node: usize,
+    serial: u64,
+}
+
 /// Why a prefix ended where it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Miss {
@@ -101,8 +130,8 @@ struct Node {
 struct Walk {
     /// The published nodes it came through.
     nodes: Vec<usize>,
-    /// Whether the next one is claimed and not published yet.
-    claimed: bool,
+    /// The next one, if it is claimed and not published yet.
+    claimed: Option<usize>,
 }
 
 /// The places evicted last, as hashes: now and then one that was not.
@@ -160,12 +189,43 @@ impl Prefixes {
         Found { pages: found, miss: self.miss(scope, tokens, &walk) }
     }
 
+    /// What [`find`](Self::find) would give: nothing is held, and nothing counts as used.
+    pub fn probe(&self, pages: &Pages, scope: &Scope, tokens: &[u32]) -> Probe {
+        let walk = self.walk(scope, tokens);
+        let found = walk.nodes.iter().filter_map(|&id| self.node(id).page);
+        let idle = found.filter(|&page| pages.holders(page) == 1).count() as u32;
+        let after = tokens.chunks_exact(self.page_len).nth(walk.nodes.len());
+        let next = match (walk.claimed, after) {
+            (Some(node), _) => Next::Awaited(Awaited { node, serial: self.node(node).serial }),
+            (None, Some(tokens)) => {
+                let above = walk.nodes.last().map(|&id| self.node(id).path);
+                Next::Unclaimed(place(scope, path(above, tokens)))
+            }
+            (None, None) => Next::Nothing,
+        };
+        Probe { pages: walk.nodes.len() as u32, idle, next }
+    }
+
+    /// Whether somebody is still computing the page of that place.
+    pub fn is_awaited(&self, place: Awaited) -> bool {
+        let node = self.nodes[place.node].as_ref();
+        node.is_some_and(|node| node.serial == place.serial && node.page.is_none())
+    }
+
+    /// The page with the last tokens of `tokens`, whole pages, if it is there. Nobody
+    /// holds it the more for it.
+    pub fn page_of(&self, scope: &Scope, tokens: &[u32]) -> Option<Page> {
+        let walk = self.walk(scope, tokens);
+        let whole = walk.nodes.len() * self.page_len == tokens.len();
+        walk.nodes.last().filter(|_| whole).and_then(|&id| self.node(id).page)
+    }
+
     /// The places of the full pages of `tokens` that are neither there nor claimed, for
     /// a sequence that will compute them; they are to be published in order. Nothing
     /// below a place that somebody else has claimed.
     pub fn claim(&mut self, scope: &Scope, tokens: &[u32]) -> Vec<Claim> {
         let walk = self.walk(scope, tokens);
-        if walk.claimed {
+        if walk.claimed.is_some() {
             return Vec::new();
         }
         let (mut above, mut claims) = (walk.nodes.last().copied(), Vec::new());
@@ -189,7 +249,7 @@ impl Prefixes {
         if !self.is_open(&claim) {
             return Ok(false);
         }
-        if let Err(error) = pages.hold(page) {
+        if let Err(error) = pages.hold_indexed(page) {
             self.abandon(pages, claim);
             return Err(error);
         }
@@ -247,8 +307,7 @@ impl Prefixes {
     }
 
     fn is_open(&self, claim: &Claim) -> bool {
-        let node = self.nodes[claim.node].as_ref();
-        node.is_some_and(|node| node.serial == claim.serial && node.page.is_none())
+        self.is_awaited(Awaited { node: claim.node, serial: claim.serial })
     }
 
     fn node(&self, id: usize) -> &Node {
@@ -260,13 +319,13 @@ impl Prefixes {
     }
 
     fn walk(&self, scope: &Scope, tokens: &[u32]) -> Walk {
-        let mut walk = Walk { nodes: Vec::new(), claimed: false };
+        let mut walk = Walk { nodes: Vec::new(), claimed: None };
         let mut children = self.roots.get(scope);
         for tokens in tokens.chunks_exact(self.page_len) {
             let Some(&id) = children.and_then(|children| children.get(tokens)) else { break };
             let node = self.node(id);
             if node.page.is_none() {
-                walk.claimed = true;
+                walk.claimed = Some(id);
                 break;
             }
             walk.nodes.push(id);
@@ -276,7 +335,7 @@ impl Prefixes {
     }
 
     fn miss(&self, scope: &Scope, tokens: &[u32], walk: &Walk) -> Miss {
-        if walk.claimed {
+        if walk.claimed.is_some() {
             return Miss::Awaited;
         }
         let Some(next) = tokens.chunks_exact(self.page_len).nth(walk.nodes.len()) else {
@@ -375,7 +434,7 @@ impl Prefixes {
             self.leaves.remove(&(node.last_used, id));
             below.extend(node.children.values());
             let Some(page) = node.page else { continue };
-            pages.release(page).expect("the index held it");
+            pages.release_indexed(page).expect("the index held it");
             if let Some(alike) = self.alike.get_mut(&node.path) {
                 alike.retain(|&other| other != id);
                 if alike.is_empty() {
@@ -408,7 +467,7 @@ fn place(scope: &Scope, path: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Miss, Prefixes, Scope};
+    use super::{Miss, Next, Prefixes, Scope};
     use crate::pages::{Page, Pages};
 
     fn scope(weights: u64, salt: &[u8]) -> Scope {
@@ -456,6 +515,27 @@ mod tests {
         let page = pages.take().expect("a page");
         assert_eq!(index.publish(&mut pages, claims.remove(0), page), Ok(false));
         assert_eq!(index.claim(&mine, &[1, 2]).len(), 1);
+    }
+
+    #[test]
+    fn a_probe_tells_what_would_be_found_and_whether_it_is_still_awaited() {
+        let (mut index, mut pages) = (Prefixes::new(2), Pages::new(8));
+        let mine = scope(1, b"");
+        let mut claims = index.claim(&mine, &[1, 2, 3, 4]);
+        let page = pages.take().expect("a page");
+        assert_eq!(index.publish(&mut pages, claims.remove(0), page), Ok(true));
+        let probe = index.probe(&pages, &mine, &[1, 2, 3, 4, 5]);
+        let Next::Awaited(place) = probe.next else { panic!("the second page is claimed") };
+        assert_eq!((probe.pages, probe.idle, pages.idle()), (1, 0, 0));
+        assert!(index.is_awaited(place));
+        index.abandon(&mut pages, claims.remove(0));
+        assert!(!index.is_awaited(place));
+        pages.release(page).expect("it was taken");
+        let probe = index.probe(&pages, &mine, &[1, 2, 3, 4]);
+        assert!(matches!(probe, super::Probe { pages: 1, idle: 1, next: Next::Unclaimed(_) }));
+        assert_eq!(index.probe(&pages, &mine, &[1, 2, 3]).next, Next::Nothing);
+        assert_eq!(index.page_of(&mine, &[1, 2]), Some(page));
+        assert_eq!((index.page_of(&mine, &[1, 2, 3, 4]), pages.idle()), (None, 1));
     }
 
     #[test]

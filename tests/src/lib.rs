@@ -7,4 +7,5 @@
 pub mod cases;
 pub mod fuzz;
 pub mod harness;
-pub mod llama;
+pub mod model;
+pub mod serving;

@@ -1,6 +1,6 @@
 //! What the pages and the index of prefixes promise, over random histories.
 
-use kv::{Claim, Miss, Page, Pages, Prefixes, Scope, Table};
+use kv::{Claim, Miss, Next, Page, Pages, Prefixes, Scope, Table};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 
@@ -45,11 +45,15 @@ impl World {
     /// A prompt arrives: what is found is used, the rest claimed.
     fn admit(&mut self, scope: u64, prompt: &[u32]) {
         let scope = Scope { weights: scope % 2, adapter: 0, adapter_version: 0, salt: [].into() };
+        let (probe, idle) = (self.index.probe(&self.pages, &scope, prompt), self.pages.idle());
         let found = self.index.find(&mut self.pages, &scope, prompt);
         for (page, tokens) in found.pages.iter().zip(prompt.chunks(PAGE_LEN as usize)) {
             assert_eq!(self.written[page], (scope.clone(), tokens.to_vec()), "its own tokens");
             self.hits += 1;
         }
+        let held = (found.pages.len() as u32, idle - self.pages.idle());
+        assert_eq!((probe.pages, probe.idle), held, "a probe tells what is found");
+        assert_eq!(matches!(probe.next, Next::Awaited(_)), found.miss == Miss::Awaited);
         let left = prompt.len() - found.pages.len() * PAGE_LEN as usize;
         assert_eq!(found.miss == Miss::PartialPage, left < PAGE_LEN as usize);
         let first = found.pages.len();
@@ -127,15 +131,19 @@ impl World {
         for page in self.sequences.iter().flat_map(|sequence| sequence.table.pages()) {
             *holders.entry(*page).or_default() += 1;
         }
-        let (mut free, mut of_index) = (0, 0);
+        let (mut free, mut of_index, mut idle) = (0, 0, 0);
         for page in (0..TOTAL).map(Page) {
             let tables = holders.get(&page).copied().unwrap_or(0);
             let all = self.pages.holders(page);
             assert!(all == tables || all == tables + 1, "page {page:?}");
             of_index += (all - tables) as usize;
             free += u32::from(all == 0);
+            idle += u32::from(all == 1 && tables == 0);
+            let used_once = all > 0 && tables == 1;
+            assert_eq!(self.pages.has_one_user(page), used_once, "page {page:?}");
         }
-        assert_eq!((free, of_index), (self.pages.free(), self.index.held()));
+        let counts = (self.pages.free(), self.index.held(), self.pages.idle());
+        assert_eq!((free, of_index, idle), counts);
     }
 }
 

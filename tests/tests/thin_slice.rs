@@ -1,13 +1,20 @@
-//! A two-layer Llama as recorded commands equals what transformers makes of it, and a
+//! The engine's two-layer Llama equals what transformers makes of it, and a
 //! token's bits do not depend on how its sequence was cut, paged or shared out.
 
 use backends::cpu::Cpu;
+use engine::weights::Quantize;
 use kernels_core::dtype::Dtype;
 use kernels_core::simd::Level;
-use pagewise_tests::llama::{Llama, expected, prompt, truth};
+use pagewise_tests::model::thin::{capacity, checkpoint, expected, prompt};
+use pagewise_tests::model::{self, Evaluation, Runner, distance, greedy, logprobs};
 
 const IN_ORDER: [u32; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
 const SHUFFLED: [u32; 8] = [5, 2, 7, 0, 3, 6, 1, 4];
+
+/// The golden model, whose sequence has its pages in that order.
+fn runner(cpu: Cpu, kv: Dtype, pages: &[u32; 8]) -> Runner {
+    Runner::new(cpu, &checkpoint(), None, &capacity(kv), pages)
+}
 
 /// The logits of the prompt, given in chunks of those lengths.
 fn logits(
@@ -17,7 +24,7 @@ fn logits(
     pages: &[u32; 8],
     chunks: &[usize],
 ) -> Vec<Vec<f32>> {
-    let mut llama = Llama::new(Cpu::new(level, threads), kv, pages);
+    let mut llama = runner(Cpu::new(level, threads), kv, pages);
     let tokens = prompt();
     assert_eq!(chunks.iter().sum::<usize>(), tokens.len(), "the chunks are the prompt");
     let mut rest = &tokens[..];
@@ -33,26 +40,16 @@ fn bits(logits: &[Vec<f32>]) -> Vec<u32> {
     logits.iter().flatten().map(|v| v.to_bits()).collect()
 }
 
-fn logprobs(row: &[f32]) -> Vec<f64> {
-    let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = row.iter().map(|&v| f64::from(v - most).exp()).sum();
-    row.iter().map(|&v| f64::from(v - most) - sum.ln()).collect()
-}
-
-/// The largest distance of log-probabilities.
-fn distance(got: &[Vec<f64>], truth: &[Vec<f64>]) -> f64 {
-    let pairs = got.iter().flatten().zip(truth.iter().flatten());
-    pairs.map(|(got, truth)| (got - truth).abs()).fold(0.0, f64::max)
+/// The golden in f64, over pages of a type.
+fn truth(kv: Dtype) -> Vec<Vec<f64>> {
+    let by = Evaluation { max_len: capacity(kv).max_len, kv, quantize: None };
+    model::truth(&checkpoint(), &prompt(), by)
 }
 
 /// The log-probabilities of the whole prompt at once, over pages of a type.
 fn forward(kv: Dtype) -> Vec<Vec<f64>> {
     let logits = logits(Level::best(), 2, kv, &IN_ORDER, &[37]);
     logits.iter().map(|row| logprobs(row)).collect()
-}
-
-fn greedy(row: &[f64]) -> usize {
-    (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }
 
 #[test]
@@ -105,7 +102,7 @@ fn every_level_chunk_page_order_and_thread_gives_the_same_bits() {
 #[test]
 fn the_golden_is_sharp() {
     // One token changed: whatever ignored its context would not notice.
-    let mut llama = Llama::new(Cpu::new(Level::best(), 1), Dtype::F32, &IN_ORDER);
+    let mut llama = runner(Cpu::new(Level::best(), 1), Dtype::F32, &IN_ORDER);
     let mut tokens = prompt();
     tokens[0] = (tokens[0] + 1) % 131;
     let other = llama.forward(&tokens);
@@ -114,4 +111,21 @@ fn the_golden_is_sharp() {
     let moved = logprobs(&other[last]).into_iter().zip(&golden[last]);
     let moved = moved.map(|(got, truth)| (got - truth).abs()).fold(0.0, f64::max);
     assert!(moved > 1e-2, "the last row moved by {moved} only");
+}
+
+#[test]
+fn weights_that_are_quantised_give_what_their_rounding_gives_in_f64() {
+    let capacity = capacity(Dtype::F32);
+    for quantize in [Quantize::Q8, Quantize::Q4] {
+        let cpu = Cpu::new(Level::best(), 2);
+        let mut llama = Runner::new(cpu, &checkpoint(), Some(quantize), &capacity, &IN_ORDER);
+        let got: Vec<Vec<f64>> = llama.forward(&prompt()).iter().map(|row| logprobs(row)).collect();
+        let by = Evaluation { max_len: 64, kv: Dtype::F32, quantize: Some(quantize) };
+        let truth = model::truth(&checkpoint(), &prompt(), by);
+        let (error, moved) = (distance(&got, &truth), distance(&truth, &expected()));
+        assert!(moved > 1e-2, "{quantize:?}: rounding moves {moved} alone");
+        // An activation that f32 brings over the middle between two numbers becomes the
+        // other one.
+        assert!(error < 0.2 * moved, "{quantize:?}: {error}, where rounding moves {moved}");
+    }
 }

@@ -12,9 +12,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("metal", &["kernels-core"]),
     ("engine", &["kernels-core", "kv", "grammar"]),
     ("ffi", &["kernels-core", "backends", "kv", "grammar"]),
-    ("server", &["kernels-core", "backends", "engine", "grammar"]),
-    ("tests", &["kernels-core", "backends", "kv", "grammar", "engine", "ffi"]),
-    ("benches", &["kernels-core", "backends", "kv", "grammar", "engine", "tests"]),
+    ("checkpoint", &["kernels-core", "backends", "engine"]),
+    ("server", &["kernels-core", "backends", "engine", "checkpoint", "grammar"]),
+    ("tests", &["kernels-core", "backends", "kv", "grammar", "engine", "checkpoint", "ffi"]),
+    ("benches", &["kernels-core", "backends", "kv", "grammar", "engine", "checkpoint", "tests"]),
     ("fuzz", &["kernels-core", "backends", "kv", "grammar", "engine", "tests"]),
     ("xtask", &[]),
 ];

@@ -1,0 +1,41 @@
+//! Folders of Hugging Face checkpoints: what `config.json` says, as the engine's typed
+//! configuration, and the tensors of safetensors files, mapped into memory.
+
+mod config;
+mod error;
+mod field;
+mod files;
+mod rope;
+
+use engine::model::Config;
+use engine::weights::Tensors;
+use std::path::Path;
+
+pub use error::{Error, Fault};
+
+/// A checkpoint that was opened: nothing was read but its headers.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// The shape of its model.
+    pub config: Config,
+    /// Its tensors.
+    pub tensors: Tensors,
+}
+
+impl Checkpoint {
+    /// The checkpoint in a folder: `config.json`, and `model.safetensors` or the files
+    /// that `model.safetensors.index.json` lists.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        Ok(Self { config: config(folder)?, tensors: files::tensors(folder)? })
+    }
+}
+
+/// What the folder's `config.json` says, with the ends of `generation_config.json`.
+pub fn config(folder: &Path) -> Result<Config, Error> {
+    config::read(&folder.join("config.json"), &folder.join("generation_config.json"))
+}
+
+/// What a file says that is written as `config.json` is.
+pub fn config_of(file: &Path) -> Result<Config, Error> {
+    config::read(file, &file.with_file_name("generation_config.json"))
+}

@@ -1,0 +1,222 @@
+//! What came of a step: prompts that are computed, tokens, ends.
+
+use super::Engine;
+use super::admit::Run;
+use super::device::Drawn;
+use super::launch::Draw;
+use super::sequence::{Group, Sequence};
+use super::stop::Found;
+use crate::request::{Event, Finish, Generate, Pooling, Scored, Task};
+use kernels_core::Error;
+use kernels_core::params;
+
+const NOT_FINITE: &str = "the model's logits are not finite";
+
+/// Rows of a step that score tokens of one prompt.
+struct Wanted {
+    request: u64,
+    rows: Vec<u32>,
+    tokens: Vec<u32>,
+    top: u32,
+}
+
+impl Engine {
+    /// Pages that were filled are there for others; scores, embeddings and ends of prompts
+    /// are told.
+    pub(super) fn absorb(&mut self, runs: &[Run]) {
+        for run in runs {
+            let sequence = self.running.get_mut(&run.id).expect("it ran");
+            let group = &self.groups[&sequence.request];
+            self.memory.publish(group, sequence, run.first);
+        }
+        let (mut row, mut wanted) = (0, Vec::new());
+        let mut embeds = Vec::new();
+        for run in runs {
+            let sequence = &self.running[&run.id];
+            let group = &self.groups[&sequence.request];
+            match &group.request.task {
+                Task::Embed(pooling) => embeds.push((run, row, *pooling)),
+                Task::Generate(generate) => {
+                    wanted.extend(scores(run, row, sequence, group, generate))
+                }
+            }
+            row += run.tokens;
+        }
+        self.score(wanted);
+        for (run, row, pooling) in embeds {
+            if let Err(error) = self.embed(run, row, pooling) {
+                self.fail_request_of(run.id, &error.to_string());
+            }
+        }
+        for run in runs {
+            self.tell_prompt(run.id);
+        }
+    }
+
+    /// Scores tokens of prompts, all of the step together.
+    fn score(&mut self, wanted: Vec<Wanted>) {
+        if wanted.is_empty() {
+            return;
+        }
+        let all = |list: fn(&Wanted) -> &[u32]| -> Vec<u32> {
+            wanted.iter().flat_map(|wanted| list(wanted).iter().copied()).collect()
+        };
+        let (rows, tokens) = (all(|wanted| &wanted.rows), all(|wanted| &wanted.tokens));
+        let top = wanted.iter().map(|wanted| wanted.top).max().unwrap_or(0);
+        let outcome = self.device.score(&rows, &tokens).and_then(|scores| {
+            let tops = if top > 0 { self.device.tops(&rows, top)? } else { Vec::new() };
+            Ok((scores, tops))
+        });
+        let (scores, tops) = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                let why = Finish::Failed(error.to_string());
+                wanted.iter().for_each(|wanted| self.end_group(wanted.request, &why));
+                return;
+            }
+        };
+        let (mut scores, mut tops) = (scores.into_iter(), tops.into_iter());
+        for Wanted { request, tokens, top, .. } in wanted {
+            let group = self.groups.get_mut(&request).expect("it is in the step");
+            let mut finite = true;
+            for token in tokens {
+                let (raw, status) = scores.next().expect("a score for each token");
+                finite &= status == params::STATUS_OK;
+                let mut listed = tops.next().unwrap_or_default();
+                listed.truncate(top as usize);
+                let scored = Scored { token, raw, processed: raw, top: listed };
+                group.scored.push(Some(scored));
+            }
+            if !finite {
+                self.end_group(request, &Finish::Failed(NOT_FINITE.into()));
+            }
+        }
+    }
+
+    /// Takes the hidden states that an embedding is of; pools them when all are there.
+    fn embed(&mut self, run: &Run, row: u32, pooling: Pooling) -> Result<(), Error> {
+        let width = self.device.width() as usize;
+        let Some(sequence) = self.running.get(&run.id) else { return Ok(()) };
+        let (computed, prompt_len) = (sequence.computed(), sequence.prompt_len);
+        let request = sequence.request;
+        let group = self.groups.get_mut(&request).expect("a sequence has a request");
+        let first = match pooling {
+            Pooling::Mean => group.hidden.len() / width,
+            Pooling::Last => prompt_len - 1,
+        };
+        let skipped = first.saturating_sub(run.first) as u32;
+        if skipped < run.tokens {
+            let hidden = self.device.hidden(row + skipped..row + run.tokens)?;
+            group.hidden.extend(hidden);
+        }
+        if computed < prompt_len {
+            return Ok(());
+        }
+        let hidden = std::mem::take(&mut group.hidden);
+        let kind = match pooling {
+            Pooling::Mean => params::POOL_MEAN,
+            Pooling::Last => params::POOL_LAST,
+        };
+        let values = self.device.pool(&hidden, kind)?;
+        if values.iter().all(|value| value.is_finite()) {
+            self.events.push(Event::Embedding { id: request, values });
+            self.end(run.id, Finish::Length);
+        } else {
+            self.fail_request_of(run.id, "its embedding is not finite");
+        }
+        Ok(())
+    }
+
+    /// Tells that a prompt is computed, once.
+    fn tell_prompt(&mut self, id: u64) {
+        let Some(sequence) = self.running.get(&id) else { return };
+        let request = sequence.request;
+        let group = self.groups.get_mut(&request).expect("a sequence has a request");
+        let Task::Generate(generate) = &group.request.task else { return };
+        if group.prompted || sequence.computed() < sequence.prompt_len {
+            return;
+        }
+        let ends = generate.max_new == 0;
+        group.prompted = true;
+        let (cached, miss) = group.found.expect("it was admitted");
+        let logprobs = std::mem::take(&mut group.scored);
+        self.events.push(Event::Prompt { id: request, cached, miss, logprobs });
+        if ends {
+            self.end_group(request, &Finish::Length);
+        }
+    }
+
+    /// Takes the tokens that were drawn.
+    pub(super) fn take(&mut self, draws: &[Draw], drawn: Vec<Drawn>) {
+        for (draw, drawn) in draws.iter().zip(drawn) {
+            // Its request may have failed with its prompt.
+            let Some(sequence) = self.running.get_mut(&draw.id) else { continue };
+            sequence.fresh = false;
+            match drawn.status {
+                params::STATUS_OK => {}
+                params::STATUS_MASKED => {
+                    let why = "no token is allowed to come next";
+                    self.end(draw.id, Finish::Failed(why.into()));
+                    continue;
+                }
+                _ => {
+                    self.end(draw.id, Finish::Failed(NOT_FINITE.into()));
+                    continue;
+                }
+            }
+            if let Some(why) = self.take_token(draw.id, drawn) {
+                self.end(draw.id, why);
+            }
+        }
+    }
+
+    /// One more token of an answer; says whether it ends with it.
+    fn take_token(&mut self, id: u64, drawn: Drawn) -> Option<Finish> {
+        let sequence = self.running.get_mut(&id).expect("it drew");
+        let generate = self.groups[&sequence.request].generate().expect("only answers draw");
+        let stop = &generate.stop;
+        let Drawn { token, raw, processed, mut top, .. } = drawn;
+        top.truncate(generate.top.unwrap_or(0) as usize);
+        sequence.tokens.push(token);
+        sequence.turn += 1;
+        let count = sequence.generated().len();
+        let ends = count >= stop.min_new as usize;
+        let found = sequence.scan.push(&stop.strings, self.vocabulary.bytes(token), ends);
+        self.events.push(Event::Token {
+            id: sequence.request,
+            choice: sequence.choice,
+            token: Scored { token, raw, processed, top },
+            held: sequence.scan.held(&stop.strings),
+        });
+        if !stop.ignore_eos && self.eos.contains(&token) {
+            Some(Finish::Eos)
+        } else if stop.tokens.contains(&token) {
+            Some(Finish::Token(token))
+        } else if let Some(Found { which, before }) = found {
+            Some(Finish::String { which, before })
+        } else if count >= generate.max_new as usize
+            || sequence.tokens.len() >= self.settings.len_max() as usize
+        {
+            Some(Finish::Length)
+        } else {
+            None
+        }
+    }
+}
+
+/// The rows of a run after which tokens of its prompt are scored.
+fn scores(
+    run: &Run,
+    row: u32,
+    sequence: &Sequence,
+    group: &Group,
+    generate: &Generate,
+) -> Option<Wanted> {
+    let top = generate.prompt_top.filter(|_| !group.prompted)?;
+    let (first, last) = (group.scored.len(), sequence.prompt_len);
+    let end = (run.first + run.tokens as usize + 1).min(last);
+    let tokens = sequence.tokens.get(first..end).filter(|tokens| !tokens.is_empty())?;
+    let begin = row + (first - 1 - run.first) as u32;
+    let rows = (begin..).take(tokens.len()).collect();
+    Some(Wanted { request: sequence.request, rows, tokens: tokens.to_vec(), top })
+}

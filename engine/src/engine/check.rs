@@ -1,0 +1,156 @@
+//! What a request must be, field by field: refused by name before any work.
+
+use super::settings::Settings;
+use crate::request::{Generate, Refused, Request, Sampling, Stop, Task};
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+/// Answers to one prompt at most.
+const CHOICES_MAX: u32 = 4096;
+/// Most likely tokens that are listed with one.
+pub(super) const TOP_MAX: u32 = 128;
+/// Tokens of a request that it bans in a step at most: the model's ends, its own stop
+/// tokens, and one for each bad word.
+pub(super) const BANNED_MAX: usize = 1024;
+/// Biases of a request.
+pub(super) const BIAS_MAX: usize = 1024;
+/// Stop strings of a request, and bytes of each.
+const STRINGS_MAX: usize = 64;
+const STRING_BYTES_MAX: usize = 1024;
+
+pub(super) fn refused(
+    field: &'static str,
+    expected: impl Into<String>,
+    got: impl Display,
+) -> Refused {
+    Refused { field, expected: expected.into(), got: got.to_string() }
+}
+
+pub(super) fn range(
+    field: &'static str,
+    got: u32,
+    allowed: RangeInclusive<u32>,
+) -> Result<(), Refused> {
+    if allowed.contains(&got) {
+        return Ok(());
+    }
+    Err(refused(field, format!("{} to {}", allowed.start(), allowed.end()), got))
+}
+
+pub(super) fn above(field: &'static str, got: u32, least: u32) -> Result<(), Refused> {
+    if got > least { Ok(()) } else { Err(refused(field, format!("above {least}"), got)) }
+}
+
+/// What a request is checked against.
+pub(super) struct Checks<'a> {
+    pub settings: &'a Settings,
+    pub vocab: u32,
+    /// Tokens with which the model ends an answer.
+    pub eos: usize,
+}
+
+impl Checks<'_> {
+    pub fn request(&self, request: &Request) -> Result<(), Refused> {
+        let len = request.prompt.len();
+        if len == 0 {
+            return Err(refused("prompt", "at least one token", "none"));
+        }
+        self.tokens("prompt", &request.prompt)?;
+        let generates = matches!(&request.task, Task::Generate(generate) if generate.max_new > 0);
+        let most = self.settings.len_max() as usize - usize::from(generates);
+        if len > most {
+            let answer = if generates { ", so that one can follow" } else { "" };
+            let expected = format!("at most {most} tokens{answer}");
+            return Err(refused("prompt", expected, format!("{len} tokens")));
+        }
+        match &request.task {
+            Task::Generate(generate) => self.generate(generate, len),
+            Task::Embed(_) => Ok(()),
+        }
+    }
+
+    fn generate(&self, generate: &Generate, prompt_len: usize) -> Result<(), Refused> {
+        range("choices", generate.choices, 1..=CHOICES_MAX)?;
+        if let Some(top) = generate.top {
+            range("top", top, 0..=TOP_MAX)?;
+        }
+        if let Some(top) = generate.prompt_top {
+            range("prompt_top", top, 0..=TOP_MAX)?;
+            range("prompt_from", generate.prompt_from, 0..=prompt_len as u32 - 1)?;
+        } else if generate.prompt_from > 0 {
+            return Err(refused("prompt_from", "0 without prompt_top", generate.prompt_from));
+        }
+        self.sampling(&generate.sampling)?;
+        self.stop(&generate.stop)?;
+        let banned = self.eos + generate.stop.tokens.len() + generate.sampling.bad_words.len();
+        if banned > BANNED_MAX {
+            let expected =
+                format!("at most {BANNED_MAX}, stop tokens and the model's ends included");
+            return Err(refused("sampling.bad_words", expected, banned));
+        }
+        Ok(())
+    }
+
+    fn sampling(&self, sampling: &Sampling) -> Result<(), Refused> {
+        number("sampling.temperature", sampling.temperature, |x| x >= 0.0, "finite, at least 0")?;
+        let share = |x: f32| (0.0..=1.0).contains(&x);
+        number("sampling.top_p", sampling.top_p, share, "0 to 1")?;
+        number("sampling.min_p", sampling.min_p, share, "0 to 1")?;
+        number("sampling.presence", sampling.presence, |_| true, "finite")?;
+        number("sampling.frequency", sampling.frequency, |_| true, "finite")?;
+        number("sampling.repetition", sampling.repetition, |x| x > 0.0, "finite, above 0")?;
+        if sampling.bias.len() > BIAS_MAX {
+            let expected = format!("at most {BIAS_MAX}");
+            return Err(refused("sampling.bias", expected, sampling.bias.len()));
+        }
+        for &(token, bias) in &sampling.bias {
+            self.tokens("sampling.bias", &[token])?;
+            number("sampling.bias", bias, |_| true, "finite")?;
+        }
+        if let Some(allowed) = &sampling.allowed {
+            if allowed.is_empty() {
+                return Err(refused("sampling.allowed", "at least one token", "none"));
+            }
+            self.tokens("sampling.allowed", allowed)?;
+        }
+        for word in &sampling.bad_words {
+            if word.is_empty() {
+                return Err(refused("sampling.bad_words", "words of at least one token", "none"));
+            }
+            self.tokens("sampling.bad_words", word)?;
+        }
+        Ok(())
+    }
+
+    fn stop(&self, stop: &Stop) -> Result<(), Refused> {
+        self.tokens("stop.tokens", &stop.tokens)?;
+        if stop.strings.len() > STRINGS_MAX {
+            let expected = format!("at most {STRINGS_MAX}");
+            return Err(refused("stop.strings", expected, stop.strings.len()));
+        }
+        let wrong = stop.strings.iter().find(|x| !(1..=STRING_BYTES_MAX).contains(&x.len()));
+        match wrong {
+            Some(string) => {
+                let expected = format!("1 to {STRING_BYTES_MAX} bytes each");
+                Err(refused("stop.strings", expected, format!("{} bytes", string.len())))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn tokens(&self, field: &'static str, tokens: &[u32]) -> Result<(), Refused> {
+        match tokens.iter().find(|&&token| token >= self.vocab) {
+            Some(token) => Err(refused(field, format!("tokens below {}", self.vocab), token)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn number(
+    field: &'static str,
+    got: f32,
+    allowed: impl Fn(f32) -> bool,
+    expected: &str,
+) -> Result<(), Refused> {
+    if got.is_finite() && allowed(got) { Ok(()) } else { Err(refused(field, expected, got)) }
+}

@@ -1,0 +1,350 @@
+//! The engine's side of a backend: memory for a step, programs recorded when they are
+//! first needed, results as plain values.
+
+use super::check::{BANNED_MAX, BIAS_MAX};
+use super::memory::Copy;
+use super::record::{self, Masked, Sampled, Scores};
+use super::sampling::Masks;
+use crate::model::step::part;
+use crate::model::{Batch, Capacity, LogitRows, Model, Place, Scratch, Slabs, StepSlices};
+use kernels_core::Error;
+use kernels_core::device::{Backend, Command, Launch, Program, Slice};
+use kernels_core::params::{self, SampleRow};
+use std::collections::HashMap;
+
+/// Lists of most likely tokens come in these lengths; a list that is shorter is the
+/// beginning of a longer one.
+const TOPS: [u32; 4] = [0, 8, 32, 128];
+
+/// A backend with a model on it.
+pub(super) struct Device {
+    backend: Box<dyn Backend>,
+    pub model: Model,
+    capacity: Capacity,
+    step: StepSlices,
+    slabs: Slabs,
+    scratch: Scratch,
+    logit_rows: LogitRows,
+    copies: Slice,
+    copy_count: Slice,
+    sampled: Sampled,
+    /// Made with the first step that needs them.
+    masked: Option<Masked>,
+    scores: Option<Scores>,
+    /// `[rows_max, hidden]` f32, of the last step.
+    hidden: Slice,
+    programs: HashMap<Kind, Program>,
+}
+
+/// What a program does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Step {
+        copies: bool,
+        samples: bool,
+        masked: bool,
+        top: u32,
+    },
+    /// Log-probabilities of given tokens after rows of the last step.
+    Scores,
+    /// The most likely tokens after rows of the last step.
+    Tops(u32),
+    /// Nothing: for what can be read.
+    Nothing,
+}
+
+/// One step.
+pub(super) struct Work<'a> {
+    pub batch: &'a Batch,
+    pub copies: &'a [Copy],
+    /// The row of the step that each token is drawn after.
+    pub rows: &'a [u32],
+    pub settings: &'a [SampleRow],
+    pub masks: Option<&'a Masks>,
+    /// Most likely tokens to list.
+    pub top: u32,
+}
+
+/// A token that was drawn, or not.
+#[derive(Clone, Debug)]
+pub(super) struct Drawn {
+    pub token: u32,
+    pub status: u32,
+    pub raw: f32,
+    pub processed: f32,
+    pub top: Vec<(u32, f32)>,
+}
+
+impl Device {
+    pub fn new(
+        mut backend: Box<dyn Backend>,
+        model: Model,
+        capacity: Capacity,
+    ) -> Result<Self, Error> {
+        let to = backend.as_mut();
+        let step = StepSlices::alloc(to, &capacity)?;
+        let slabs = Slabs::alloc(to, model.config(), &capacity)?;
+        let scratch = Scratch::alloc(to, model.config(), &capacity)?;
+        let rows = capacity.logit_rows_max;
+        let [indices, count] = [words(to, rows)?, words(to, 1)?];
+        let copies = words(to, capacity.seqs_max * (size_of::<Copy>() / 4) as u32)?;
+        let copy_count = words(to, 1)?;
+        let sampled = Sampled::alloc(to, rows, TOPS[TOPS.len() - 1])?;
+        let mut device = Self {
+            backend,
+            model,
+            capacity,
+            step,
+            slabs,
+            scratch,
+            logit_rows: LogitRows { indices, count },
+            copies,
+            copy_count,
+            sampled,
+            masked: None,
+            scores: None,
+            hidden: indices,
+            programs: HashMap::new(),
+        };
+        // So that what cannot be served is refused now.
+        device.program(Kind::Step { copies: true, samples: true, masked: false, top: 0 })?;
+        Ok(device)
+    }
+
+    /// Elements of a hidden state.
+    pub fn width(&self) -> u32 {
+        self.model.config().hidden
+    }
+
+    /// Runs a step; a token drawn for each of its rows.
+    pub fn run(&mut self, work: &Work<'_>) -> Result<Vec<Drawn>, Error> {
+        let count = [work.rows.len() as u32];
+        let copy_count = [work.copies.len() as u32];
+        let kind = Kind::Step {
+            copies: !work.copies.is_empty(),
+            samples: !work.rows.is_empty(),
+            masked: work.masks.is_some(),
+            top: top_of(work.top),
+        };
+        let program = self.program(kind)?;
+        let mut writes = work.batch.writes(&self.step).to_vec();
+        if !work.copies.is_empty() {
+            writes.push(part(self.copies, bytemuck::cast_slice(work.copies)));
+            writes.push(part(self.copy_count, &copy_count));
+        }
+        if !work.rows.is_empty() {
+            writes.push(part(self.logit_rows.indices, work.rows));
+            writes.push(part(self.logit_rows.count, &count));
+            writes.push(part(self.sampled.settings, bytemuck::cast_slice(work.settings)));
+        }
+        if let (Some(masks), Some(masked)) = (work.masks, &self.masked) {
+            masked.writes(masks, &mut writes);
+        }
+        let reads = self.sampled.reads(count[0], top_of(work.top));
+        let words = submit(self.backend.as_mut(), &writes, program, &reads)?;
+        Ok(drawn(&words, count[0] as usize, top_of(work.top) as usize))
+    }
+
+    /// The log-probability of a token after each of some rows of the last step, and
+    /// whether their logits were finite.
+    pub fn score(&mut self, rows: &[u32], tokens: &[u32]) -> Result<Vec<(f32, u32)>, Error> {
+        let program = self.program(Kind::Scores)?;
+        let scores = self.scores.as_ref().expect("its program is recorded");
+        let mut all = Vec::with_capacity(rows.len());
+        let at_once = record::SCORES_AT_ONCE as usize;
+        for (rows, tokens) in rows.chunks(at_once).zip(tokens.chunks(at_once)) {
+            let count = [rows.len() as u32];
+            let writes =
+                [part(scores.rows, rows), part(scores.tokens, tokens), part(scores.count, &count)];
+            let reads = [scores.logprob, scores.status]
+                .map(|slice| Slice { bytes: 4 * u64::from(count[0]), ..slice });
+            let words = submit(self.backend.as_mut(), &writes, program, &reads)?;
+            let (logprobs, status) = words.split_at(rows.len());
+            all.extend(logprobs.iter().map(|x| f32::from_bits(*x)).zip(status.iter().copied()));
+        }
+        Ok(all)
+    }
+
+    /// The `top` most likely tokens after each of some rows of the last step.
+    pub fn tops(&mut self, rows: &[u32], top: u32) -> Result<Vec<Vec<(u32, f32)>>, Error> {
+        let kept = top_of(top);
+        let program = self.program(Kind::Tops(kept))?;
+        let mut all = Vec::with_capacity(rows.len());
+        let greedy = SampleRow { top_p: 1.0, ..SampleRow::default() };
+        for rows in rows.chunks(self.capacity.logit_rows_max as usize) {
+            let (count, settings) = ([rows.len() as u32], vec![greedy; rows.len()]);
+            let writes = [
+                part(self.logit_rows.indices, rows),
+                part(self.logit_rows.count, &count),
+                part(self.sampled.settings, bytemuck::cast_slice(&settings)),
+            ];
+            let reads = self.sampled.reads(count[0], kept);
+            let words = submit(self.backend.as_mut(), &writes, program, &reads)?;
+            all.extend(drawn(&words, rows.len(), kept as usize).into_iter().map(|drawn| {
+                let mut list = drawn.top;
+                list.truncate(top as usize);
+                list
+            }));
+        }
+        Ok(all)
+    }
+
+    /// Hidden states of some rows of the last step.
+    pub fn hidden(&mut self, rows: std::ops::Range<u32>) -> Result<Vec<f32>, Error> {
+        let program = self.program(Kind::Nothing)?;
+        let row_bytes = 4 * u64::from(self.width());
+        let offset = self.hidden.offset + u64::from(rows.start) * row_bytes;
+        let bytes = u64::from(rows.end - rows.start) * row_bytes;
+        let read = Slice { offset, bytes, ..self.hidden };
+        let words = submit(self.backend.as_mut(), &[], program, &[read])?;
+        Ok(floats(&words))
+    }
+
+    /// One vector of length one from the hidden states of a prompt.
+    pub fn pool(&mut self, hidden: &[f32], kind: u32) -> Result<Vec<f32>, Error> {
+        let (to, width) = (self.backend.as_mut(), self.model.config().hidden);
+        let rows = hidden.len() as u32 / width;
+        let x = words(to, rows * width)?;
+        let rest = words(to, 2 + width);
+        let pooled = rest.and_then(|rest| {
+            let pooled = record::pool(to, x, rest, kind, hidden, width);
+            to.release(rest.buffer).and(pooled)
+        });
+        to.release(x.buffer)?;
+        pooled
+    }
+
+    /// The program of a kind, recorded if it is the first of it.
+    fn program(&mut self, kind: Kind) -> Result<Program, Error> {
+        if let Some(&program) = self.programs.get(&kind) {
+            return Ok(program);
+        }
+        let mut commands = Vec::new();
+        match kind {
+            Kind::Step { copies, samples, masked, top } => {
+                if copies {
+                    self.record_copies(&mut commands);
+                }
+                let place = self.place();
+                let hidden = self.model.forward(&place, &mut commands);
+                if samples {
+                    let logits = self.model.logits(&place, hidden, self.logit_rows, &mut commands);
+                    self.hidden = hidden;
+                    self.record_sampling(logits, masked, top, &mut commands)?;
+                }
+                self.hidden = hidden;
+            }
+            Kind::Scores => self.record_scores(&mut commands)?,
+            Kind::Tops(top) => {
+                let rows = self.logit_rows;
+                let logits = self.model.logits(&self.place(), self.hidden, rows, &mut commands);
+                self.record_sampling(logits, false, top, &mut commands)?;
+            }
+            Kind::Nothing => {}
+        }
+        let program = self.backend.record(&commands)?;
+        self.programs.insert(kind, program);
+        Ok(program)
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place {
+            capacity: &self.capacity,
+            step: &self.step,
+            slabs: &self.slabs,
+            scratch: &self.scratch,
+        }
+    }
+
+    fn record_copies(&self, commands: &mut Vec<Command>) {
+        for slab in &self.slabs.layers {
+            // A sequence writes to one page that it shares at most.
+            let entries = (self.copies, self.copy_count, self.capacity.seqs_max);
+            commands.push(record::copy(self.slabs.layout, slab, entries));
+        }
+    }
+
+    fn record_sampling(
+        &mut self,
+        logits: Slice,
+        masked: bool,
+        top: u32,
+        commands: &mut Vec<Command>,
+    ) -> Result<(), Error> {
+        let (vocab, rows) = (self.model.config().vocab, self.capacity.logit_rows_max);
+        let count = self.logit_rows.count;
+        if !masked {
+            commands.push(self.sampled.sample(logits, None, top, (rows, vocab), count));
+            return Ok(());
+        }
+        let to = self.backend.as_mut();
+        let masked = match self.masked.take() {
+            Some(masked) => masked,
+            None => Masked::alloc(to, rows, vocab, [BANNED_MAX as u32, BIAS_MAX as u32])?,
+        };
+        masked.record(logits, count, commands);
+        let raw = Some(logits);
+        commands.push(self.sampled.sample(masked.logits, raw, top, (rows, vocab), count));
+        self.masked = Some(masked);
+        Ok(())
+    }
+
+    fn record_scores(&mut self, commands: &mut Vec<Command>) -> Result<(), Error> {
+        let (width, rows_max) = (self.width(), self.capacity.rows_max);
+        let scores = match self.scores.take() {
+            Some(scores) => scores,
+            None => Scores::alloc(self.backend.as_mut(), width)?,
+        };
+        scores.record(self.hidden, (rows_max, width), self.model.output_weight(), commands);
+        self.scores = Some(scores);
+        Ok(())
+    }
+}
+
+/// The shortest list that holds so many.
+fn top_of(top: u32) -> u32 {
+    TOPS.into_iter().find(|&list| list >= top).expect("requests ask for no more")
+}
+
+/// Memory of so many 32-bit numbers.
+pub(super) fn words(backend: &mut dyn Backend, count: u32) -> Result<Slice, Error> {
+    let bytes = 4 * u64::from(count.max(1));
+    Ok(Slice { buffer: backend.alloc(bytes)?, offset: 0, bytes })
+}
+
+/// The floats that words are the bits of.
+pub(super) fn floats(words: &[u32]) -> Vec<f32> {
+    words.iter().map(|bits| f32::from_bits(*bits)).collect()
+}
+
+/// Runs a program and takes what it wrote.
+pub(super) fn submit(
+    backend: &mut dyn Backend,
+    writes: &[(Slice, &[u8])],
+    program: Program,
+    reads: &[Slice],
+) -> Result<Vec<u32>, Error> {
+    let ticket = backend.submit(Launch { writes, program, reads })?;
+    let bytes: u64 = reads.iter().map(|slice| slice.bytes).sum();
+    let mut words = vec![0u32; (bytes / 4) as usize];
+    backend.collect(ticket, bytemuck::cast_slice_mut(&mut words))?;
+    Ok(words)
+}
+
+/// The results of sampling, from the words of [`Sampled::reads`].
+fn drawn(words: &[u32], rows: usize, top: usize) -> Vec<Drawn> {
+    let (ones, tops) = words.split_at(4 * rows);
+    let (tokens, logprobs) = tops.split_at(rows * top);
+    let of = |row: usize| {
+        let listed = tokens[row * top..][..top].iter().zip(&logprobs[row * top..][..top]);
+        let listed = listed.filter(|(token, _)| **token != params::NONE);
+        Drawn {
+            token: ones[row],
+            status: ones[rows + row],
+            raw: f32::from_bits(ones[2 * rows + row]),
+            processed: f32::from_bits(ones[3 * rows + row]),
+            top: listed.map(|(&token, &logprob)| (token, f32::from_bits(logprob))).collect(),
+        }
+    };
+    (0..rows).map(of).collect()
+}

@@ -1,0 +1,140 @@
+//! A step on its way to the backend: the rows of all who run, and the draws after them.
+
+use super::Engine;
+use super::admit::Run;
+use super::device::{Drawn, Work};
+use super::sampling::{is_masked, sample_row};
+use super::sequence::Sequence;
+use kernels_core::Error;
+use kernels_core::params::SampleRow;
+
+/// A token that is to be drawn.
+pub(super) struct Draw {
+    /// The sequence that it is for.
+    pub id: u64,
+    /// The row of the step after which it is drawn.
+    pub row: u32,
+    settings: SampleRow,
+}
+
+impl Engine {
+    /// The draws of a step. A prompt that ends in it is shared from now on: its other
+    /// choices begin, and draw their first tokens after the same row.
+    pub(super) fn draws(&mut self, runs: &[Run]) -> Vec<Draw> {
+        let (mut draws, mut row) = (Vec::new(), 0);
+        for run in runs {
+            row += run.tokens;
+            let sequence = &self.running[&run.id];
+            let group = &self.groups[&sequence.request];
+            let generates = group.generate().is_some_and(|generate| generate.max_new > 0);
+            if !generates || sequence.computed() < sequence.tokens.len() {
+                continue;
+            }
+            let mut ids = vec![run.id];
+            ids.extend(self.fork(run.id));
+            draws.extend(ids.into_iter().map(|id| self.draw(id, row - 1)));
+        }
+        draws
+    }
+
+    fn draw(&self, id: u64, row: u32) -> Draw {
+        let sequence = &self.running[&id];
+        let generate = self.groups[&sequence.request].generate();
+        let sampling = &generate.expect("only answers draw").sampling;
+        Draw { id, row, settings: sample_row(sampling, sequence) }
+    }
+
+    /// Begins the other choices of a request whose prompt a sequence has: those that find a
+    /// seat share its pages, the others wait and will find them. Says who can draw.
+    fn fork(&mut self, id: u64) -> Vec<u64> {
+        let Some(leader) = self.running.get(&id) else { return Vec::new() };
+        let group = self.groups.get_mut(&leader.request).expect("a sequence has a request");
+        let unforked = std::mem::take(&mut group.unforked);
+        let mut forks: Vec<(u64, Sequence)> = Vec::new();
+        for choice in 1..=unforked {
+            let table = match self.seats.len() > forks.len() {
+                true => leader.table.fork(&mut self.memory.pages),
+                false => kv::Table::new(self.settings.page_len),
+            };
+            forks.push((self.next, leader.fork(choice, table)));
+            group.sequences.push(self.next);
+            self.next += 1;
+        }
+        let mut seated = Vec::new();
+        for (id, mut fork) in forks {
+            match self.seats.pop() {
+                Some(seat) => {
+                    (fork.seat, fork.since) = (Some(seat), self.step);
+                    seated.push(id);
+                    self.running.insert(id, fork);
+                    self.counters.forks += 1;
+                }
+                None => {
+                    self.waiting.insert(id, fork);
+                }
+            }
+        }
+        seated
+    }
+
+    /// Runs the step.
+    pub(super) fn launch(&mut self, runs: &[Run], draws: &[Draw]) -> Result<Vec<Drawn>, Error> {
+        self.batch.clear();
+        let mut pages = Vec::new();
+        for run in runs {
+            let sequence = &self.running[&run.id];
+            pages.clear();
+            pages.extend(sequence.table.pages().iter().map(|page| page.0));
+            let tokens = &sequence.tokens[run.first..][..run.tokens as usize];
+            self.batch.push(run.first as u32, tokens, &pages);
+        }
+        self.masks.clear();
+        let (mut masked, mut top) = (false, 0);
+        for draw in draws {
+            let sequence = &self.running[&draw.id];
+            let generate = self.groups[&sequence.request].generate().expect("only answers draw");
+            self.masks.push(generate, sequence);
+            masked |= is_masked(generate, sequence);
+            top = top.max(generate.top.unwrap_or(0));
+        }
+        let copies: Vec<_> = runs.iter().filter_map(|run| run.copy).collect();
+        let rows: Vec<u32> = draws.iter().map(|draw| draw.row).collect();
+        let settings: Vec<SampleRow> = draws.iter().map(|draw| draw.settings).collect();
+        self.count_step(runs, draws, copies.len());
+        self.device.run(&Work {
+            batch: &self.batch,
+            copies: &copies,
+            rows: &rows,
+            settings: &settings,
+            masks: masked.then_some(&self.masks),
+            top,
+        })
+    }
+
+    fn count_step(&mut self, runs: &[Run], draws: &[Draw], copies: usize) {
+        let computed: u32 = runs.iter().map(|run| run.tokens).sum();
+        let unfinished = |run: &&Run| {
+            let sequence = &self.running[&run.id];
+            sequence.computed() < sequence.tokens.len()
+        };
+        let chunks = runs.iter().filter(unfinished).count() as u64;
+        // One token after another of an answer is drawn, all else is a prompt, or computed
+        // anew.
+        let decoded = runs.iter().filter(|run| run.tokens == 1 && self.answers(run.id)).count();
+        let counters = &mut self.counters;
+        counters.steps += 1;
+        counters.chunks += chunks;
+        counters.page_copies += copies as u64;
+        counters.generated_tokens += draws.len() as u64;
+        counters.last_tokens = computed;
+        counters.last_prompt_tokens = computed - decoded as u32;
+        counters.prompt_tokens += u64::from(counters.last_prompt_tokens);
+        counters.last_rows = runs.len() as u32;
+        counters.count_fill(runs.len() as u32, self.limits.rows);
+    }
+
+    /// Whether a sequence has drawn a token since it runs.
+    fn answers(&self, id: u64) -> bool {
+        self.running[&id].turn > 0
+    }
+}

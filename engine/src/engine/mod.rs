@@ -1,0 +1,292 @@
+//! The engine: requests in, events out, one step after the other.
+//!
+//! A step plans who runs ([`schedule`](crate::schedule)), makes room in pages, runs one
+//! program for prompts and answers together, and says what came of it. Nothing here
+//! depends on company: a token and its log-probabilities have the same bits alone or among
+//! strangers, however its prompt was cut, wherever its pages came from, and however often
+//! it had to wait. For that, noise is keyed by a request's seed, the token's position and
+//! the choice, and every kernel gives a row the bits that its own inputs make.
+
+mod admit;
+mod answer;
+mod check;
+mod counters;
+mod device;
+mod launch;
+mod memory;
+mod record;
+mod sampling;
+mod sequence;
+mod settings;
+mod stop;
+
+use crate::model::{Batch, Config, Model};
+use crate::request::{Event, Finish, Refused, Request, Task};
+use crate::schedule::Limits;
+use crate::vocabulary::Vocabulary;
+use check::refused;
+use device::Device;
+use kernels_core::Error;
+use kernels_core::device::Backend;
+use kv::Scope;
+use memory::Memory;
+use sampling::Masks;
+use sequence::{Group, Sequence};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::time::Duration;
+
+pub use counters::Counters;
+pub use settings::Settings;
+
+/// A model that serves requests. See the head of the crate for how it is driven.
+pub struct Engine {
+    device: Device,
+    settings: Settings,
+    limits: Limits,
+    vocabulary: Vocabulary,
+    /// Tokens with which the model ends an answer.
+    eos: Vec<u32>,
+    memory: Memory,
+    groups: HashMap<u64, Group>,
+    /// Sequences with a seat, by number.
+    running: BTreeMap<u64, Sequence>,
+    /// Sequences without.
+    waiting: BTreeMap<u64, Sequence>,
+    /// Seats that nobody has.
+    seats: Vec<u32>,
+    step: u64,
+    /// The number of the next sequence.
+    next: u64,
+    events: Vec<Event>,
+    counters: Counters,
+    batch: Batch,
+    masks: Masks,
+}
+
+/// Why an engine could not be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// A setting is not what it must be.
+    Settings(Refused),
+    /// The backend does not serve the model so.
+    Backend(Error),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Settings(refused) => refused.fmt(to),
+            Self::Backend(error) => error.fmt(to),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl From<Refused> for OpenError {
+    fn from(refused: Refused) -> Self {
+        Self::Settings(refused)
+    }
+}
+
+impl From<Error> for OpenError {
+    fn from(error: Error) -> Self {
+        Self::Backend(error)
+    }
+}
+
+impl Engine {
+    /// An engine for a model that was loaded to this backend. The vocabulary may lack
+    /// tokens: they have no bytes then.
+    pub fn new(
+        backend: Box<dyn Backend>,
+        model: Model,
+        vocabulary: Vocabulary,
+        settings: Settings,
+    ) -> Result<Self, OpenError> {
+        settings.check()?;
+        let config = model.config();
+        let (vocab, hidden) = (config.vocab, config.hidden);
+        let eos: Vec<u32> = config.eos.iter().copied().filter(|&token| token < vocab).collect();
+        let device = Device::new(backend, model, settings.capacity())?;
+        Ok(Self {
+            device,
+            limits: settings.limits(),
+            vocabulary,
+            memory: Memory::new(settings.pages, settings.page_len, hidden),
+            groups: HashMap::new(),
+            running: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            seats: (0..settings.rows).rev().collect(),
+            step: 0,
+            next: 0,
+            events: Vec::new(),
+            counters: Counters::default(),
+            batch: Batch::new(settings.page_len),
+            masks: Masks::new(vocab, eos.clone()),
+            eos,
+            settings,
+        })
+    }
+
+    /// The shape of its model.
+    pub fn config(&self) -> &Config {
+        self.device.model.config()
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Takes a request, which ends by events of later steps; or refuses it by the field
+    /// that is at fault.
+    pub fn submit(&mut self, mut request: Request) -> Result<(), Refused> {
+        let vocab = self.config().vocab;
+        let checks = check::Checks { settings: &self.settings, vocab, eos: self.eos.len() };
+        checks.request(&request)?;
+        if self.groups.contains_key(&request.id) {
+            return Err(refused("id", "a number that no living request has", request.id));
+        }
+        let scope = Scope {
+            weights: self.settings.weights,
+            adapter: 0,
+            adapter_version: 0,
+            salt: request.salt.clone(),
+        };
+        let tokens = std::mem::take(&mut request.prompt);
+        let page_len = self.settings.page_len;
+        let sequence = Sequence::new(&request, 0, tokens, page_len, self.step);
+        let mut group = Group::new(request, scope);
+        group.sequences.push(self.next);
+        self.groups.insert(group.request.id, group);
+        self.waiting.insert(self.next, sequence);
+        self.next += 1;
+        self.counters.requests += 1;
+        Ok(())
+    }
+
+    /// Ends a request with what it has: its pages are free at once, its events come with
+    /// the next step. Of a request that does not live, nothing comes.
+    pub fn cancel(&mut self, id: u64) {
+        self.end_group(id, &Finish::Cancelled);
+    }
+
+    /// Whether there is nothing to do, and nothing to tell.
+    pub fn is_idle(&self) -> bool {
+        self.groups.is_empty() && self.events.is_empty()
+    }
+
+    /// Computes one step and says what happened since the last one. `now` is compared with
+    /// deadlines alone.
+    pub fn step(&mut self, now: Duration) -> Vec<Event> {
+        self.end_overdue(now);
+        if !self.groups.is_empty() {
+            self.step += 1;
+            self.compute();
+        }
+        std::mem::take(&mut self.events)
+    }
+
+    /// What it has done so far, and how it stands.
+    pub fn counters(&self) -> Counters {
+        let pages = &self.memory.pages;
+        Counters {
+            evictions: self.memory.evictions,
+            running: self.running.len() as u32,
+            waiting: self.waiting.len() as u32,
+            pages_total: pages.total(),
+            pages_free: pages.free(),
+            pages_idle: pages.idle(),
+            ..self.counters.clone()
+        }
+    }
+
+    /// Forgets what pages hold of sequences that have ended.
+    pub fn forget_prefixes(&mut self) {
+        self.memory.index.forget(&mut self.memory.pages, |_| true);
+    }
+
+    fn compute(&mut self) {
+        let plan = self.plan();
+        for &id in &plan.preempt {
+            self.preempt(id);
+        }
+        for &id in &plan.refuse {
+            let why = "its keys and values take more pages than there are";
+            self.end(id, Finish::Failed(why.into()));
+        }
+        let runs = self.make_room(&plan);
+        if runs.is_empty() {
+            return;
+        }
+        let draws = self.draws(&runs);
+        match self.launch(&runs, &draws) {
+            Ok(drawn) => {
+                self.absorb(&runs);
+                self.take(&draws, drawn);
+            }
+            Err(error) => {
+                self.counters.failed_steps += 1;
+                for run in &runs {
+                    self.fail_request_of(run.id, &error.to_string());
+                }
+            }
+        }
+    }
+
+    fn end_overdue(&mut self, now: Duration) {
+        let overdue = |group: &Group| group.request.deadline.is_some_and(|at| at <= now);
+        let mut ids: Vec<u64> =
+            self.groups.iter().filter(|(_, group)| overdue(group)).map(|(&id, _)| id).collect();
+        ids.sort_unstable();
+        for id in ids {
+            self.end_group(id, &Finish::Deadline);
+        }
+    }
+
+    /// Ends the request of a sequence, if it still lives.
+    fn fail_request_of(&mut self, id: u64, why: &str) {
+        let sequence = self.running.get(&id).or_else(|| self.waiting.get(&id));
+        if let Some(request) = sequence.map(|sequence| sequence.request) {
+            self.end_group(request, &Finish::Failed(why.into()));
+        }
+    }
+
+    /// Ends all that is left of a request.
+    fn end_group(&mut self, request: u64, why: &Finish) {
+        let Some(group) = self.groups.get_mut(&request) else { return };
+        let unforked = std::mem::take(&mut group.unforked);
+        let choices = group.generate().map_or(1, |generate| generate.choices);
+        for id in group.sequences.clone() {
+            self.end(id, why.clone());
+        }
+        for choice in choices - unforked..choices {
+            self.tell_end(request, choice, why.clone());
+        }
+    }
+
+    /// Ends one sequence: nobody holds its pages any more.
+    fn end(&mut self, id: u64, why: Finish) {
+        let sequence = self.running.remove(&id).or_else(|| self.waiting.remove(&id));
+        let Some(mut sequence) = sequence else { return };
+        self.memory.clear(&mut sequence);
+        self.seats.extend(sequence.seat);
+        let request = sequence.request;
+        let group = self.groups.get_mut(&request).expect("a sequence has a request");
+        group.sequences.retain(|&other| other != id);
+        let embeds = matches!(group.request.task, Task::Embed(_));
+        if group.sequences.is_empty() && group.unforked == 0 {
+            self.groups.remove(&request);
+        }
+        if !(embeds && why == Finish::Length) {
+            self.tell_end(request, sequence.choice, why);
+        }
+    }
+
+    fn tell_end(&mut self, id: u64, choice: u32, why: Finish) {
+        self.counters.failures += u64::from(matches!(why, Finish::Failed(_)));
+        self.events.push(Event::End { id, choice, why });
+    }
+}

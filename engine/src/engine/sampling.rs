@@ -1,0 +1,162 @@
+//! How the next token of each answer is drawn, as the kernels take it.
+
+use super::sequence::Sequence;
+use crate::request::{Generate, Sampling};
+use kernels_core::params::{self, LogitMaskRow, SampleRow};
+
+/// How one answer draws its next token.
+pub(super) fn sample_row(sampling: &Sampling, sequence: &Sequence) -> SampleRow {
+    SampleRow {
+        seed: sampling.seed,
+        position: sequence.tokens.len() as u32,
+        fork: sequence.choice,
+        temperature: sampling.temperature,
+        top_k: sampling.top_k,
+        top_p: sampling.top_p,
+        min_p: sampling.min_p,
+    }
+}
+
+/// Whether penalties read what was seen and drawn.
+fn counts(sampling: &Sampling) -> bool {
+    (sampling.repetition, sampling.presence, sampling.frequency) != (1.0, 0.0, 0.0)
+}
+
+/// Whether the logits of an answer are not taken as they are.
+pub(super) fn is_masked(generate: &Generate, sequence: &Sequence) -> bool {
+    let sampling = &generate.sampling;
+    counts(sampling)
+        || !sampling.bias.is_empty()
+        || sampling.allowed.is_some()
+        || !sampling.bad_words.is_empty()
+        || sequence.generated().len() < generate.stop.min_new as usize
+}
+
+/// What all answers of a step ask of `logit_mask`, as its step buffers have it.
+#[derive(Debug)]
+pub(super) struct Masks {
+    /// The vocabulary.
+    vocab: u32,
+    /// Tokens with which the model ends an answer.
+    eos: Vec<u32>,
+    pub rows: Vec<LogitMaskRow>,
+    pub banned_starts: Vec<u32>,
+    pub banned: Vec<u32>,
+    pub bias_starts: Vec<u32>,
+    pub bias_tokens: Vec<u32>,
+    pub bias_values: Vec<f32>,
+    pub counted_starts: Vec<u32>,
+    pub counted: Vec<u32>,
+    /// Counts of whole slots, where a sequence is new there.
+    pub slots: Vec<(u32, Vec<u16>)>,
+    /// Masks that are new, by their place.
+    pub masks: Vec<(u32, Vec<u32>)>,
+}
+
+impl Masks {
+    pub fn new(vocab: u32, eos: Vec<u32>) -> Self {
+        let mut masks = Self {
+            vocab,
+            eos,
+            rows: Vec::new(),
+            banned_starts: Vec::new(),
+            banned: Vec::new(),
+            bias_starts: Vec::new(),
+            bias_tokens: Vec::new(),
+            bias_values: Vec::new(),
+            counted_starts: Vec::new(),
+            counted: Vec::new(),
+            slots: Vec::new(),
+            masks: Vec::new(),
+        };
+        masks.clear();
+        masks
+    }
+
+    /// Forgets the rows of the step before.
+    pub fn clear(&mut self) {
+        self.rows.clear();
+        for starts in [&mut self.banned_starts, &mut self.bias_starts, &mut self.counted_starts] {
+            starts.clear();
+            starts.push(0);
+        }
+        self.banned.clear();
+        self.bias_tokens.clear();
+        self.bias_values.clear();
+        self.counted.clear();
+        self.slots.clear();
+        self.masks.clear();
+    }
+
+    /// One more row: the next token of an answer.
+    pub fn push(&mut self, generate: &Generate, sequence: &Sequence) {
+        let (sampling, seat) = (&generate.sampling, sequence.seat.expect("it runs"));
+        let counts = counts(sampling);
+        let allowed = sampling.allowed.as_deref();
+        self.rows.push(LogitMaskRow {
+            mask: allowed.map_or(params::NONE, |_| seat),
+            action: params::NONE,
+            slot: if counts { seat } else { params::NONE },
+            // Sampling divides by it.
+            temperature: 0.0,
+            repetition: sampling.repetition,
+            presence: sampling.presence,
+            frequency: sampling.frequency,
+        });
+        if let Some(allowed) = allowed.filter(|_| sequence.fresh) {
+            self.masks.push((seat, self.mask(allowed)));
+        }
+        if counts && sequence.fresh {
+            self.slots.push((seat, self.counted(sequence)));
+        } else if counts {
+            self.counted.extend(sequence.generated().last());
+        }
+        self.ban(generate, sequence.generated());
+        self.bias_tokens.extend(sampling.bias.iter().map(|bias| bias.0));
+        self.bias_values.extend(sampling.bias.iter().map(|bias| bias.1));
+        self.banned_starts.push(self.banned.len() as u32);
+        self.bias_starts.push(self.bias_tokens.len() as u32);
+        self.counted_starts.push(self.counted.len() as u32);
+    }
+
+    fn ban(&mut self, generate: &Generate, generated: &[u32]) {
+        let stop = &generate.stop;
+        if generated.len() < stop.min_new as usize {
+            self.banned.extend(&stop.tokens);
+            if !stop.ignore_eos {
+                self.banned.extend(&self.eos);
+            }
+        }
+        for word in &generate.sampling.bad_words {
+            if let Some((last, before)) = word.split_last()
+                && generated.ends_with(before)
+            {
+                self.banned.push(*last);
+            }
+        }
+    }
+
+    /// A bit for each token that is allowed.
+    fn mask(&self, allowed: &[u32]) -> Vec<u32> {
+        let mut words = vec![0; self.vocab.div_ceil(32) as usize];
+        for token in allowed {
+            words[(token / 32) as usize] |= 1 << (token % 32);
+        }
+        words
+    }
+
+    /// The counts of all that a sequence has seen and drawn.
+    fn counted(&self, sequence: &Sequence) -> Vec<u16> {
+        let mut counts = vec![0u16; self.vocab as usize];
+        for &token in &sequence.tokens[..sequence.prompt_len] {
+            counts[token as usize] |= params::COUNT_PROMPT as u16;
+        }
+        for &token in sequence.generated() {
+            let count = &mut counts[token as usize];
+            if u32::from(*count) & params::COUNT_GENERATED < params::COUNT_GENERATED {
+                *count += 1;
+            }
+        }
+        counts
+    }
+}

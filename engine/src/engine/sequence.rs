@@ -1,0 +1,150 @@
+//! What an engine knows of a request, and of each of its answers.
+
+use super::memory::Probed;
+use super::stop::Scan;
+use crate::request::{Generate, Miss, Pooling, Request, Scored, Task};
+use kv::{Claim, Scope, Table};
+use std::collections::VecDeque;
+
+/// A request that was taken and has not ended.
+pub(super) struct Group {
+    /// As it came, without its prompt: its sequences have that.
+    pub request: Request,
+    pub scope: Scope,
+    /// Choices that have no sequence yet: they begin when the prompt is computed.
+    pub unforked: u32,
+    /// Its sequences that have not ended.
+    pub sequences: Vec<u64>,
+    /// Tokens of its prompt that pages held, and why no more; once it was admitted.
+    pub found: Option<(u32, Miss)>,
+    /// Log-probabilities of the prompt so far, where they are asked for.
+    pub scored: Vec<Option<Scored>>,
+    /// Hidden states so far, where their mean is asked for.
+    pub hidden: Vec<f32>,
+    /// Whether its prompt was computed once.
+    pub prompted: bool,
+}
+
+impl Group {
+    pub fn new(request: Request, scope: Scope) -> Self {
+        let (unforked, scored) = match &request.task {
+            Task::Generate(generate) => {
+                let first = generate.prompt_from.max(1) as usize;
+                let unscored = generate.prompt_top.map_or(0, |_| first);
+                (generate.choices - 1, vec![None; unscored])
+            }
+            Task::Embed(_) => (0, Vec::new()),
+        };
+        Self {
+            request,
+            scope,
+            unforked,
+            sequences: Vec::new(),
+            found: None,
+            scored,
+            hidden: Vec::new(),
+            prompted: false,
+        }
+    }
+
+    pub fn generate(&self) -> Option<&Generate> {
+        match &self.request.task {
+            Task::Generate(generate) => Some(generate),
+            Task::Embed(_) => None,
+        }
+    }
+
+    /// The first of `known` tokens whose hidden state is still asked for: all but the last
+    /// may come from pages otherwise.
+    pub fn asked_from(&self, known: usize, width: usize) -> usize {
+        let last = known - 1;
+        match &self.request.task {
+            Task::Embed(Pooling::Mean) => (self.hidden.len() / width).min(last),
+            Task::Embed(Pooling::Last) => last,
+            Task::Generate(_) if self.prompted => last,
+            Task::Generate(generate) => match generate.prompt_top {
+                Some(_) => (self.scored.len() - 1).min(last),
+                None => last,
+            },
+        }
+    }
+}
+
+/// One answer, or a prompt that others will share.
+pub(super) struct Sequence {
+    /// The number of its request.
+    pub request: u64,
+    pub choice: u32,
+    pub priority: i32,
+    /// The prompt, then what was drawn.
+    pub tokens: Vec<u32>,
+    pub prompt_len: usize,
+    /// Pages with the tokens that are computed.
+    pub table: Table,
+    /// Places of the index that it is to fill, by the number of the page.
+    pub claims: VecDeque<(usize, Claim)>,
+    /// The step it came in.
+    pub arrived: u64,
+    /// The step since which it waits, or runs.
+    pub since: u64,
+    /// Tokens drawn since it runs.
+    pub turn: u32,
+    /// Its place among those that run: of its counts and its mask.
+    pub seat: Option<u32>,
+    /// Whether its counts and its mask have yet to be written.
+    pub fresh: bool,
+    pub scan: Scan,
+    /// What was found of it in pages, while it waits.
+    pub probed: Option<Probed>,
+}
+
+impl Sequence {
+    pub fn new(request: &Request, choice: u32, tokens: Vec<u32>, page_len: u32, now: u64) -> Self {
+        Self {
+            request: request.id,
+            choice,
+            priority: request.priority,
+            prompt_len: tokens.len(),
+            tokens,
+            table: Table::new(page_len),
+            claims: VecDeque::new(),
+            arrived: now,
+            since: now,
+            turn: 0,
+            seat: None,
+            fresh: true,
+            scan: Scan::default(),
+            probed: None,
+        }
+    }
+
+    /// Another choice of a request whose prompt is computed: it shares the pages of
+    /// `table`.
+    pub fn fork(&self, choice: u32, table: Table) -> Self {
+        Self {
+            request: self.request,
+            choice,
+            priority: self.priority,
+            tokens: self.tokens[..self.prompt_len].to_vec(),
+            prompt_len: self.prompt_len,
+            table,
+            claims: VecDeque::new(),
+            arrived: self.arrived,
+            since: self.since,
+            turn: 0,
+            seat: None,
+            fresh: true,
+            scan: Scan::default(),
+            probed: None,
+        }
+    }
+
+    pub fn generated(&self) -> &[u32] {
+        &self.tokens[self.prompt_len..]
+    }
+
+    /// Tokens whose keys and values are in its pages.
+    pub fn computed(&self) -> usize {
+        self.table.tokens() as usize
+    }
+}

@@ -1,0 +1,102 @@
+//! How much an engine serves, and how it is shared out.
+
+use super::check::{above, range, refused};
+use crate::model::{Capacity, Config};
+use crate::request::Refused;
+use crate::schedule::Limits;
+use kernels_core::dtype::Dtype;
+
+/// Rows of logits at least: as many tokens of a prompt are listed in one launch, which
+/// streams the output weights once.
+const LOGIT_ROWS_LEAST: u32 = 32;
+
+/// Settings of an engine.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Tokens of a step, of all requests together; at least `rows`.
+    pub step_tokens: u32,
+    /// Answers that are generated at once.
+    pub rows: u32,
+    /// Tokens of one prompt in one step.
+    pub chunk: u32,
+    /// Tokens of a page of keys and values.
+    pub page_len: u32,
+    /// Pages of keys and values.
+    pub pages: u32,
+    /// Tokens of a prompt and its answer together.
+    pub max_len: u32,
+    /// The type of keys and values.
+    pub kv: Dtype,
+    /// Steps that a request waits before it comes first.
+    pub patience: u64,
+    /// Tokens that an answer gains before it may have to wait for a request that comes
+    /// first.
+    pub turn: u32,
+    /// The version of the weights: keys and values of one are never used under another.
+    pub weights: u64,
+}
+
+impl Settings {
+    /// What suits a model: f16 pages of 32 tokens, enough for `rows` prompts of its
+    /// length.
+    pub fn of(config: &Config, rows: u32) -> Self {
+        let page_len = 32;
+        Self {
+            step_tokens: rows.max(512),
+            rows,
+            chunk: 512,
+            page_len,
+            pages: rows.saturating_mul(config.max_len.div_ceil(page_len)),
+            max_len: config.max_len,
+            kv: Dtype::F16,
+            patience: 1000,
+            turn: 64,
+            weights: 1,
+        }
+    }
+
+    /// Refuses what cannot be served, by the name of the field.
+    pub fn check(&self) -> Result<(), Refused> {
+        range("rows", self.rows, 1..=1 << 16)?;
+        range("step_tokens", self.step_tokens, self.rows..=1 << 20)?;
+        above("chunk", self.chunk, 0)?;
+        range("page_len", self.page_len, 1..=1 << 16)?;
+        above("pages", self.pages, 0)?;
+        range("max_len", self.max_len, 1..=1 << 30)?;
+        above("turn", self.turn, 0)?;
+        let ids = u64::from(self.rows) * u64::from(self.max_len.div_ceil(self.page_len));
+        if ids > 1 << 30 {
+            return Err(refused("max_len", "at most 2^30 pages for all rows together", ids));
+        }
+        Ok(())
+    }
+
+    /// Tokens of a prompt and its answer together, where all pages are theirs.
+    pub fn len_max(&self) -> u32 {
+        self.max_len.min(self.pages.saturating_mul(self.page_len))
+    }
+
+    /// What a program serves at most.
+    pub fn capacity(&self) -> Capacity {
+        Capacity {
+            rows_max: self.step_tokens,
+            seqs_max: self.rows,
+            logit_rows_max: self.rows.max(LOGIT_ROWS_LEAST),
+            max_len: self.max_len,
+            pages: self.pages,
+            page_len: self.page_len,
+            kv: self.kv,
+        }
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            tokens: self.step_tokens,
+            rows: self.rows,
+            chunk: self.chunk.min(self.step_tokens),
+            page_len: self.page_len,
+            patience: self.patience,
+            turn: self.turn,
+        }
+    }
+}

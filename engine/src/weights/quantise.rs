@@ -1,0 +1,128 @@
+//! Floats to whole numbers in groups, while they are loaded.
+//!
+//! 8 bits: scale = max |x| / 127, rounded to f16; q = x / scale, rounded, within ±127.
+//! 4 bits: bias = min x and scale = (max x − min x) / 15, each rounded to f16;
+//! q = (x − bias) / scale, rounded, within 0 to 15. A scale of 0 has numbers of 0. A group
+//! that holds no finite number has a scale that packing refuses.
+
+use super::Quantize;
+use half::f16;
+use kernels_core::params;
+
+/// Inputs that share a scale.
+pub const GROUP: usize = 32;
+
+impl Quantize {
+    /// The weight that a matrix becomes; `None` if its rows are no whole groups.
+    pub fn weight(self, outputs: u32, inputs: u32) -> Option<params::Weight> {
+        let (dtype, scheme) = match self {
+            Self::Q8 => (params::DTYPE_I8, params::SCHEME_SYMMETRIC),
+            Self::Q4 => (params::DTYPE_I4, params::SCHEME_AFFINE),
+        };
+        let (group, scale_dtype) = (GROUP as u32, params::DTYPE_F16);
+        let weight = params::Weight { outputs, inputs, dtype, scheme, group, scale_dtype };
+        inputs.is_multiple_of(group).then_some(weight)
+    }
+
+    /// Appends one group.
+    pub fn push(self, group: &[f32], to: &mut Numbers) {
+        match self {
+            Self::Q8 => push_q8(group, to),
+            Self::Q4 => push_q4(group, to),
+        }
+    }
+}
+
+/// Groups of whole numbers, as packing takes them.
+#[derive(Clone, Debug, Default)]
+pub struct Numbers {
+    /// Bytes, or nibbles with the low one first.
+    pub numbers: Vec<u8>,
+    /// A scale for each group.
+    pub scales: Vec<u8>,
+    /// A bias for each group of an affine scheme.
+    pub biases: Vec<u8>,
+}
+
+impl Numbers {
+    /// Forgets them and keeps their room.
+    pub fn clear(&mut self) {
+        self.numbers.clear();
+        self.scales.clear();
+        self.biases.clear();
+    }
+}
+
+fn push_q8(group: &[f32], to: &mut Numbers) {
+    let finite = group.iter().all(|x| x.is_finite());
+    let most = group.iter().fold(0f32, |most, x| most.max(x.abs()));
+    let scale = f16::from_f32(if finite { most / 127.0 } else { f32::NAN });
+    to.scales.extend(scale.to_le_bytes());
+    let inverse = inverse(scale);
+    let number = |x: &f32| (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8 as u8;
+    to.numbers.extend(group.iter().map(number));
+}
+
+fn push_q4(group: &[f32], to: &mut Numbers) {
+    let finite = group.iter().all(|x| x.is_finite());
+    let most = group.iter().fold(f32::NEG_INFINITY, |most, &x| most.max(x));
+    let least = group.iter().fold(f32::INFINITY, |least, &x| least.min(x));
+    let bias = f16::from_f32(least);
+    let scale = f16::from_f32(if finite { (most - least) / 15.0 } else { f32::NAN });
+    to.scales.extend(scale.to_le_bytes());
+    to.biases.extend(bias.to_le_bytes());
+    let (inverse, bias) = (inverse(scale), bias.to_f32());
+    let number = |x: f32| ((x - bias) * inverse).round_ties_even().clamp(0.0, 15.0) as u8;
+    let pairs = group.as_chunks::<2>().0.iter();
+    to.numbers.extend(pairs.map(|&[low, high]| number(low) | number(high) << 4));
+}
+
+/// What a number is multiplied by; 0 for a scale of 0.
+fn inverse(scale: f16) -> f32 {
+    let scale = scale.to_f32();
+    if scale == 0.0 { 0.0 } else { 1.0 / scale }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GROUP, Numbers};
+    use crate::weights::Quantize;
+    use half::f16;
+
+    fn quantised(quantize: Quantize, group: &[f32; GROUP]) -> (Numbers, f32) {
+        let mut to = Numbers::default();
+        quantize.push(group, &mut to);
+        let scale = f16::from_le_bytes([to.scales[0], to.scales[1]]).to_f32();
+        (to, scale)
+    }
+
+    #[test]
+    fn the_largest_of_eight_bits_is_127_and_half_of_it_64() {
+        let mut group = [0.0; GROUP];
+        (group[0], group[1], group[2]) = (-254.0, 254.0, 127.0);
+        let (to, scale) = quantised(Quantize::Q8, &group);
+        assert_eq!(
+            (scale, to.numbers[0] as i8, to.numbers[1], to.numbers[2]),
+            (2.0, -127, 127, 64)
+        );
+    }
+
+    #[test]
+    fn four_bits_reach_from_the_least_to_the_largest() {
+        let mut group = [-1.0; GROUP];
+        (group[1], group[2]) = (14.0, 2.0);
+        let (to, scale) = quantised(Quantize::Q4, &group);
+        let bias = f16::from_le_bytes([to.biases[0], to.biases[1]]).to_f32();
+        assert_eq!((scale, bias, to.numbers[0], to.numbers[1]), (1.0, -1.0, 0xf0, 0x03));
+    }
+
+    #[test]
+    fn zeros_are_zeros_and_a_nan_is_told_by_the_scale() {
+        let (to, scale) = quantised(Quantize::Q8, &[0.0; GROUP]);
+        assert_eq!((scale, to.numbers), (0.0, vec![0; GROUP]));
+        let mut group = [1.0; GROUP];
+        group[31] = f32::NAN;
+        assert!(quantised(Quantize::Q8, &group).1.is_nan());
+        assert!(quantised(Quantize::Q4, &group).1.is_nan());
+    }
+}

@@ -1,0 +1,293 @@
+//! An engine on the CPU with the golden Llama, and what it has answered.
+
+use crate::model::{load, thin};
+use backends::cpu::Cpu;
+use checkpoint::Checkpoint;
+use engine::engine::{Engine, Settings};
+use engine::request::{
+    Event, Finish, Generate, Miss, Refused, Request, Sampling, Scored, Stop, Task,
+};
+use engine::vocabulary::Vocabulary;
+use engine::weights::Quantize;
+use kernels_core::Error;
+use kernels_core::device::{
+    Backend, Buffer, Command, HostBytes, Launch, Needs, Program, Slice, Ticket,
+};
+use kernels_core::dtype::Dtype;
+use kernels_core::error::Fault;
+use kernels_core::simd::Level;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Tokens of the golden Llama.
+pub const VOCAB: u32 = 131;
+
+/// Everything that was said of a request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// Tokens of the prompt that were cached, why no more, and its log-probabilities.
+    pub prompt: Option<(u32, Miss, Vec<Option<Scored>>)>,
+    /// The tokens of each choice.
+    pub choices: BTreeMap<u32, Vec<Scored>>,
+    /// Bytes held after each token of choice 0.
+    pub held: Vec<usize>,
+    /// How each choice ended.
+    pub ends: BTreeMap<u32, Finish>,
+    /// Of an embedding.
+    pub embedding: Option<Vec<f32>>,
+}
+
+impl Answer {
+    /// The tokens of a choice.
+    pub fn tokens(&self, choice: u32) -> Vec<u32> {
+        self.choices.get(&choice).into_iter().flatten().map(|token| token.token).collect()
+    }
+
+    /// Every bit that does not depend on company: tokens, log-probabilities, ends.
+    pub fn bits(&self) -> Vec<u64> {
+        let mut bits = Vec::new();
+        let scored = self.prompt.iter().flat_map(|prompt| prompt.2.iter());
+        scored.for_each(|token| token.iter().for_each(|token| push(&mut bits, token)));
+        for (choice, tokens) in &self.choices {
+            bits.push(u64::from(*choice) << 40 | tokens.len() as u64);
+            tokens.iter().for_each(|token| push(&mut bits, token));
+        }
+        bits.extend(self.embedding.iter().flatten().map(|x| u64::from(x.to_bits())));
+        bits
+    }
+}
+
+fn push(bits: &mut Vec<u64>, scored: &Scored) {
+    bits.extend([scored.token, scored.raw.to_bits(), scored.processed.to_bits()].map(u64::from));
+    let top = scored.top.iter();
+    bits.extend(top.map(|(token, x)| u64::from(*token) << 32 | u64::from(x.to_bits())));
+}
+
+/// An engine, and the answers so far.
+pub struct Served {
+    /// The engine.
+    pub engine: Engine,
+    /// By the number of the request.
+    pub answers: BTreeMap<u64, Answer>,
+    /// What `step` is told.
+    pub now: Duration,
+}
+
+/// How the golden Llama is made.
+pub struct Making {
+    /// Another one of its shape.
+    pub checkpoint: Option<Checkpoint>,
+    /// What its weights become.
+    pub quantize: Option<Quantize>,
+    /// Threads of the CPU.
+    pub threads: u32,
+    /// Tokens with which it ends.
+    pub eos: Vec<u32>,
+    /// Whether the backend fails.
+    pub fails: Option<Arc<AtomicBool>>,
+}
+
+impl Default for Making {
+    fn default() -> Self {
+        Self { checkpoint: None, quantize: None, threads: 1, eos: Vec::new(), fails: None }
+    }
+}
+
+/// The CPU, which fails when it is told to.
+struct Flaky {
+    cpu: Cpu,
+    fails: Arc<AtomicBool>,
+}
+
+impl Backend for Flaky {
+    fn numerics(&self) -> &str {
+        self.cpu.numerics()
+    }
+    fn query(&self, command: &Command) -> Result<Needs, Error> {
+        self.cpu.query(command)
+    }
+    fn alloc(&mut self, bytes: u64) -> Result<Buffer, Error> {
+        self.cpu.alloc(bytes)
+    }
+    fn import(&mut self, bytes: HostBytes) -> Result<Buffer, Error> {
+        self.cpu.import(bytes)
+    }
+    fn release(&mut self, buffer: Buffer) -> Result<(), Error> {
+        self.cpu.release(buffer)
+    }
+    fn write(&mut self, slice: Slice, bytes: &[u8]) -> Result<(), Error> {
+        self.cpu.write(slice, bytes)
+    }
+    fn record(&mut self, commands: &[Command]) -> Result<Program, Error> {
+        self.cpu.record(commands)
+    }
+    fn forget(&mut self, program: Program) -> Result<(), Error> {
+        self.cpu.forget(program)
+    }
+    fn submit(&mut self, launch: Launch<'_>) -> Result<Ticket, Error> {
+        let ticket = self.cpu.submit(launch)?;
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(Error::new("cpu", "ticket", Fault::OutOfMemory { bytes: 1 << 40 }));
+        }
+        Ok(ticket)
+    }
+    fn collect(&mut self, ticket: Ticket, into: &mut [u8]) -> Result<(), Error> {
+        self.cpu.collect(ticket, into)
+    }
+}
+
+/// Small steps and pages, so that little requests meet all there is.
+pub fn settings() -> Settings {
+    Settings {
+        step_tokens: 24,
+        rows: 6,
+        chunk: 16,
+        page_len: 4,
+        pages: 128,
+        max_len: 96,
+        kv: Dtype::F16,
+        patience: 50,
+        turn: 8,
+        weights: 1,
+    }
+}
+
+/// Token 1 is `"1"`, token 25 `"25"`, each with a blank before it.
+pub fn vocabulary() -> Vocabulary {
+    Vocabulary::new((0..VOCAB).map(|token| format!(" {token}")))
+}
+
+impl Served {
+    /// The golden Llama with one thread, under such settings.
+    pub fn new(settings: Settings) -> Self {
+        Self::made(settings, Making::default())
+    }
+
+    /// The golden Llama made in some way.
+    pub fn made(settings: Settings, making: Making) -> Self {
+        let mut checkpoint = making.checkpoint.unwrap_or_else(thin::checkpoint);
+        checkpoint.config.eos = making.eos;
+        let mut cpu = Cpu::new(Level::best(), making.threads);
+        let model = load(&mut cpu, &checkpoint, making.quantize).expect("the golden loads");
+        let backend: Box<dyn Backend> = match making.fails {
+            Some(fails) => Box::new(Flaky { cpu, fails }),
+            None => Box::new(cpu),
+        };
+        let engine = Engine::new(backend, model, vocabulary(), settings);
+        let engine = engine.expect("the CPU serves it");
+        Self { engine, answers: BTreeMap::new(), now: Duration::ZERO }
+    }
+
+    /// Takes a request, which must be good.
+    pub fn submit(&mut self, request: Request) {
+        let id = request.id;
+        self.engine.submit(request).unwrap_or_else(|refused| panic!("request {id}: {refused}"));
+        self.answers.insert(id, Answer::default());
+    }
+
+    /// Why a request is refused.
+    pub fn refused(&mut self, request: Request) -> Refused {
+        self.engine.submit(request).expect_err("it is not to be taken")
+    }
+
+    /// One step; its events join the answers.
+    pub fn step(&mut self) {
+        for event in self.engine.step(self.now) {
+            match event {
+                Event::Prompt { id, cached, miss, logprobs } => {
+                    let before = self.of(id).prompt.replace((cached, miss, logprobs));
+                    assert_eq!(before, None, "a prompt is told once");
+                }
+                Event::Token { id, choice, token, held } => {
+                    let answer = self.of(id);
+                    assert!(!answer.ends.contains_key(&choice), "nothing follows an end");
+                    answer.choices.entry(choice).or_default().push(token);
+                    if choice == 0 {
+                        answer.held.push(held);
+                    }
+                }
+                Event::End { id, choice, why } => {
+                    let before = self.of(id).ends.insert(choice, why);
+                    assert_eq!(before, None, "a choice ends once");
+                }
+                Event::Embedding { id, values } => self.of(id).embedding = Some(values),
+            }
+        }
+    }
+
+    /// Steps until all have ended.
+    pub fn run(&mut self) {
+        for _ in 0..20_000 {
+            if self.engine.is_idle() {
+                return;
+            }
+            self.step();
+        }
+        panic!("everybody ends");
+    }
+
+    /// One request from its beginning to its end.
+    pub fn answer(&mut self, request: Request) -> Answer {
+        let id = request.id;
+        self.submit(request);
+        self.run();
+        self.answers[&id].clone()
+    }
+
+    /// Everybody has ended, and every page is free once the index forgets.
+    pub fn assert_all_pages_free(&mut self) {
+        assert!(self.engine.is_idle());
+        let counters = self.engine.counters();
+        assert_eq!(counters.pages_free + counters.pages_idle, counters.pages_total);
+        self.engine.forget_prefixes();
+        let counters = self.engine.counters();
+        assert_eq!((counters.pages_free, counters.pages_idle), (counters.pages_total, 0));
+        assert_eq!((counters.running, counters.waiting), (0, 0));
+    }
+
+    fn of(&mut self, id: u64) -> &mut Answer {
+        self.answers.get_mut(&id).expect("events are of requests that were taken")
+    }
+}
+
+/// The most likely tokens after a prompt.
+pub fn greedy(id: u64, prompt: &[u32], max_new: u32) -> Request {
+    let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+    Request {
+        id,
+        prompt: prompt.to_vec(),
+        task: Task::Generate(Generate {
+            choices: 1,
+            max_new,
+            sampling,
+            stop: Stop::default(),
+            top: None,
+            prompt_top: None,
+            prompt_from: 0,
+        }),
+        priority: 0,
+        salt: [].into(),
+        deadline: None,
+    }
+}
+
+/// What a request generates, to be changed.
+pub fn generate(request: &mut Request) -> &mut Generate {
+    match &mut request.task {
+        Task::Generate(generate) => generate,
+        Task::Embed(_) => panic!("it embeds"),
+    }
+}
+
+/// Some tokens that depend on a seed.
+pub fn prompt(seed: u32, len: usize) -> Vec<u32> {
+    let mut state = u64::from(seed) << 32 | 0x9e37_79b9;
+    let next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u32 % VOCAB
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}

@@ -1,0 +1,170 @@
+//! What an engine promises over random histories: everybody is answered as if alone, and
+//! every page comes back.
+
+use engine::engine::Settings;
+use engine::request::{Finish, Pooling, Request, Task};
+use pagewise_tests::serving::{Answer, Served, generate, greedy, prompt, settings};
+use proptest::prelude::*;
+
+/// One request of a history.
+#[derive(Clone, Debug)]
+struct Arrival {
+    /// Steps after the one before it.
+    after: usize,
+    /// Which of a few prompts it begins with, and how much of it.
+    family: u32,
+    shared: usize,
+    own: usize,
+    max_new: u32,
+    choices: u32,
+    kind: u8,
+    priority: i32,
+    salt: u8,
+    /// Steps after which its client leaves.
+    leaves: Option<usize>,
+}
+
+impl Arrival {
+    fn request(&self, id: u64) -> Request {
+        let mut tokens = prompt(self.family, self.shared);
+        tokens.extend(prompt(1000 + id as u32, self.own));
+        let mut request = greedy(id, &tokens, self.max_new);
+        request.priority = self.priority;
+        request.salt = [self.salt].into();
+        let asked = generate(&mut request);
+        asked.choices = self.choices;
+        (asked.sampling.temperature, asked.sampling.seed) = (1.0, id);
+        match self.kind {
+            0 => asked.prompt_top = Some(2),
+            1 => asked.sampling.frequency = 0.5,
+            2 => asked.top = Some(3),
+            3 => asked.stop.strings = vec![b"1 ".to_vec()],
+            4 => request.task = Task::Embed(Pooling::Mean),
+            _ => {}
+        }
+        request
+    }
+}
+
+fn arrival() -> impl Strategy<Value = Arrival> {
+    let shape = (0usize..6, 0u32..3, 0usize..40, 1usize..20, 0u32..20, 1u32..5);
+    let rest = (0u8..9, 0i32..2, 0u8..2, prop::option::weighted(0.2, 0usize..20));
+    (shape, rest).prop_map(|(shape, rest)| Arrival {
+        after: shape.0,
+        family: shape.1,
+        shared: shape.2,
+        own: shape.3,
+        max_new: shape.4,
+        choices: shape.5,
+        kind: rest.0,
+        priority: rest.1,
+        salt: rest.2,
+        leaves: rest.3,
+    })
+}
+
+fn tight() -> impl Strategy<Value = Settings> {
+    (1u32..7, 0u32..20, 1u32..20, 0u32..30, 1u64..60, 1u32..12).prop_map(
+        |(rows, more, chunk, pages, patience, turn)| Settings {
+            step_tokens: rows + more,
+            rows,
+            chunk,
+            // Enough for the longest alone.
+            pages: 20 + pages,
+            patience,
+            turn,
+            ..settings()
+        },
+    )
+}
+
+/// What happened in some histories together.
+#[derive(Debug, Default)]
+struct Happened {
+    hits: u64,
+    preemptions: u64,
+    chunks: u64,
+    forks: u64,
+    evictions: u64,
+    cancelled: u64,
+}
+
+fn play(settings: Settings, history: &[Arrival], happened: &mut Happened) -> Served {
+    let mut served = Served::new(settings);
+    let (mut leaving, mut step) = (Vec::new(), 0);
+    for (arrival, id) in history.iter().zip(0..) {
+        served.submit(arrival.request(id));
+        leaving.extend(arrival.leaves.map(|after| (step + after, id)));
+        for _ in 0..arrival.after {
+            let gone = leaving.extract_if(.., |leaves| leaves.0 <= step);
+            gone.for_each(|(_, id)| served.engine.cancel(id));
+            served.step();
+            step += 1;
+        }
+    }
+    served.run();
+    let counters = served.engine.counters();
+    happened.hits += counters.hits;
+    happened.preemptions += counters.preemptions;
+    happened.chunks += counters.chunks;
+    happened.forks += counters.forks;
+    happened.evictions += counters.evictions;
+    served
+}
+
+/// Everything that was said of a choice that was not cancelled is what is said alone.
+fn assert_as_alone(
+    arrival: &Arrival,
+    id: u64,
+    answer: &Answer,
+    alone: &mut Served,
+    left: &mut u64,
+) {
+    let truth = alone.answer(Request { priority: 0, ..arrival.request(id) });
+    if answer.ends.values().any(|end| *end == Finish::Cancelled) {
+        *left += 1;
+        for (choice, tokens) in &answer.choices {
+            assert_eq!(tokens[..], truth.choices[choice][..tokens.len()]);
+        }
+        return;
+    }
+    assert_eq!(answer.ends, truth.ends);
+    assert_eq!(answer.bits(), truth.bits());
+    assert_eq!(answer.ends.is_empty(), answer.embedding.is_some());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn everybody_is_answered_as_if_alone_and_every_page_comes_back(
+        settings in tight(),
+        history in prop::collection::vec(arrival(), 1..14),
+    ) {
+        let mut served = play(settings, &history, &mut Happened::default());
+        let mut alone = Served::new(pagewise_tests::serving::settings());
+        for (arrival, id) in history.iter().zip(0..) {
+            assert_as_alone(arrival, id, &served.answers[&id], &mut alone, &mut 0);
+        }
+        served.assert_all_pages_free();
+    }
+}
+
+#[test]
+fn histories_hit_preempt_cut_fork_evict_and_cancel() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let mut happened = Happened::default();
+    for _ in 0..40 {
+        let history = prop::collection::vec(arrival(), 1..14);
+        let drawn = (tight(), history).new_tree(&mut runner).expect("nothing is rejected");
+        let (settings, history) = drawn.current();
+        let served = play(settings, &history, &mut happened);
+        let cancelled = |answer: &Answer| answer.ends.values().any(|end| *end == Finish::Cancelled);
+        happened.cancelled += served.answers.values().filter(|x| cancelled(x)).count() as u64;
+    }
+    let Happened { hits, preemptions, chunks, forks, evictions, cancelled } = happened;
+    let counts = [hits, preemptions, chunks, forks, evictions, cancelled];
+    assert!(counts.iter().all(|&count| count > 5), "{counts:?}");
+}
