@@ -9,6 +9,8 @@ const UNSAFE: &[&str] = &[
     "kernels-core/src/workers.rs",
     "backends/src/cpu/arena.rs",
     "backends/src/cpu/threads.rs",
+    // Files are mapped.
+    "backends/src/mapped.rs",
     "cuda/src/",
     "metal/src/",
     "ffi/src/",
