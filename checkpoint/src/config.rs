@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Fault};
 use crate::field::Fields;
+use crate::packed;
 use crate::rope::rope;
 use engine::model::{Config, Family};
 use serde_json::{Map, Value};
@@ -67,6 +68,7 @@ fn config(fields: &Fields<'_>) -> Result<Config, Error> {
         windows: windows(fields, family, layers)?,
         attention_bias: family != Family::Qwen2 && fields.flag("attention_bias")?,
         mlp_bias: fields.flag("mlp_bias")?,
+        zeros_less_one: packed::zeros_less_one(fields)?,
         eos: eos(fields)?,
     })
 }
@@ -90,12 +92,6 @@ fn refuse_what_differs(fields: &Fields<'_>) -> Result<(), Error> {
     }
     if fields.maybe_f64("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
         return Err(fields.refuse("partial_rotary_factor", "1: all of a head turns", "less"));
-    }
-    for name in ["quantization_config", "quantization"] {
-        if let Some(object) = fields.object(name)? {
-            let method = object.get("quant_method").and_then(Value::as_str).unwrap_or("another");
-            return Err(fields.refuse(name, "absent: floats are read", method));
-        }
     }
     Ok(())
 }

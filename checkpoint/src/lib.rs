@@ -5,6 +5,7 @@ mod config;
 mod error;
 mod field;
 mod files;
+mod packed;
 mod rope;
 
 use engine::model::Config;

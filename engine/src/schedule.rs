@@ -2,7 +2,11 @@
 //!
 //! - A step has a budget of tokens and of rows. Requests that decode come first, one
 //!   token each; what is left goes to prompts, cut into chunks; then requests that wait
-//!   are admitted, in order of their rank. Nobody overtakes the first of them, so that
+//!   are admitted, in order of their rank. Where somebody decodes, prompts have
+//!   [`Limits::beside`] tokens, or one for each that decodes, and no more, so that the next
+//!   token does not keep long; they lose little by it, for a step streams all weights,
+//!   however few its rows are.
+//!   Nobody overtakes the first of them, so that
 //!   a long prompt is not starved by short ones; only one that awaits a prefix which
 //!   somebody else is computing is passed over.
 //! - Rank is priority, then age. Whoever has waited for [`Limits::patience`] steps comes
@@ -22,6 +26,8 @@ pub struct Limits {
     pub rows: u32,
     /// Tokens of one prompt in one step.
     pub chunk: u32,
+    /// Tokens of all prompts in a step in which no more than so many decode; at least one.
+    pub beside: u32,
     /// Tokens of a page.
     pub page_len: u32,
     /// Steps that a request waits before it comes first.
@@ -141,6 +147,10 @@ impl Step<'_> {
     fn continue_running(&mut self, tokens: &mut u32) {
         // Those that decode, then prompts.
         for decoding in [true, false] {
+            if !decoding && !self.plan.run.is_empty() {
+                let beside = self.limits.beside.max(self.plan.run.len() as u32);
+                *tokens = beside.min(*tokens);
+            }
             let mut at = 0;
             while at < self.running.len() {
                 let request = self.running[at];

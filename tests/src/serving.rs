@@ -144,6 +144,7 @@ pub fn settings() -> Settings {
         step_tokens: 24,
         rows: 6,
         chunk: 16,
+        beside: 12,
         page_len: 4,
         pages: 128,
         max_len: 96,

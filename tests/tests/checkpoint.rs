@@ -192,7 +192,27 @@ fn fields_that_no_kernel_serves_are_refused_by_name() {
         (
             "\"hidden_act\"",
             "\"quantization_config\": {\"quant_method\": \"fp8\"}, \"hidden_act\"",
-            "quantization_config",
+            "quantization_config.quant_method",
+        ),
+        (
+            "\"hidden_act\"",
+            "\"quantization_config\": {\"quant_method\": \"gptq\", \"desc_act\": true}, \"hidden_act\"",
+            "quantization_config.desc_act",
+        ),
+        (
+            "\"hidden_act\"",
+            "\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 3}, \"hidden_act\"",
+            "quantization_config.bits",
+        ),
+        (
+            "\"hidden_act\"",
+            "\"quantization_config\": {\"quant_method\": \"awq\", \"version\": \"gemv\"}, \"hidden_act\"",
+            "quantization_config.version",
+        ),
+        (
+            "\"hidden_act\"",
+            "\"quantization\": {\"mode\": \"mxfp4\"}, \"hidden_act\"",
+            "quantization.mode",
         ),
     ];
     for (at, (from, to, expected)) in changes.into_iter().enumerate() {

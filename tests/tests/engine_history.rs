@@ -64,11 +64,12 @@ fn arrival() -> impl Strategy<Value = Arrival> {
 }
 
 fn tight() -> impl Strategy<Value = Settings> {
-    (1u32..7, 0u32..20, 1u32..20, 0u32..30, 1u64..60, 1u32..12).prop_map(
-        |(rows, more, chunk, pages, patience, turn)| Settings {
+    (1u32..7, 0u32..20, 1u32..20, 1u32..20, 0u32..30, 1u64..60, 1u32..12).prop_map(
+        |(rows, more, chunk, beside, pages, patience, turn)| Settings {
             step_tokens: rows + more,
             rows,
             chunk,
+            beside,
             // Enough for the longest alone.
             pages: 20 + pages,
             patience,

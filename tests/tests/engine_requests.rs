@@ -328,10 +328,11 @@ fn every_field_that_is_wrong_is_refused_by_its_name() {
 #[test]
 fn settings_that_cannot_be_served_are_refused_by_name() {
     type Change = fn(&mut Settings);
-    let wrong: [(&str, Change); 6] = [
+    let wrong: [(&str, Change); 7] = [
         ("rows", |x| x.rows = 0),
         ("step_tokens", |x| x.step_tokens = 5),
         ("chunk", |x| x.chunk = 0),
+        ("beside", |x| x.beside = 0),
         ("page_len", |x| x.page_len = 0),
         ("pages", |x| x.pages = 0),
         ("turn", |x| x.turn = 0),

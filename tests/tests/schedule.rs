@@ -163,9 +163,11 @@ fn history() -> impl Strategy<Value = Vec<Arrival>> {
 }
 
 fn limits() -> impl Strategy<Value = (Limits, u32)> {
-    (1u32..6, 0u32..20, 1u32..20, 1u32..6, 0u64..20, 1u32..20, 0u32..40).prop_map(
-        |(rows, more, chunk, page_len, patience, turn, pages)| {
-            let limits = Limits { tokens: rows + more, rows, chunk, page_len, patience, turn };
+    let budget = (1u32..6, 0u32..20, 1u32..20, 1u32..20);
+    (budget, 1u32..6, 0u64..20, 1u32..20, 0u32..40).prop_map(
+        |((rows, more, chunk, beside), page_len, patience, turn, pages)| {
+            let tokens = rows + more;
+            let limits = Limits { tokens, rows, chunk, beside, page_len, patience, turn };
             // Enough for the longest request alone.
             (limits, 70u32.div_ceil(page_len) + pages)
         },
@@ -221,7 +223,8 @@ proptest! {
 
 #[test]
 fn histories_do_preempt_and_cut_prompts() {
-    let limits = Limits { tokens: 8, rows: 4, chunk: 4, page_len: 2, patience: 50, turn: 10 };
+    let limits =
+        Limits { tokens: 8, rows: 4, chunk: 4, beside: 4, page_len: 2, patience: 50, turn: 10 };
     let arrival = Arrival { after: 1, priority: 0, prompt: 12, wants: 20, patience: None };
     let simulator = simulate(limits, 20, &vec![arrival; 10]);
     assert!(simulator.preempted > 0 && simulator.chunked > 10);
@@ -230,7 +233,8 @@ fn histories_do_preempt_and_cut_prompts() {
 #[test]
 fn a_smaller_priority_is_admitted_first_until_patience_runs_out() {
     let request = |id, priority, since| Request { priority, ..fresh(id, since, 4) };
-    let limits = Limits { tokens: 9, rows: 1, chunk: 9, page_len: 2, patience: 10, turn: 5 };
+    let limits =
+        Limits { tokens: 9, rows: 1, chunk: 9, beside: 9, page_len: 2, patience: 10, turn: 5 };
     let waiting = [request(1, 0, 5), request(2, -1, 6)];
     let at = |step| plan(View { step, free: 9, running: &[], waiting: &waiting }, &limits).admit;
     assert_eq!((at(14), at(15)), (vec![2], vec![1]));
@@ -238,7 +242,8 @@ fn a_smaller_priority_is_admitted_first_until_patience_runs_out() {
 
 #[test]
 fn the_row_of_who_had_its_turn_goes_to_who_lost_patience() {
-    let limits = Limits { tokens: 9, rows: 1, chunk: 9, page_len: 2, patience: 10, turn: 5 };
+    let limits =
+        Limits { tokens: 9, rows: 1, chunk: 9, beside: 9, page_len: 2, patience: 10, turn: 5 };
     let running = |generated| Request {
         generated,
         known: 4 + generated,
@@ -254,4 +259,25 @@ fn the_row_of_who_had_its_turn_goes_to_who_lost_patience() {
     assert_eq!((at(10, 5).run, at(11, 4).run), (vec![(1, 1)], vec![(1, 1)]));
     let turned = at(11, 5);
     assert_eq!((turned.preempt, turned.admit, turned.run), (vec![1], vec![2], vec![(2, 4)]));
+}
+
+#[test]
+fn beside_who_decodes_prompts_have_few_tokens_and_alone_all_there_are() {
+    let limits =
+        Limits { tokens: 40, rows: 4, chunk: 40, beside: 6, page_len: 4, patience: 50, turn: 5 };
+    let decodes = Request { computed: 8, known: 9, generated: 5, pages: 3, ..fresh(1, 0, 9) };
+    let prompt = Request { computed: 4, pages: 1, ..fresh(2, 0, 8) };
+    let waiting = [fresh(3, 1, 50)];
+    let run = |running: &[Request]| {
+        let view = View { step: 2, free: 30, running, waiting: &waiting };
+        plan(view, &limits).run
+    };
+    assert_eq!(run(&[decodes.clone(), prompt.clone()]), [(1, 1), (2, 4), (3, 2)]);
+    assert_eq!(run(std::slice::from_ref(&decodes)), [(1, 1), (3, 6)]);
+    assert_eq!(run(&[prompt]), [(2, 4), (3, 36)]);
+    // As many as there are that decode.
+    let limits = Limits { beside: 1, ..limits };
+    let three = [1, 4, 5].map(|id| Request { id, ..decodes.clone() });
+    let view = View { step: 2, free: 30, running: &three, waiting: &waiting };
+    assert_eq!(plan(view, &limits).run, [(1, 1), (4, 1), (5, 1), (3, 3)]);
 }

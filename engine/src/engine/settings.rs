@@ -19,6 +19,9 @@ pub struct Settings {
     pub rows: u32,
     /// Tokens of one prompt in one step.
     pub chunk: u32,
+    /// Tokens of all prompts in a step in which answers go on, or as many as these are: the
+    /// fewer, the shorter the gap between two tokens of an answer.
+    pub beside: u32,
     /// Tokens of a page of keys and values.
     pub page_len: u32,
     /// Pages of keys and values.
@@ -45,6 +48,8 @@ impl Settings {
             step_tokens: rows.max(512),
             rows,
             chunk: 512,
+            // About the rows that a CPU computes while it streams the weights.
+            beside: 16,
             page_len,
             pages: rows.saturating_mul(config.max_len.div_ceil(page_len)),
             max_len: config.max_len,
@@ -60,6 +65,7 @@ impl Settings {
         range("rows", self.rows, 1..=1 << 16)?;
         range("step_tokens", self.step_tokens, self.rows..=1 << 20)?;
         above("chunk", self.chunk, 0)?;
+        above("beside", self.beside, 0)?;
         range("page_len", self.page_len, 1..=1 << 16)?;
         above("pages", self.pages, 0)?;
         range("max_len", self.max_len, 1..=1 << 30)?;
@@ -94,6 +100,7 @@ impl Settings {
             tokens: self.step_tokens,
             rows: self.rows,
             chunk: self.chunk.min(self.step_tokens),
+            beside: self.beside,
             page_len: self.page_len,
             patience: self.patience,
             turn: self.turn,

@@ -50,6 +50,8 @@ pub struct Config {
     pub attention_bias: bool,
     /// Whether the products of feed-forward layers add a bias.
     pub mlp_bias: bool,
+    /// Whether zeros of GPTQ are stored less one, as its first format has them.
+    pub zeros_less_one: bool,
     /// Tokens with which an answer ends.
     pub eos: Vec<u32>,
 }

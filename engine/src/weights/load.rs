@@ -1,27 +1,22 @@
 //! Tensors into a backend's memory: vectors, tables and packed matrices.
 
-use super::rows::{Rows, Stored};
-use super::{Element, LoadError, Quantize, Tensor, Tensors, pack, widen};
+use super::formats::{self, Found, Reading, Wanted};
+use super::rows::Rows;
+use super::shelf::Shelf;
+use super::{LoadError, pack, widen};
 use crate::model::Source;
 use kernels_core::device::{Backend, Buffer, Slice};
-use kernels_core::dtype::Dtype;
 use kernels_core::packing;
 use kernels_core::params;
 use kernels_core::workers::Workers;
-use std::collections::BTreeSet;
-
-/// Ends of names of tensors that old checkpoints hold and no model needs: turns of rotary
-/// positions, which follow from the configuration.
-const NEEDLESS: [&str; 2] = ["rotary_emb.inv_freq", "attention.masked_bias"];
 
 /// Takes tensors one after the other and knows in the end which were not asked for.
 pub struct Loader<'a> {
     backend: &'a mut dyn Backend,
     workers: &'a dyn Workers,
-    tensors: &'a Tensors,
-    quantize: Option<Quantize>,
+    shelf: Shelf<'a>,
+    reading: Reading,
     progress: &'a mut dyn FnMut(u64, u64),
-    taken: BTreeSet<String>,
     buffers: Vec<Buffer>,
     done_bytes: u64,
     all_bytes: u64,
@@ -54,41 +49,36 @@ impl<'a> Loader<'a> {
         source: &Source<'a>,
         progress: &'a mut dyn FnMut(u64, u64),
     ) -> Self {
-        let Source { tensors, quantize, workers, .. } = *source;
-        let all_bytes = tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
+        let Source { config, tensors, quantize, workers } = *source;
+        let shelf = Shelf::new(tensors);
+        let reading = Reading { quantize, zeros_less_one: config.zeros_less_one };
+        let (buffers, done_bytes, all_bytes) = (Vec::new(), 0, shelf.bytes());
         progress(0, all_bytes);
-        let (taken, buffers) = (BTreeSet::new(), Vec::new());
-        let done_bytes = 0;
-        Self {
-            backend,
-            workers,
-            tensors,
-            quantize,
-            progress,
-            taken,
-            buffers,
-            done_bytes,
-            all_bytes,
-        }
+        Self { backend, workers, shelf, reading, progress, buffers, done_bytes, all_bytes }
     }
 
     /// The vectors of `names` with the elements of each, one after the other, as f32.
     pub fn vectors(&mut self, names: &[(String, u32)]) -> Result<Slice, LoadError> {
         let mut floats = Vec::new();
         for (name, len) in names {
-            let tensor = self.floats(name, &[(*len).into()])?;
-            widen(float_of(tensor), tensor.bytes(), &mut floats);
-            self.done(tensor);
+            let tensor = self.shelf.floats(name, &[(*len).into()])?;
+            widen(tensor.float(), tensor.bytes(), &mut floats);
+            self.done(tensor.len());
         }
         let name = names.first().map_or("", |(name, _)| name);
         self.upload(name, bytemuck::cast_slice(&floats))
     }
 
-    /// A table of plain rows, borrowed from its file where the backend can.
+    /// A table of rows: floats are borrowed from their file where the backend can, and
+    /// packed numbers are packed as for a product.
     pub fn table(&mut self, name: &str, rows: u32, columns: u32) -> Result<Table, LoadError> {
+        if formats::is_packed(&self.shelf, name) {
+            let matrix = self.matrix(&[(name.to_owned(), rows)], columns, false)?;
+            return Ok(Table::Packed(matrix.weight, matrix.packed));
+        }
         let name = &format!("{name}.weight");
-        let tensor = self.floats(name, &[rows.into(), columns.into()])?;
-        let dtype = float_of(tensor);
+        let tensor = self.shelf.floats(name, &[rows.into(), columns.into()])?;
+        let dtype = tensor.float();
         let weight = params::Weight {
             outputs: rows,
             inputs: columns,
@@ -107,7 +97,7 @@ impl<'a> Loader<'a> {
         } else {
             self.upload(name, bytes)?
         };
-        self.done(tensor);
+        self.done(tensor.len());
         Ok(Table::Plain(weight, slice))
     }
 
@@ -119,42 +109,25 @@ impl<'a> Loader<'a> {
         inputs: u32,
         bias: bool,
     ) -> Result<Matrix, LoadError> {
-        let weights = suffixed(names, "weight");
-        let mut tensors = Vec::new();
-        for (name, outputs) in &weights {
-            tensors.push(self.floats(name, &[(*outputs).into(), inputs.into()])?);
+        let mut found = Vec::new();
+        for (name, outputs) in names {
+            let wanted = Wanted { name, outputs: *outputs, inputs };
+            found.push(formats::find(&mut self.shelf, wanted, self.reading)?);
         }
-        let (outputs, inputs) = (names.iter().map(|(_, outputs)| outputs).sum(), inputs);
-        let grouped = self.quantize.zip(self.quantize.and_then(|to| to.weight(outputs, inputs)));
-        // Matrices of one product have one format; where their files differ, the widest.
-        let first = tensors.first().map_or(Dtype::F32, |tensor| float_of(tensor));
-        let same = tensors.iter().all(|tensor| float_of(tensor) == first);
-        let dtype = if same { first } else { Dtype::F32 } as u32;
-        let dense = params::Weight { outputs, inputs, dtype, ..Default::default() };
-        let weight = grouped.map_or(dense, |(_, weight)| weight);
-        let rows = |(tensor, (_, outputs)): (&&'a Tensor, &(String, u32))| {
-            let (dtype, values) = (float_of(tensor), tensor.bytes());
-            let stored = match grouped {
-                Some((quantize, _)) => Stored::Quantised(quantize, dtype, values),
-                None => Stored::Floats(dtype, values),
-            };
-            Rows { count: *outputs as usize, inputs: inputs as usize, stored }
-        };
-        let parts: Vec<Rows<'_>> = tensors.iter().zip(names).map(rows).collect();
-        let packed = self.packed(&weights[0].0, &weight, &parts)?;
-        tensors.into_iter().for_each(|tensor| self.done(tensor));
-        let bias = if bias { Some(self.vectors(&suffixed(names, "bias"))?) } else { None };
+        let name = &names[0].0;
+        let weight = formats::in_common(&mut found, name)?;
+        let packed = self.packed(name, &weight, &found)?;
+        self.done(found.iter().map(|found| found.bytes).sum());
+        let biases = suffixed(names, "bias");
+        // Some packers write biases of zeros where a model has none.
+        let bias = bias || packed_with_bias(&self.shelf, names);
+        let bias = if bias { Some(self.vectors(&biases)?) } else { None };
         Ok(Matrix { weight, packed, bias })
     }
 
     /// Nothing is left over.
     pub fn complete(&mut self) -> Result<(), LoadError> {
-        let left = self.tensors.keys().find(|name| {
-            !self.taken.contains(*name) && !NEEDLESS.iter().any(|end| name.ends_with(end))
-        });
-        if let Some(tensor) = left {
-            return Err(LoadError::Extra { tensor: tensor.clone() });
-        }
+        self.shelf.complete()?;
         (self.progress)(self.all_bytes, self.all_bytes);
         Ok(())
     }
@@ -175,32 +148,20 @@ impl<'a> Loader<'a> {
 
     /// Marks a matrix that is not loaded as asked for.
     pub fn leave(&mut self, name: &str) {
-        self.taken.insert(format!("{name}.weight"));
-    }
-
-    /// A tensor of floats of that shape.
-    fn floats(&mut self, name: &str, shape: &[u64]) -> Result<&'a Tensor, LoadError> {
-        let missing = || LoadError::Missing { tensor: name.to_owned() };
-        let tensor = self.tensors.get(name).ok_or_else(missing)?;
-        if tensor.shape() != shape || !matches!(tensor.element(), Element::Float(_)) {
-            let tensor_name = name.to_owned();
-            let (expected, got) = (format!("floats {shape:?}"), format!("{tensor:?}"));
-            return Err(LoadError::Unfit { tensor: tensor_name, expected, got });
-        }
-        self.taken.insert(name.to_owned());
-        Ok(tensor)
+        self.shelf.leave(name);
     }
 
     fn packed(
         &mut self,
         name: &str,
         weight: &params::Weight,
-        parts: &[Rows<'_>],
+        found: &[Found<'_>],
     ) -> Result<Slice, LoadError> {
+        let parts: Vec<Rows<'_>> = found.iter().map(|found| found.rows).collect();
         let refuse = |error| backend_error(name, error);
         let bytes = packing::packed_bytes(weight).map_err(refuse)?;
         let slice = self.room(name, bytes)?;
-        pack::pack(self.backend, self.workers, weight, parts, slice).map_err(refuse)?;
+        pack::pack(self.backend, self.workers, weight, &parts, slice).map_err(refuse)?;
         Ok(slice)
     }
 
@@ -216,8 +177,8 @@ impl<'a> Loader<'a> {
         Ok(Slice { buffer, offset: 0, bytes })
     }
 
-    fn done(&mut self, tensor: &Tensor) {
-        self.done_bytes += tensor.bytes().len() as u64;
+    fn done(&mut self, bytes: u64) {
+        self.done_bytes += bytes;
         (self.progress)(self.done_bytes, self.all_bytes);
     }
 }
@@ -231,10 +192,8 @@ fn backend_error(tensor: &str, error: kernels_core::Error) -> LoadError {
     LoadError::Backend { tensor: tensor.to_owned(), error }
 }
 
-/// The type of a tensor that is known to hold floats.
-fn float_of(tensor: &Tensor) -> Dtype {
-    match tensor.element() {
-        Element::Float(dtype) => dtype,
-        Element::Word | Element::Other { .. } => unreachable!("only tensors of floats come here"),
-    }
+/// Whether matrices of whole numbers all have a bias.
+fn packed_with_bias(shelf: &Shelf<'_>, names: &[(String, u32)]) -> bool {
+    let own = |name: &str, part: &str| shelf.holds(&format!("{name}.{part}"));
+    names.iter().all(|(name, _)| own(name, "qweight") && own(name, "bias"))
 }

@@ -3,11 +3,14 @@
 //! Whoever opens files hands over [`Tensors`]; a [`Loader`] takes one after the other,
 //! in the shape that a model expects, and at the end none may be left over.
 
+mod columns;
+mod formats;
 mod lines;
 mod load;
 mod pack;
 mod quantise;
 mod rows;
+mod shelf;
 
 use half::{bf16, f16};
 use kernels_core::device::HostBytes;
@@ -90,6 +93,19 @@ impl Tensor {
         &self.shape
     }
 
+    /// The type of its elements, which are floats.
+    fn float(&self) -> Dtype {
+        match self.element {
+            Element::Float(dtype) => dtype,
+            _ => unreachable!("only tensors that were taken as floats are asked"),
+        }
+    }
+
+    /// Bytes of its elements.
+    fn len(&self) -> u64 {
+        self.range.len() as u64
+    }
+
     /// Its elements, little-endian.
     pub fn bytes(&self) -> &[u8] {
         &(*self.file).as_ref()[self.range.clone()]
@@ -167,10 +183,15 @@ impl std::error::Error for LoadError {}
 
 /// Appends floats as f32.
 fn widen(dtype: Dtype, bytes: &[u8], to: &mut Vec<f32>) {
-    let pairs = bytes.as_chunks::<2>().0.iter();
+    let each = bytes.chunks_exact(dtype.align() as usize);
+    to.extend(each.map(|bytes| float(dtype, bytes)));
+}
+
+/// One float.
+fn float(dtype: Dtype, bytes: &[u8]) -> f32 {
     match dtype {
-        Dtype::F16 => to.extend(pairs.map(|&pair| f16::from_le_bytes(pair).to_f32())),
-        Dtype::Bf16 => to.extend(pairs.map(|&pair| bf16::from_le_bytes(pair).to_f32())),
-        _ => to.extend(bytes.as_chunks::<4>().0.iter().map(|&four| f32::from_le_bytes(four))),
+        Dtype::F16 => f16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
+        Dtype::Bf16 => bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
+        _ => f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
     }
 }

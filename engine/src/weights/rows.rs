@@ -1,5 +1,6 @@
 //! Rows of one matrix of a checkpoint, in whichever way it stores them.
 
+use super::columns::Columns;
 use super::quantise::{GROUP, Numbers};
 use super::{Quantize, widen};
 use kernels_core::dtype::Dtype;
@@ -24,6 +25,27 @@ pub enum Stored<'a> {
     Floats(Dtype, &'a [u8]),
     /// `[outputs][inputs]` floats that become whole numbers.
     Quantised(Quantize, Dtype, &'a [u8]),
+    /// Whole numbers by rows, as packing takes them.
+    Groups(Groups<'a>),
+    /// Whole numbers by columns; whether they are signed, rather than with a bias.
+    Columns(Columns<'a>, bool),
+}
+
+/// Whole numbers by rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Groups<'a> {
+    /// Bits of a number: 4 or 8.
+    pub bits: usize,
+    /// Inputs that share a scale and a bias.
+    pub group: usize,
+    /// Bytes of a scale, or a bias.
+    pub scale_bytes: usize,
+    /// `[outputs][inputs]`.
+    pub numbers: &'a [u8],
+    /// `[outputs][inputs / group]`.
+    pub scales: &'a [u8],
+    /// `[outputs][inputs / group]`.
+    pub biases: &'a [u8],
 }
 
 /// Room for rows that are not packed from where they lie.
@@ -47,6 +69,20 @@ impl Rows<'_> {
                 numbers.clear();
                 floats.chunks(GROUP).for_each(|group| quantize.push(group, numbers));
                 let Numbers { numbers, scales, biases } = numbers;
+                Source::Groups { numbers, scales, biases }
+            }
+            Stored::Groups(groups) => {
+                let part = |all: &'s [u8], each: usize| &all[rows.start * each..rows.end * each];
+                let scale_bytes = self.inputs / groups.group * groups.scale_bytes;
+                Source::Groups {
+                    numbers: part(groups.numbers, self.inputs * groups.bits / 8),
+                    scales: part(groups.scales, scale_bytes),
+                    biases: part(groups.biases, scale_bytes),
+                }
+            }
+            Stored::Columns(matrix, symmetric) => {
+                matrix.rows(rows, symmetric, &mut scratch.numbers);
+                let Numbers { numbers, scales, biases } = &scratch.numbers;
                 Source::Groups { numbers, scales, biases }
             }
         }

@@ -4,7 +4,7 @@
 use crate::harness::Bytes;
 use checkpoint::Checkpoint;
 use safetensors::SafeTensors;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Tokens of a prompt and its continuation: what a server of these models reaches.
 pub const SERVED: u32 = 408;
@@ -16,6 +16,64 @@ pub const GOLDENS: [(&str, &[&str]); 4] = [
     ("qwen2", &["config"]),
     ("qwen3", &["config", "yarn-old"]),
 ];
+
+/// Checkpoints packed by others, made by `golden/packed/make.py`.
+pub const PACKED: [&str; 7] = [
+    "mlx-4-g32-f32",
+    "mlx-4-g128-bf16",
+    "mlx-8-g64-f16",
+    "awq-4-g64",
+    "gptq-4-g128-signed",
+    "gptq-4-g32-v2",
+    "gptq-8-g64",
+];
+
+/// A packed checkpoint, and what is expected of it.
+#[derive(Debug)]
+pub struct Packed {
+    /// The model.
+    pub checkpoint: Checkpoint,
+    /// The prompt.
+    pub prompt: Vec<u32>,
+    /// `[prompt][vocab]`, in f64 with activations rounded as products round them.
+    pub expected: Vec<Vec<f64>>,
+    /// The same without that rounding.
+    pub floats: Vec<Vec<f64>>,
+}
+
+impl Packed {
+    /// One of them.
+    pub fn open(name: &str) -> Self {
+        let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "golden/packed", name].iter().collect();
+        let checkpoint = Checkpoint::open(&folder).expect("the golden is committed whole");
+        let file = File::open(&folder);
+        let vocab = checkpoint.config.vocab;
+        let (expected, floats) = (file.rows("expected", vocab), file.rows("floats", vocab));
+        Self { prompt: file.words("prompt"), checkpoint, expected, floats }
+    }
+}
+
+/// A folder's `golden.safetensors`.
+struct File(Vec<u8>);
+
+impl File {
+    fn open(folder: &Path) -> Self {
+        Self(std::fs::read(folder.join("golden.safetensors")).expect("the golden is there"))
+    }
+
+    fn tensor(&self, name: &str) -> Bytes {
+        let file = SafeTensors::deserialize(&self.0).expect("the golden is committed whole");
+        Bytes::of(file.tensor(name).unwrap_or_else(|_| panic!("{name} is there")).data())
+    }
+
+    fn words(&self, name: &str) -> Vec<u32> {
+        self.tensor(name).cast::<u32>().to_vec()
+    }
+
+    fn rows(&self, name: &str, width: u32) -> Vec<Vec<f64>> {
+        self.tensor(name).cast::<f64>().chunks(width as usize).map(<[f64]>::to_vec).collect()
+    }
+}
 
 /// One configuration of a checkpoint, and what is expected of it.
 #[derive(Debug)]
@@ -50,22 +108,16 @@ impl Golden {
             let file = folder.join(format!("config.{variant}.json"));
             checkpoint.config = checkpoint::config_of(&file).expect("a good configuration");
         }
-        let bytes = std::fs::read(folder.join("golden.safetensors")).expect("the golden is there");
-        let file = SafeTensors::deserialize(&bytes).expect("the golden is committed whole");
-        let tensor = |name: &str| {
-            Bytes::of(file.tensor(name).unwrap_or_else(|_| panic!("{name} is there")).data())
-        };
-        let words = |name: &str| tensor(name).cast::<u32>().to_vec();
-        let vocab = checkpoint.config.vocab as usize;
-        let rows = tensor(&format!("{variant}.rows"));
+        let file = File::open(&folder);
+        let rows = file.words("row_numbers").into_iter().map(|row| row as usize);
         Self {
             name: format!("{family} {variant}"),
+            prompt: file.words("prompt"),
+            rows: rows.collect(),
+            logprobs: file.rows(&format!("{variant}.rows"), checkpoint.config.vocab),
+            tokens: file.rows(&format!("{variant}.tokens"), u32::MAX).concat(),
+            greedy: file.words(&format!("{variant}.greedy")),
             checkpoint,
-            prompt: words("prompt"),
-            rows: words("row_numbers").into_iter().map(|row| row as usize).collect(),
-            logprobs: rows.cast::<f64>().chunks(vocab).map(<[f64]>::to_vec).collect(),
-            tokens: tensor(&format!("{variant}.tokens")).cast::<f64>().to_vec(),
-            greedy: words(&format!("{variant}.greedy")),
         }
     }
 

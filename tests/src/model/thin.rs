@@ -30,6 +30,7 @@ pub fn checkpoint() -> Checkpoint {
         windows: vec![None; 2],
         attention_bias: false,
         mlp_bias: false,
+        zeros_less_one: false,
         eos: Vec::new(),
     };
     Checkpoint { config, tensors: tensors() }
