@@ -6,6 +6,7 @@ use engine::request::{Miss, Pooling, Request, Sampling, Task};
 use engine::weights::Quantize;
 use kernels_core::dtype::Dtype;
 use kernels_core::simd::Level;
+use pagewise_tests::model::golden::{Golden, SERVED};
 use pagewise_tests::model::{Runner, thin};
 use pagewise_tests::serving::{Answer, Making, Served, generate, greedy, prompt, settings};
 
@@ -315,5 +316,39 @@ fn scores_of_a_prompt_are_those_of_transformers() {
         assert!(error < 1e-4, "{error}");
         let most = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         assert!((most - f64::from(scored.top[0].1)).abs() < 1e-4);
+    }
+}
+
+#[test]
+fn every_family_is_served_as_transformers_evaluates_it() {
+    for golden in Golden::all() {
+        let settings = Settings {
+            step_tokens: 96,
+            chunk: 64,
+            page_len: 16,
+            max_len: SERVED,
+            kv: Dtype::F32,
+            ..settings()
+        };
+        let checkpoint = Some(golden.checkpoint.clone());
+        let mut served = Served::made(settings, Making { checkpoint, ..Making::default() });
+        let new = golden.greedy.len() as u32;
+        let mut request = greedy(1, &golden.prompt, new);
+        generate(&mut request).prompt_top = Some(0);
+        served.submit(request);
+        // Another one beside it, and then one that finds the prompt.
+        served.submit(greedy(2, &golden.prompt[..100], 20));
+        served.run();
+        let again = served.answer(greedy(3, &golden.prompt, new));
+        let answer = &served.answers[&1];
+        assert_eq!(answer.tokens(0), golden.greedy, "{}", golden.name);
+        assert_eq!(answer.choices, again.choices, "{}", golden.name);
+        assert!(again.prompt.is_some_and(|prompt| prompt.0 > 300), "{}", golden.name);
+        let scored = &answer.prompt.as_ref().expect("it is computed").2[1..];
+        for (truth, scored) in golden.tokens.iter().zip(scored) {
+            let error = scored.as_ref().map(|scored| (truth - f64::from(scored.raw)).abs());
+            assert!(error.is_some_and(|error| error < 1e-4), "{}: {error:?}", golden.name);
+        }
+        assert!(served.engine.counters().chunks > 5);
     }
 }

@@ -86,9 +86,9 @@ impl Device {
         let slabs = Slabs::alloc(to, model.config(), &capacity)?;
         let scratch = Scratch::alloc(to, model.config(), &capacity)?;
         let rows = capacity.logit_rows_max;
-        let [indices, count] = [words(to, rows)?, words(to, 1)?];
+        let [indices, count] = [words(to, rows)?, words(to, 1u32)?];
         let copies = words(to, capacity.seqs_max * (size_of::<Copy>() / 4) as u32)?;
-        let copy_count = words(to, 1)?;
+        let copy_count = words(to, 1u32)?;
         let sampled = Sampled::alloc(to, rows, TOPS[TOPS.len() - 1])?;
         let mut device = Self {
             backend,
@@ -203,9 +203,8 @@ impl Device {
     /// One vector of length one from the hidden states of a prompt.
     pub fn pool(&mut self, hidden: &[f32], kind: u32) -> Result<Vec<f32>, Error> {
         let (to, width) = (self.backend.as_mut(), self.model.config().hidden);
-        let rows = hidden.len() as u32 / width;
-        let x = words(to, rows * width)?;
-        let rest = words(to, 2 + width);
+        let x = words(to, hidden.len() as u64)?;
+        let rest = words(to, u64::from(2 + width));
         let pooled = rest.and_then(|rest| {
             let pooled = record::pool(to, x, rest, kind, hidden, width);
             to.release(rest.buffer).and(pooled)
@@ -307,8 +306,8 @@ fn top_of(top: u32) -> u32 {
 }
 
 /// Memory of so many 32-bit numbers.
-pub(super) fn words(backend: &mut dyn Backend, count: u32) -> Result<Slice, Error> {
-    let bytes = 4 * u64::from(count.max(1));
+pub(super) fn words(backend: &mut dyn Backend, count: impl Into<u64>) -> Result<Slice, Error> {
+    let bytes = 4 * count.into().max(1);
     Ok(Slice { buffer: backend.alloc(bytes)?, offset: 0, bytes })
 }
 

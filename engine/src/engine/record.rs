@@ -156,10 +156,10 @@ impl Masked {
         Ok(Self {
             params,
             every,
-            logits: words64(backend, u64::from(rows) * u64::from(vocab))?,
+            logits: words(backend, u64::from(rows) * u64::from(vocab))?,
             settings: words(backend, rows * (size_of::<LogitMaskRow>() / 4) as u32)?,
-            masks: words64(backend, u64::from(rows) * u64::from(params.mask_words))?,
-            counts: words64(backend, u64::from(rows) * params.counts_stride / 2)?,
+            masks: words(backend, u64::from(rows) * u64::from(params.mask_words))?,
+            counts: words(backend, u64::from(rows) * params.counts_stride / 2)?,
             banned_starts: words(backend, rows + 1)?,
             banned: words(backend, params.banned_max)?,
             bias_starts: words(backend, rows + 1)?,
@@ -252,7 +252,7 @@ impl Scores {
     pub fn alloc(backend: &mut dyn Backend, width: u32) -> Result<Self, Error> {
         Ok(Self {
             rows: words(backend, SCORES_AT_ONCE)?,
-            count: words(backend, 1)?,
+            count: words(backend, 1u32)?,
             tokens: words(backend, SCORES_AT_ONCE)?,
             logprob: words(backend, SCORES_AT_ONCE)?,
             status: words(backend, SCORES_AT_ONCE)?,
@@ -314,7 +314,7 @@ pub(super) fn pool(
     hidden: &[f32],
     width: u32,
 ) -> Result<Vec<f32>, Error> {
-    let rows = hidden.len() as u32 / width;
+    let rows = (hidden.len() / width as usize) as u32;
     let starts = Slice { bytes: 8, ..rest };
     let out = Slice { offset: rest.offset + 8, bytes: 4 * u64::from(width), ..rest };
     let command = Pool {
@@ -338,10 +338,4 @@ pub(super) fn pool(
     let writes = [(x, bytemuck::cast_slice(hidden)), part(starts, &bounds)];
     let pooled = submit(backend, &writes, program, &[out]);
     backend.forget(program).and(pooled).map(|words| floats(&words))
-}
-
-/// Memory of so many 32-bit numbers, more than a u32 may count.
-fn words64(backend: &mut dyn Backend, count: u64) -> Result<Slice, Error> {
-    let bytes = 4 * count;
-    Ok(Slice { buffer: backend.alloc(bytes)?, offset: 0, bytes })
 }
