@@ -21,6 +21,10 @@ pub fn rope(config: &Fields<'_>, max_len: u32) -> Result<Rope, Error> {
         return Ok(Rope { base, scaling: Scaling::None });
     };
     let fields = Fields { within, object, ..*config };
+    // Families with turns of their own for some layers have one object for each kind.
+    if let Some((kind, _)) = object.iter().find(|(_, value)| value.is_object()) {
+        return Err(fields.refuse(kind, "absent: all layers turn alike", "an object"));
+    }
     if fields.maybe_f64("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
         let got = "a part of them";
         return Err(fields.refuse("partial_rotary_factor", "1: all of a head turns", got));

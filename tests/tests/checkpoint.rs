@@ -3,18 +3,22 @@
 
 use backends::cpu::Cpu;
 use checkpoint::{Checkpoint, Fault};
+use engine::model::{Capacity, Config, Model, Scratch, Slabs, Source};
 use engine::weights::LoadError;
+use kernels_core::dtype::Dtype;
 use kernels_core::simd::Level;
+use kernels_core::workers::Inline;
 use pagewise_tests::model::golden::folder;
 use pagewise_tests::model::load;
+use proptest::prelude::*;
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype as Stored, TensorView};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Tensors by name: type, shape and bytes.
-type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+type Tensors = BTreeMap<String, (Stored, Vec<usize>, Vec<u8>)>;
 
 /// A copy of the golden Qwen 3 in a folder of its own, to be spoilt.
 struct Spoilt {
@@ -102,7 +106,7 @@ fn a_missing_tensor_is_named() {
 #[test]
 fn an_extra_tensor_is_named_unless_every_model_of_old_has_it() {
     let mut spoilt = Spoilt::new("extra");
-    let floats = (Dtype::F32, vec![2], vec![0; 8]);
+    let floats = (Stored::F32, vec![2], vec![0; 8]);
     spoilt.tensors.insert("model.layers.0.self_attn.rotary_emb.inv_freq".into(), floats.clone());
     spoilt.tensors.insert("lm_head.weight".into(), floats.clone());
     let checkpoint = spoilt.open().expect("its files are good");
@@ -116,10 +120,10 @@ fn an_extra_tensor_is_named_unless_every_model_of_old_has_it() {
 fn a_tensor_of_another_shape_or_type_is_named() {
     let mut spoilt = Spoilt::new("shape");
     let good = spoilt.tensors[DOWN].clone();
-    spoilt.tensors.insert(DOWN.into(), (Dtype::F32, vec![96, 56], good.2.clone()));
+    spoilt.tensors.insert(DOWN.into(), (Stored::F32, vec![96, 56], good.2.clone()));
     let (expected, got) = ("floats [56, 96]".into(), "f32 [96, 56]".into());
     assert_eq!(spoilt.refused(), LoadError::Unfit { tensor: DOWN.into(), expected, got });
-    spoilt.tensors.insert(DOWN.into(), (Dtype::I32, good.1, good.2));
+    spoilt.tensors.insert(DOWN.into(), (Stored::I32, good.1, good.2));
     assert!(spoilt.refused().to_string().contains("not 32-bit words [56, 96]"));
 }
 
@@ -187,6 +191,7 @@ fn fields_that_no_kernel_serves_are_refused_by_name() {
         ("\"rope_type\": \"default\"", "\"rope_type\": \"longrope\"", "rope_parameters.rope_type"),
         ("\"rope_type\": \"default\"", "\"rope_type\": \"linear\"", "rope_parameters.factor"),
         ("\"rope_theta\": 1000000.0", "\"rope_theta\": 0.5", "rope"),
+        ("\"rope_theta\": 1000000.0", "\"full_attention\": {}", "rope_parameters.full_attention"),
         ("\"eos_token_id\": null", "\"eos_token_id\": 149", "eos_token_id"),
         ("\"eos_token_id\": null", "\"eos_token_id\": [1, \"2\"]", "eos_token_id"),
         (
@@ -219,5 +224,73 @@ fn fields_that_no_kernel_serves_are_refused_by_name() {
         let (field, words) = Spoilt::new(&format!("field{at}")).field(from, to);
         assert_eq!(field, expected, "{to}: {words}");
         assert!(words.contains("config.json: ") && words.contains(" must be "), "{words}");
+    }
+}
+
+#[test]
+fn progress_is_told_up_to_the_last_byte() {
+    let checkpoint = Spoilt::new("progress").open().expect("a good folder opens");
+    let bytes: usize = checkpoint.tensors.values().map(|tensor| tensor.bytes().len()).sum();
+    let (config, tensors, workers) = (&checkpoint.config, &checkpoint.tensors, &Inline);
+    let source = Source { config, tensors, quantize: None, workers };
+    let mut told = Vec::new();
+    let mut cpu = Cpu::new(Level::best(), 1);
+    Model::load(&mut cpu, &source, &mut |done, all| told.push((done, all))).expect("it loads");
+    let last = (bytes as u64, bytes as u64);
+    assert!(told.is_sorted() && told.len() > 10, "{told:?}");
+    assert_eq!((told[0].0, told[told.len() - 1], told[told.len() - 2]), (0, last, last));
+}
+
+#[test]
+fn what_memory_a_model_takes_beside_its_weights_is_told_before() {
+    let config = Spoilt::new("memory").open().expect("a good folder opens").config;
+    for kv in [Dtype::F32, Dtype::F16, Dtype::I8, Dtype::E4m3, Dtype::I4] {
+        let (rows_max, pages, page_len) = (96, 11, 16);
+        let (seqs_max, logit_rows_max, max_len) = (4, 8, 512);
+        let capacity =
+            Capacity { rows_max, seqs_max, logit_rows_max, max_len, pages, page_len, kv };
+        let mut cpu = Cpu::new(Level::best(), 1);
+        let slabs = Slabs::alloc(&mut cpu, &config, &capacity).expect("there is memory");
+        let page_bytes = Slabs::page_bytes(&config, &capacity).expect("a good layout");
+        assert_eq!(cpu.allocated_bytes(), 11 * page_bytes, "{}", kv.name());
+        slabs.release(&mut cpu).expect("its buffers are its own");
+        let scratch = Scratch::alloc(&mut cpu, &config, &capacity).expect("there is memory");
+        assert_eq!(cpu.allocated_bytes(), Scratch::bytes(&config, &capacity));
+        // Rows between layers are as many for two layers as for one.
+        let one = Config { layers: 1, windows: vec![None], ..config.clone() };
+        assert_eq!(Scratch::bytes(&config, &capacity), Scratch::bytes(&one, &capacity));
+        scratch.release(&mut cpu).expect("its buffers are its own");
+        assert_eq!(cpu.allocated_bytes(), 0);
+    }
+}
+
+/// Some bytes of a file, changed.
+fn changed(bytes: &[u8], at: &[(usize, u8)]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for &(place, byte) in at {
+        let length = bytes.len();
+        bytes[place % length] = byte;
+    }
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_file_makes_a_panic(
+        config in proptest::collection::vec((any::<usize>(), b' '..b'~'), 0..3),
+        header in proptest::collection::vec((0..2000usize, any::<u8>()), 0..3),
+        cut in 0..4000usize,
+    ) {
+        let spoilt = Spoilt::new("bytes");
+        spoilt.write("config.json", changed(spoilt.config.as_bytes(), &config));
+        let whole = changed(&serialized(&spoilt.tensors), &header);
+        let length = if cut < 1000 { cut } else { whole.len() };
+        spoilt.write("model.safetensors", &whole[..length]);
+        if let Ok(checkpoint) = Checkpoint::open(&spoilt.folder) {
+            let mut cpu = Cpu::new(Level::best(), 1);
+            let _ = load(&mut cpu, &checkpoint, None);
+        }
     }
 }

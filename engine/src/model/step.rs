@@ -117,6 +117,9 @@ impl Batch {
     /// One more sequence: tokens from position `first` on, and its pages from position 0 on,
     /// which must reach past the last token. Its rows, by number.
     pub fn push(&mut self, first: u32, tokens: &[u32], pages: &[u32]) -> std::ops::Range<u32> {
+        let kv_len = first + tokens.len() as u32;
+        let held = kv_len.div_ceil(self.page_len) as usize;
+        assert!(held <= pages.len(), "a sequence has pages for all its positions");
         let begin = self.rows[0];
         for (position, &token) in (first..).zip(tokens) {
             let page = pages[(position / self.page_len) as usize];
@@ -126,10 +129,9 @@ impl Batch {
         }
         self.rows[0] += tokens.len() as u32;
         self.seqs[0] += 1;
-        let kv_len = first + tokens.len() as u32;
         self.q_start.push(self.rows[0]);
         self.kv_len.push(kv_len);
-        self.page_ids.extend(&pages[..kv_len.div_ceil(self.page_len) as usize]);
+        self.page_ids.extend(&pages[..held]);
         self.page_start.push(self.page_ids.len() as u32);
         begin..self.rows[0]
     }
