@@ -2,9 +2,12 @@
 //! every page comes back.
 
 use engine::engine::Settings;
-use engine::request::{Finish, Pooling, Request, Task};
+use engine::request::{Finish, Generate, Pooling, Request, Sampling, Stop, Task};
 use pagewise_tests::serving::{Answer, Served, generate, greedy, prompt, settings};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use std::cell::Cell;
 
 /// One request of a history.
 #[derive(Clone, Debug)]
@@ -153,8 +156,6 @@ proptest! {
 
 #[test]
 fn histories_hit_preempt_cut_fork_evict_and_cancel() {
-    use proptest::strategy::ValueTree;
-    use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
     let mut happened = Happened::default();
     for _ in 0..40 {
@@ -168,4 +169,104 @@ fn histories_hit_preempt_cut_fork_evict_and_cancel() {
     let Happened { hits, preemptions, chunks, forks, evictions, cancelled } = happened;
     let counts = [hits, preemptions, chunks, forks, evictions, cancelled];
     assert!(counts.iter().all(|&count| count > 5), "{counts:?}");
+}
+
+/// Numbers that clients send: good ones, edges, nonsense.
+fn number() -> impl Strategy<Value = f32> {
+    let edges = [0.0, -0.0, 1.0, -1.0, 1e-30, 1e30, f32::MAX, f32::INFINITY, f32::NAN];
+    prop_oneof![30 => 0.0f32..1.0, 1 => prop::sample::select(edges.to_vec()), 1 => -9.0f32..9.0]
+}
+
+fn count(good: u32) -> impl Strategy<Value = u32> {
+    prop_oneof![30 => 0..=good, 1 => Just(u32::MAX), 1 => any::<u32>()]
+}
+
+fn tokens(most: usize) -> impl Strategy<Value = Vec<u32>> {
+    let token = prop_oneof![200 => 0u32..131, 1 => Just(131), 1 => any::<u32>()];
+    prop::collection::vec(token, 0..most)
+}
+
+prop_compose! {
+    fn sampling()(
+        floats in prop::array::uniform6(number()),
+        bias in prop::collection::vec((0u32..132, number()), 0..3),
+        allowed in prop::option::weighted(0.3, tokens(5)),
+        bad_words in prop::collection::vec(tokens(3), 0..3),
+        top_k in count(200),
+        seed in any::<u64>(),
+    ) -> Sampling {
+        let [temperature, top_p, min_p, presence, frequency, repetition] = floats;
+        Sampling {
+            temperature, top_k, top_p, min_p, seed, presence, frequency, repetition, bias,
+            allowed, bad_words,
+        }
+    }
+}
+
+prop_compose! {
+    fn wild()(
+        prompt in tokens(40),
+        counts in (count(4), count(12), count(5)),
+        tops in (prop::option::of(count(9)), prop::option::of(count(9)), count(9)),
+        sampling in sampling(),
+        stops in (tokens(3), prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3), 0..3)),
+        flags in (any::<bool>(), any::<i32>(), 0u8..9),
+    ) -> Request {
+        let (choices, max_new, min_new) = counts;
+        let (top, prompt_top, prompt_from) = tops;
+        let prompt_from = if prompt_top.is_some() { prompt_from } else { prompt_from / 8 };
+        let (tokens, strings) = stops;
+        let (ignore_eos, priority, embeds) = flags;
+        let stop = Stop { tokens, strings, ignore_eos, min_new };
+        let task = match embeds {
+            0 => Task::Embed(Pooling::Last),
+            _ => Task::Generate(Generate {
+                choices, max_new, sampling, stop, top, prompt_top, prompt_from,
+            }),
+        };
+        Request { id: 0, prompt, task, priority, salt: [].into(), deadline: None }
+    }
+}
+
+/// Serves some requests; how many were taken, and how many refused.
+fn serve(requests: Vec<Request>) -> [usize; 2] {
+    let mut served = Served::new(settings());
+    let choices = |request: &Request| match &request.task {
+        Task::Generate(generate) => generate.choices as usize,
+        Task::Embed(_) => 0,
+    };
+    let (all, mut taken) = (requests.len(), Vec::new());
+    for (request, id) in requests.into_iter().zip(0..) {
+        let choices = choices(&request);
+        match served.engine.submit(Request { id, ..request }) {
+            Ok(()) => {
+                served.answers.insert(id, Answer::default());
+                taken.push((id, choices));
+            }
+            Err(refused) => assert!(!refused.field.is_empty()),
+        }
+    }
+    served.run();
+    for (id, choices) in &taken {
+        let answer = &served.answers[id];
+        assert_eq!(answer.ends.len(), *choices);
+        assert_eq!(answer.embedding.is_some(), *choices == 0);
+    }
+    served.assert_all_pages_free();
+    [taken.len(), all - taken.len()]
+}
+
+#[test]
+fn whatever_a_request_says_it_is_refused_by_a_field_or_answered() {
+    let (taken, refused) = (Cell::new(0), Cell::new(0));
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(60));
+    let outcome = runner.run(&prop::collection::vec(wild(), 1..20), |requests| {
+        let counts = serve(requests);
+        taken.set(taken.get() + counts[0]);
+        refused.set(refused.get() + counts[1]);
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+    let counts = [taken.get(), refused.get()];
+    assert!(counts.iter().all(|&count| count > 50), "taken, refused: {counts:?}");
 }
