@@ -10,7 +10,7 @@ use crate::request::{Event, Finish, Generate, Pooling, Scored, Task};
 use kernels_core::Error;
 use kernels_core::params;
 
-const NOT_FINITE: &str = "the model's logits are not finite";
+const NOT_FINITE: &str = "its logits, with what was asked of them, are not finite";
 
 /// Rows of a step that score tokens of one prompt.
 struct Wanted {

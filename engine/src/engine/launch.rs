@@ -62,9 +62,10 @@ impl Engine {
         }
         let mut seated = Vec::new();
         for (id, mut fork) in forks {
+            fork.since = self.step;
             match self.seats.pop() {
                 Some(seat) => {
-                    (fork.seat, fork.since) = (Some(seat), self.step);
+                    fork.seat = Some(seat);
                     seated.push(id);
                     self.running.insert(id, fork);
                     self.counters.forks += 1;
