@@ -1,8 +1,9 @@
 //! Which backend runs the kernels: the one place that chooses.
 
 use crate::config;
-use backends::cpu::{Cpu, Map, peaks};
+use backends::cpu::{Cpu, Map, Threads, peaks};
 use kernels_core::device::Backend;
+use kernels_core::workers::Workers;
 use std::hint::black_box;
 use std::io;
 use std::time::Instant;
@@ -24,6 +25,21 @@ impl Machine {
     /// Where the kernels run.
     pub fn backend(&mut self) -> &mut dyn Backend {
         &mut self.cpu
+    }
+
+    /// For an engine, which keeps it.
+    pub fn into_backend(self) -> Box<dyn Backend> {
+        Box::new(self.cpu)
+    }
+
+    /// Threads beside its own, for what is done before it runs.
+    pub fn more_workers(&self) -> impl Workers + use<> {
+        Threads::new(self.cpu.workers().count())
+    }
+
+    /// The id of its arithmetic.
+    pub fn numerics(&self) -> String {
+        self.cpu.numerics().to_owned()
     }
 
     /// What it is, in a line.

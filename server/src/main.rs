@@ -1,9 +1,18 @@
 //! The `pagewise` binary.
 
 mod backend;
+mod command;
 mod config;
 mod demo;
+mod http;
+mod hub;
+mod metrics;
+mod openai;
+mod runtime;
+mod served;
+mod text;
 
+use command::Failure;
 use config::{Config, Task};
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -11,13 +20,18 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let Config { machine, task } = Config::from_args();
     let mut out = io::stdout().lock();
-    let outcome = match task {
-        Task::Demo => demo::run(&machine, &mut out),
+    let outcome = match &task {
+        Task::Serve(settings) => command::serve::run(settings, &machine, &mut out),
+        Task::Complete(settings) => command::complete::run(settings, &machine, &mut out),
+        Task::Chat(settings) => command::chat::run(settings, &machine, &mut out),
+        Task::Info(settings) => command::info::run(settings, &mut out),
+        Task::Bench(settings) => command::bench::run(settings, &mut out),
+        Task::Demo => demo::run(&machine, &mut out).map_err(Failure::from),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads has seen enough.
-        Err(demo::Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+        Err(Failure::Stream(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
         Err(failure) => {

@@ -20,6 +20,7 @@ const MEASURE: Duration = Duration::from_secs(2);
 const CALLS_LEAST: usize = 5;
 
 /// Why a demo ended.
+#[derive(Debug)]
 pub enum Failure {
     /// Its output could not be written.
     Output(io::Error),

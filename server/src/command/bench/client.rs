@@ -1,0 +1,208 @@
+//! One request of the load, timed piece by piece.
+
+use super::Noise;
+use crate::command::Failure;
+use crate::config::Bench;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+
+/// What came of a request.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// From the asking to the first token.
+    pub first: Option<Duration>,
+    /// Between tokens.
+    pub gaps: Vec<Duration>,
+    /// Tokens of the answer.
+    pub tokens: u64,
+    /// Tokens of the prompt that pages held already.
+    pub cached: u64,
+    /// Why it failed, if it did.
+    pub failed: Option<String>,
+}
+
+/// Asks a server.
+pub struct Asker {
+    /// Host and port.
+    authority: String,
+    key: Option<String>,
+    model: String,
+    prompts: Prompts,
+    max_tokens: u32,
+}
+
+/// Prompts of random tokens.
+struct Prompts {
+    seed: u64,
+    /// Of the vocabulary, the tokens below this are used.
+    below: u64,
+    tokens: u32,
+    shared: u32,
+}
+
+impl Asker {
+    /// Finds out what is served there.
+    pub async fn open(settings: &Bench) -> Result<Self, Failure> {
+        let authority = settings
+            .base_url
+            .strip_prefix("http://")
+            .ok_or_else(|| Failure::Setting("--base-url: must begin with http://".to_owned()))?;
+        let authority = authority.trim_end_matches('/').trim_end_matches("/v1").to_owned();
+        let prompts = Prompts {
+            seed: settings.seed,
+            below: 0,
+            tokens: settings.prompt_tokens,
+            shared: settings.shared_tokens.min(settings.prompt_tokens),
+        };
+        let (key, max_tokens) = (settings.api_key.clone(), settings.max_tokens);
+        let mut asker = Self { authority, key, model: String::new(), prompts, max_tokens };
+        let models = asker.json(Method::GET, "/v1/models", None).await?;
+        let named = models["data"][0]["id"].as_str();
+        let named = named.ok_or_else(|| Failure::Server("/v1/models names no model".into()))?;
+        asker.model = named.to_owned();
+        asker.prompts.below = asker.vocabulary().await?;
+        Ok(asker)
+    }
+
+    /// A bound that all tokens below are known: plain text is read for that, so that no
+    /// token is one that ends an answer.
+    async fn vocabulary(&self) -> Result<u64, Failure> {
+        let letters: String = ('a'..='z').chain('0'..='9').collect();
+        let body = json!({"model": self.model, "prompt": letters, "add_special_tokens": false});
+        let read = self.json(Method::POST, "/tokenize", Some(body)).await?;
+        let tokens = read["tokens"].as_array().into_iter().flatten();
+        let largest = tokens.filter_map(Value::as_u64).max();
+        let none = || Failure::Server("/tokenize gives no tokens".into());
+        Ok(largest.ok_or_else(none)?.max(2))
+    }
+
+    async fn json(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Value, Failure> {
+        let wrong =
+            |why: String| Failure::Server(format!("http://{}{path}: {why}", self.authority));
+        let response = self.send(method, path, body).await.map_err(wrong)?;
+        let status = response.status();
+        let body =
+            response.into_body().collect().await.map_err(|error| wrong(error.to_string()))?;
+        let body = body.to_bytes();
+        if !status.is_success() {
+            return Err(wrong(format!("{status}: {}", String::from_utf8_lossy(&body))));
+        }
+        serde_json::from_slice(&body).map_err(|error| wrong(error.to_string()))
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Response<Incoming>, String> {
+        let stream =
+            TcpStream::connect(&self.authority).await.map_err(|error| error.to_string())?;
+        let _ = stream.set_nodelay(true);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| error.to_string())?;
+        tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.authority);
+        request = request.header(CONTENT_TYPE, "application/json");
+        if let Some(key) = &self.key {
+            request = request.header(AUTHORIZATION, format!("Bearer {key}"));
+        }
+        let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
+        let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
+        sender.send_request(request).await.map_err(|error| error.to_string())
+    }
+
+    /// One request, to its end.
+    pub async fn ask(&self, number: u32) -> Outcome {
+        let mut outcome = Outcome::default();
+        if let Err(why) = self.stream(number, &mut outcome).await {
+            outcome.failed = Some(why);
+        }
+        outcome
+    }
+
+    async fn stream(&self, number: u32, outcome: &mut Outcome) -> Result<(), String> {
+        let body = json!({
+            "model": self.model,
+            "prompt": self.prompts.of(number),
+            "max_tokens": self.max_tokens,
+            "temperature": 1.0,
+            "seed": number,
+            "ignore_eos": true,
+            "stream": true,
+            "return_token_ids": true,
+            "stream_options": {"include_usage": true},
+        });
+        let begun = Instant::now();
+        let response = self.send(Method::POST, "/v1/completions", Some(body)).await?;
+        let (status, mut body) = (response.status(), response.into_body());
+        let (mut buffer, mut last) = (Vec::new(), begun);
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| error.to_string())?;
+            buffer.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+            let now = Instant::now();
+            while let Some(end) = buffer.windows(2).position(|two| two == b"\n\n") {
+                let event: Vec<u8> = buffer.drain(..end + 2).collect();
+                self.event(&event, (&mut last, now), outcome)?;
+            }
+        }
+        match outcome.tokens {
+            0 => Err(format!("{status}: {}", String::from_utf8_lossy(&buffer))),
+            _ => Ok(()),
+        }
+    }
+
+    fn event(
+        &self,
+        event: &[u8],
+        (last, now): (&mut Instant, Instant),
+        outcome: &mut Outcome,
+    ) -> Result<(), String> {
+        let data = event.strip_prefix(b"data: ").unwrap_or(event);
+        if data.starts_with(b"[DONE]") {
+            return Ok(());
+        }
+        let told: Value = serde_json::from_slice(data).map_err(|error| error.to_string())?;
+        if let Some(words) = told["error"]["message"].as_str() {
+            return Err(words.to_owned());
+        }
+        if let Some(cached) = told["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64() {
+            outcome.cached = cached;
+        }
+        let tokens = told["choices"][0]["token_ids"].as_array().map_or(0, Vec::len);
+        for _ in 0..tokens {
+            match outcome.first {
+                None => outcome.first = Some(now - *last),
+                Some(_) => outcome.gaps.push(now - *last),
+            }
+            *last = now;
+        }
+        outcome.tokens += tokens as u64;
+        Ok(())
+    }
+}
+
+impl Prompts {
+    /// The tokens of a request's prompt: the shared ones first.
+    fn of(&self, number: u32) -> Vec<u64> {
+        let draw = |seed: u64, count: u32| {
+            let mut noise = Noise(seed);
+            (0..count).map(move |_| noise.next() % self.below).collect::<Vec<_>>()
+        };
+        let own = draw(self.seed ^ (u64::from(number) + 1) << 20, self.tokens - self.shared);
+        [draw(self.seed, self.shared), own].concat()
+    }
+}

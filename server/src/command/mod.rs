@@ -1,0 +1,122 @@
+//! What the binary does, one file for each command, and what they share.
+
+pub mod bench;
+pub mod chat;
+pub mod complete;
+pub mod info;
+pub mod load;
+pub mod serve;
+pub mod session;
+
+use crate::demo;
+use crate::hub;
+use crate::openai::Refusal;
+use crate::text;
+use std::fmt;
+use std::io;
+
+/// Why a command ended.
+#[derive(Debug)]
+pub enum Failure {
+    /// Its output could not be written, or its input not read.
+    Stream(io::Error),
+    /// The model is nowhere.
+    Missing(hub::Missing),
+    /// Its files do not say what a model is.
+    Checkpoint(checkpoint::Error),
+    /// Its weights are not those of its configuration.
+    Weights(engine::weights::LoadError),
+    /// Its tokenizer or template cannot be used.
+    Text(text::Error),
+    /// It cannot be run so.
+    Engine(engine::engine::OpenError),
+    /// A setting does not fit the model.
+    Setting(String),
+    /// The address is taken, or not there.
+    Address(String),
+    /// A thread could not be started.
+    Thread(io::Error),
+    /// What was asked is refused.
+    Refused(Refusal),
+    /// A server that is asked does not answer so.
+    Server(String),
+    /// A kernel was not shown.
+    Demo(demo::Failure),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stream(error) => write!(to, "input or output broke: {error}"),
+            Self::Missing(error) => error.fmt(to),
+            Self::Checkpoint(error) => error.fmt(to),
+            Self::Weights(error) => error.fmt(to),
+            Self::Text(error) => error.fmt(to),
+            Self::Engine(error) => error.fmt(to),
+            Self::Thread(error) => write!(to, "no thread could be started: {error}"),
+            Self::Demo(failure) => failure.fmt(to),
+            Self::Refused(refusal) => refusal.message.fmt(to),
+            Self::Setting(words) | Self::Address(words) | Self::Server(words) => words.fmt(to),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Stream(error)
+    }
+}
+
+impl From<demo::Failure> for Failure {
+    fn from(failure: demo::Failure) -> Self {
+        match failure {
+            demo::Failure::Output(error) => Self::Stream(error),
+            other => Self::Demo(other),
+        }
+    }
+}
+
+impl From<hub::Missing> for Failure {
+    fn from(error: hub::Missing) -> Self {
+        Self::Missing(error)
+    }
+}
+
+impl From<checkpoint::Error> for Failure {
+    fn from(error: checkpoint::Error) -> Self {
+        Self::Checkpoint(error)
+    }
+}
+
+impl From<engine::weights::LoadError> for Failure {
+    fn from(error: engine::weights::LoadError) -> Self {
+        Self::Weights(error)
+    }
+}
+
+impl From<text::Error> for Failure {
+    fn from(error: text::Error) -> Self {
+        Self::Text(error)
+    }
+}
+
+impl From<engine::engine::OpenError> for Failure {
+    fn from(error: engine::engine::OpenError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Bytes, in a unit that reads well.
+pub fn sized(bytes: u64) -> String {
+    let units = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
+        None => format!("{bytes} B"),
+    }
+}

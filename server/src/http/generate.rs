@@ -1,0 +1,171 @@
+//! Answers as the engine makes them: gathered, or sent piece by piece.
+
+use super::Server;
+use super::body::Reply;
+use crate::openai::answer::{Answers, Piece};
+use crate::openai::embeddings::Embeddings;
+use crate::openai::{Refusal, Surface};
+use crate::runtime::{News, Ticket};
+use bytes::Bytes;
+use engine::request::{Event, Finish};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::{Sender, channel};
+
+/// Pieces that wait to be sent; more wait as events.
+const PIECES_WAITING: usize = 16;
+/// When to come again, where there are too many streams.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Answers of a surface.
+pub async fn generate(
+    server: Arc<Server>,
+    surface: Arc<dyn Surface>,
+) -> Result<Response<Reply>, Refusal> {
+    let asked = surface.asked();
+    let requests = surface.requests();
+    let answers = Answers::new(asked, requests.len());
+    if asked.stream.is_none() {
+        let ticket = server.runtime.submit(requests, false).await?;
+        return gathered(&server, surface.as_ref(), answers, ticket).await.map(json);
+    }
+    let permit = server.streams.clone().try_acquire_owned().map_err(|_| {
+        let most = server.limits.max_concurrent_streams;
+        Refusal::busy(format!("{most} streams are open: no more may be"), RETRY_AFTER)
+    })?;
+    let ticket = server.runtime.submit(requests, true).await?;
+    let (sender, receiver) = channel(PIECES_WAITING);
+    tokio::spawn(stream(server, surface, answers, ticket, sender, permit));
+    let mut response = Response::new(Reply::Stream(receiver));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// A response of JSON.
+pub fn json(body: Vec<u8>) -> Response<Reply> {
+    let mut response = Response::new(Reply::whole(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+async fn gathered(
+    server: &Server,
+    surface: &dyn Surface,
+    mut answers: Answers,
+    mut ticket: Ticket,
+) -> Result<Vec<u8>, Refusal> {
+    let mut whole: Vec<Piece> = (0..answers.count()).map(Piece::empty).collect();
+    while !answers.ended() {
+        for piece in next(server, &mut answers, &mut ticket).await? {
+            whole[piece.index].join(piece);
+        }
+    }
+    Ok(surface.whole(whole, &answers))
+}
+
+async fn next(
+    server: &Server,
+    answers: &mut Answers,
+    ticket: &mut Ticket,
+) -> Result<Vec<Piece>, Refusal> {
+    let News { at, events } =
+        ticket.next().await.ok_or_else(|| Refusal::internal("the engine has stopped"))?;
+    answers.take(at, events, &server.served.text.tokenizer)
+}
+
+async fn stream(
+    server: Arc<Server>,
+    surface: Arc<dyn Surface>,
+    mut answers: Answers,
+    mut ticket: Ticket,
+    to: Sender<Bytes>,
+    _permit: OwnedSemaphorePermit,
+) {
+    for piece in surface.beginning() {
+        if to.send(event(&piece)).await.is_err() {
+            return;
+        }
+    }
+    let mut begun = vec![false; answers.count()];
+    while !answers.ended() {
+        let pieces = tokio::select! {
+            pieces = next(&server, &mut answers, &mut ticket) => pieces,
+            // The client has gone: the ticket goes, too.
+            () = to.closed() => return,
+        };
+        let sent = match pieces {
+            Ok(pieces) => send(surface.as_ref(), pieces, &mut begun, &answers, &to).await,
+            Err(refusal) => {
+                let _ = to.send(event(refusal.body().to_string().as_bytes())).await;
+                return;
+            }
+        };
+        if !sent {
+            return;
+        }
+    }
+    if surface.asked().stream.is_some_and(|stream| stream.usage) {
+        let _ = to.send(event(&surface.last(&answers))).await;
+    }
+    let _ = to.send(event(b"[DONE]")).await;
+}
+
+/// Whether the client is still there.
+async fn send(
+    surface: &dyn Surface,
+    pieces: Vec<Piece>,
+    begun: &mut [bool],
+    answers: &Answers,
+    to: &Sender<Bytes>,
+) -> bool {
+    let asked = surface.asked();
+    for piece in pieces {
+        // Half a character says nothing, unless its token is to be told.
+        let silent = piece.text.is_empty() && piece.end.is_none();
+        if silent && (piece.tokens.is_empty() || (asked.top.is_none() && !asked.show_tokens)) {
+            continue;
+        }
+        let first = !std::mem::replace(&mut begun[piece.index], true);
+        if to.send(event(&surface.chunk(piece, first, answers))).await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// One server-sent event.
+fn event(data: &[u8]) -> Bytes {
+    [b"data: ", data, b"\n\n"].concat().into()
+}
+
+/// The vectors of texts.
+pub async fn embed(server: &Server, asked: &Embeddings) -> Result<Vec<u8>, Refusal> {
+    let requests = asked.requests();
+    let mut vectors: Vec<Option<Vec<f32>>> = vec![None; requests.len()];
+    let mut ticket = server.runtime.submit(requests, false).await?;
+    while vectors.iter().any(Option::is_none) {
+        let stopped = || Refusal::internal("the engine has stopped");
+        let News { at, events } = ticket.next().await.ok_or_else(stopped)?;
+        for event in events {
+            match event {
+                Event::Embedding { values, .. } => vectors[at] = Some(values),
+                Event::End { why: Finish::Deadline, .. } => {
+                    let words = "the request took longer than --request-timeout-seconds";
+                    return Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, words));
+                }
+                Event::End { why: Finish::Failed(words), .. } => {
+                    return Err(Refusal::internal(words));
+                }
+                Event::End { why, .. } => return Err(Refusal::internal(format!("{why:?}"))),
+                Event::Prompt { .. } | Event::Token { .. } => {}
+            }
+        }
+    }
+    Ok(asked.response(vectors.into_iter().flatten().collect()))
+}

@@ -1,0 +1,209 @@
+//! One request: which path, who may, and what comes back.
+
+use super::body::Reply;
+use super::{Server, generate, guard};
+use crate::metrics;
+use crate::openai::embeddings::Embeddings;
+use crate::openai::{self, Chat, Completions, Context, Refusal, Surface, tokens};
+use bytes::Bytes;
+use generate::json;
+use hyper::body::Incoming;
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
+    CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, VARY,
+};
+use hyper::{Method, Request, Response, StatusCode};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Paths that are asked with a body.
+const POSTS: &[&str] =
+    &["/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/tokenize", "/detokenize"];
+/// Paths that are asked without, and whether a key is needed.
+const GETS: &[(&str, bool)] = &[
+    ("/v1/models", true),
+    ("/health", false),
+    ("/ready", false),
+    ("/version", false),
+    ("/metrics", false),
+    ("/debug/metrics", true),
+];
+
+/// The response to a request; errors are responses, too.
+pub async fn answer(
+    request: Request<Incoming>,
+    server: Arc<Server>,
+) -> Result<Response<Reply>, Infallible> {
+    let begun = Instant::now();
+    let number = server.requests.fetch_add(1, Ordering::Relaxed);
+    let id = guard::name(request.headers()).unwrap_or_else(|| unnamed(number));
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let origin = guard::origin(request.headers(), &server.limits.allowed_origins);
+    let outcome = dispatch(request, &server, &id).await;
+    let mut response = outcome.unwrap_or_else(refused);
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert("x-request-id", id);
+    }
+    if let Some(origin) = origin {
+        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        response.headers_mut().insert(VARY, HeaderValue::from_static("origin"));
+    }
+    let status = response.status().as_u16();
+    let handler = known(&path);
+    server.metrics.request(&metrics::Response { handler, method: method.to_string(), status });
+    let seconds = begun.elapsed().as_secs_f64();
+    tracing::info!(request = %id, %method, %path, status, seconds, "answered");
+    Ok(response)
+}
+
+/// A name that no other request of this server has.
+fn unnamed(number: u64) -> String {
+    use std::hash::{BuildHasher, RandomState};
+    format!("{:016x}{number:04x}", RandomState::new().hash_one(number))
+}
+
+/// The path as it is counted: what clients make up is one.
+fn known(path: &str) -> &'static str {
+    let gets = GETS.iter().map(|(path, _)| *path);
+    gets.chain(POSTS.iter().copied())
+        .find(|known| *known == path)
+        .unwrap_or(if path.starts_with("/v1/models/") { "/v1/models/{model}" } else { "other" })
+}
+
+async fn dispatch(
+    request: Request<Incoming>,
+    server: &Arc<Server>,
+    id: &str,
+) -> Result<Response<Reply>, Refusal> {
+    let (head, body) = request.into_parts();
+    let (method, path) = (head.method, head.uri.path());
+    if method == Method::OPTIONS {
+        return Ok(preflight());
+    }
+    let open = GETS.iter().any(|(known, key)| *known == path && !key);
+    if !open {
+        guard::key(&head.headers, &server.limits.api_key)?;
+    }
+    if POSTS.contains(&path) {
+        return match method {
+            Method::POST => post(path, &head.headers, body, server, id).await,
+            _ => Ok(not_so("POST")),
+        };
+    }
+    let model = path.strip_prefix("/v1/models/");
+    if model.is_none() && !GETS.iter().any(|(known, _)| *known == path) {
+        return Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is no {path}")));
+    }
+    if method != Method::GET && method != Method::HEAD {
+        return Ok(not_so("GET"));
+    }
+    match model {
+        Some(name) => openai::model(name, &server.served).map(json),
+        None => Ok(get(path, server)),
+    }
+}
+
+/// What is asked without a body.
+fn get(path: &str, server: &Server) -> Response<Reply> {
+    let state = |good: bool, word: &str| {
+        let mut response = json(format!("{{\"status\":\"{word}\"}}").into_bytes());
+        if !good {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        response
+    };
+    match path {
+        "/v1/models" => json(openai::models(&server.served)),
+        "/health" if server.runtime.alive() => state(true, "alive"),
+        "/health" => state(false, "the engine has stopped"),
+        "/ready" if server.ready() => state(true, "ready"),
+        "/ready" => state(false, "not ready"),
+        "/version" => json(format!("{{\"version\":\"{}\"}}", env!("CARGO_PKG_VERSION")).into()),
+        "/debug/metrics" => json(server.metrics.debug()),
+        // `/metrics`, the last one.
+        _ => {
+            let mut response = Response::new(Reply::whole(server.metrics.text()));
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+            response
+        }
+    }
+}
+
+/// What is asked with a body.
+async fn post(
+    path: &str,
+    headers: &HeaderMap,
+    body: Incoming,
+    server: &Arc<Server>,
+    id: &str,
+) -> Result<Response<Reply>, Refusal> {
+    if !server.ready() {
+        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down"));
+    }
+    let body = guard::body(headers, body, &server.limits).await?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let served = server.served.clone();
+    let context = Arc::new(Context { served, request_id: id.to_owned(), now });
+    match path {
+        "/v1/completions" => {
+            let surface = read(body, move |body| Completions::read(body, context)).await?;
+            generate::generate(server.clone(), Arc::new(surface) as Arc<dyn Surface>).await
+        }
+        "/v1/chat/completions" => {
+            let surface = read(body, move |body| Chat::read(body, context)).await?;
+            generate::generate(server.clone(), Arc::new(surface) as Arc<dyn Surface>).await
+        }
+        "/v1/embeddings" => {
+            let asked = read(body, move |body| Embeddings::read(body, context)).await?;
+            generate::embed(server, &asked).await.map(json)
+        }
+        "/tokenize" => {
+            read(body, move |body| tokens::tokenize(body, &context.served)).await.map(json)
+        }
+        // `/detokenize`, the last one.
+        _ => read(body, move |body| tokens::detokenize(body, &context.served)).await.map(json),
+    }
+}
+
+/// Reads a body where a long text does not keep others waiting.
+async fn read<T: Send + 'static>(
+    body: Bytes,
+    how: impl FnOnce(&[u8]) -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let outcome = tokio::task::spawn_blocking(move || how(&body)).await;
+    outcome.unwrap_or_else(|error| {
+        tracing::error!(%error, "a request broke its reader");
+        Err(Refusal::internal("the request could not be read: this is a fault of the server"))
+    })
+}
+
+/// What a browser asks before it sends a page's request.
+fn preflight() -> Response<Reply> {
+    let mut response = Response::new(Reply::whole(""));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, OPTIONS"));
+    let allowed = HeaderValue::from_static("authorization, content-type, x-request-id");
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+    response
+}
+
+/// The path is known, the method is not its own.
+fn not_so(method: &'static str) -> Response<Reply> {
+    let words = format!("this path is asked by {method}");
+    let mut response = refused(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, words));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(method));
+    response
+}
+
+fn refused(refusal: Refusal) -> Response<Reply> {
+    let mut response = json(refusal.body().to_string().into_bytes());
+    *response.status_mut() = refusal.status;
+    if let Some(after) = refusal.retry_after {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+    }
+    response
+}

@@ -1,0 +1,258 @@
+//! Events of the engine to pieces of answers: the same pieces whether they are sent as
+//! they come or gathered.
+
+use super::Refusal;
+use super::sampling::Asked;
+use crate::text::characters::Characters;
+use crate::text::tokenizer::Tokenizer;
+use engine::request::{Event, Finish, Miss, Scored};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// What came of one answer in a step.
+#[derive(Debug)]
+pub struct Piece {
+    /// Which answer, prompts first: `prompt * choices + choice`.
+    pub index: usize,
+    /// Text that no stop string can take back any more.
+    pub text: String,
+    /// Its tokens, with where each begins in the text, in characters.
+    pub tokens: Vec<(Scored, usize)>,
+    /// Why it has ended, if it has.
+    pub end: Option<End>,
+}
+
+impl Piece {
+    /// Of an answer of which nothing has come.
+    pub fn empty(index: usize) -> Self {
+        Self { index, text: String::new(), tokens: Vec::new(), end: None }
+    }
+
+    /// With what came next.
+    pub fn join(&mut self, next: Self) {
+        self.text.push_str(&next.text);
+        self.tokens.extend(next.tokens);
+        self.end = self.end.take().or(next.end);
+    }
+}
+
+/// Why an answer has ended, in OpenAI's words.
+#[derive(Clone, Debug, PartialEq)]
+pub struct End {
+    /// `stop`, `length` or `abort`.
+    pub reason: &'static str,
+    /// What stopped it, besides the model's own end.
+    pub stop: Option<StopReason>,
+}
+
+/// What stopped an answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum StopReason {
+    /// A token.
+    Token(u32),
+    /// A string, or the words of an end from outside.
+    String(String),
+}
+
+/// What is known of a prompt that is computed.
+#[derive(Debug)]
+pub struct Computed {
+    /// Tokens that pages held already.
+    pub cached: u32,
+    /// Why not more.
+    pub miss: Miss,
+    /// Of its tokens, if they were asked for.
+    pub logprobs: Vec<Option<Scored>>,
+}
+
+/// The answers of a request in the making.
+pub struct Answers {
+    choices: Vec<Choice>,
+    /// For each prompt.
+    pub computed: Vec<Option<Computed>>,
+    per_prompt: usize,
+    open: usize,
+    /// Tokens of all answers.
+    pub new: usize,
+}
+
+impl Answers {
+    /// So many prompts are asked.
+    pub fn new(asked: &Asked, prompts: usize) -> Self {
+        let per_prompt = asked.choices as usize;
+        let choice = || Choice::new(asked);
+        Self {
+            choices: std::iter::repeat_with(choice).take(prompts * per_prompt).collect(),
+            computed: std::iter::repeat_with(|| None).take(prompts).collect(),
+            per_prompt,
+            open: prompts * per_prompt,
+            new: 0,
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.choices.len()
+    }
+
+    /// Whether all have ended.
+    pub fn ended(&self) -> bool {
+        self.open == 0
+    }
+
+    /// What happened to a prompt's answers in a step.
+    pub fn take(
+        &mut self,
+        prompt: usize,
+        events: Vec<Event>,
+        tokenizer: &Tokenizer,
+    ) -> Result<Vec<Piece>, Refusal> {
+        let mut news: BTreeMap<usize, News> = BTreeMap::new();
+        for event in events {
+            match event {
+                Event::Prompt { cached, miss, logprobs, .. } => {
+                    self.computed[prompt] = Some(Computed { cached, miss, logprobs });
+                }
+                Event::Token { choice, token, held, .. } => {
+                    let news = news.entry(choice as usize).or_default();
+                    news.tokens.push(token);
+                    news.held = held;
+                }
+                Event::End { why: Finish::Failed(words), .. } => {
+                    return Err(Refusal::internal(words));
+                }
+                Event::End { choice, why, .. } => {
+                    news.entry(choice as usize).or_default().why = Some(why);
+                }
+                Event::Embedding { .. } => {
+                    return Err(Refusal::internal("an embedding came where text was asked for"));
+                }
+            }
+        }
+        let pieces = news.into_iter().map(|(choice, news)| {
+            self.open -= usize::from(news.why.is_some());
+            self.new += news.tokens.len();
+            let index = prompt * self.per_prompt + choice;
+            self.choices[index].piece(index, news, tokenizer)
+        });
+        Ok(pieces.collect())
+    }
+}
+
+/// What happened to one answer in a step.
+#[derive(Default)]
+struct News {
+    tokens: Vec<Scored>,
+    /// Bytes at the end that may begin a stop string.
+    held: usize,
+    why: Option<Finish>,
+}
+
+/// One answer's bytes, and how many of them are told.
+struct Choice {
+    stop_strings: Vec<String>,
+    keep_stop: bool,
+    skip_special: bool,
+    bytes: Vec<u8>,
+    /// Special tokens within `bytes`, which the engine does not count: where each stands
+    /// by the engine's count, and its bytes.
+    special: Vec<(usize, usize)>,
+    /// The engine's count of bytes.
+    counted: usize,
+    told: usize,
+    characters: Characters,
+    /// Where the next token begins: characters of all bytes so far.
+    offset: usize,
+    offsets: Characters,
+}
+
+impl Choice {
+    fn new(asked: &Asked) -> Self {
+        Self {
+            stop_strings: asked.stop_strings.clone(),
+            keep_stop: asked.keep_stop,
+            skip_special: asked.skip_special,
+            bytes: Vec::new(),
+            special: Vec::new(),
+            counted: 0,
+            told: 0,
+            characters: Characters::default(),
+            offset: 0,
+            offsets: Characters::default(),
+        }
+    }
+
+    fn piece(&mut self, index: usize, news: News, tokenizer: &Tokenizer) -> Piece {
+        let News { tokens, held, why } = news;
+        let ending = matches!(why, Some(Finish::Eos | Finish::Token(_))) && !self.keep_stop;
+        let last = tokens.len().wrapping_sub(1);
+        let placed = tokens.into_iter().enumerate().map(|(at, token)| {
+            let offset = self.offset;
+            if !(ending && at == last) {
+                self.push(token.token, tokenizer);
+            }
+            (token, offset)
+        });
+        let tokens = placed.collect();
+        let end = why.map(|why| self.end(why));
+        let sure = match end {
+            Some(_) => self.bytes.len(),
+            None => self.bytes.len().saturating_sub(self.doubtful(held)),
+        };
+        let mut text = String::new();
+        if sure > self.told {
+            text = self.characters.push(&self.bytes[self.told..sure]);
+            self.told = sure;
+        }
+        if end.is_some() {
+            text.push_str(&self.characters.finish());
+        }
+        Piece { index, text, tokens, end }
+    }
+
+    fn push(&mut self, token: u32, tokenizer: &Tokenizer) {
+        let bytes = tokenizer.bytes(token);
+        if !tokenizer.is_special(token) {
+            self.counted += bytes.len();
+        } else if self.skip_special {
+            return;
+        } else {
+            self.special.push((self.counted, bytes.len()));
+        }
+        self.bytes.extend_from_slice(bytes);
+        self.offset += self.offsets.push(bytes).chars().count();
+    }
+
+    /// Bytes at the end that a stop string may yet take, by the engine's count of them.
+    fn doubtful(&self, held: usize) -> usize {
+        if self.keep_stop {
+            return 0;
+        }
+        let special = self.special.iter().filter(|(at, _)| *at + held > self.counted);
+        held + special.map(|(_, bytes)| bytes).sum::<usize>()
+    }
+
+    /// Cuts the bytes where the answer ends, and says why in OpenAI's words.
+    fn end(&mut self, why: Finish) -> End {
+        match why {
+            Finish::Length => End { reason: "length", stop: None },
+            Finish::Eos => End { reason: "stop", stop: None },
+            Finish::Token(token) => End { reason: "stop", stop: Some(StopReason::Token(token)) },
+            Finish::String { which, before } => {
+                let stop = self.stop_strings.get(which).cloned().unwrap_or_default();
+                let end = before + if self.keep_stop { stop.len() } else { 0 };
+                let special = self.special.iter().filter(|(at, _)| *at <= before);
+                let end = end + special.map(|(_, bytes)| bytes).sum::<usize>();
+                self.bytes.truncate(end);
+                End { reason: "stop", stop: Some(StopReason::String(stop)) }
+            }
+            Finish::Cancelled => End { reason: "abort", stop: None },
+            Finish::Deadline => {
+                End { reason: "abort", stop: Some(StopReason::String("timeout".into())) }
+            }
+            // Refused before it came here.
+            Finish::Failed(words) => End { reason: "abort", stop: Some(StopReason::String(words)) },
+        }
+    }
+}

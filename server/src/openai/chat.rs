@@ -1,0 +1,222 @@
+//! `/v1/chat/completions`: answer a conversation.
+
+use super::answer::{Answers, End, Piece, StopReason};
+use super::fields::Fields;
+use super::messages;
+use super::prompts::{self, Prompt};
+use super::sampling::{Asked, TOP_MAX};
+use super::shape::{Head, Names, PromptScores, Usage, prompt_scores, said, usage};
+use super::{Context, Refusal, Surface};
+use engine::request::{Request, Scored};
+use serde::Serialize;
+use std::sync::Arc;
+
+/// What is asked.
+pub struct Chat {
+    context: Arc<Context>,
+    head: Head,
+    asked: Asked,
+    prompt: Prompt,
+    room: u32,
+}
+
+#[derive(Serialize)]
+struct Response<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    system_fingerprint: &'a str,
+    choices: Vec<Choice>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<Arc<[u32]>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<PromptScores>,
+}
+
+#[derive(Serialize)]
+struct Choice {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<Message>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delta: Option<Message>,
+    logprobs: Option<Logprobs>,
+    finish_reason: Option<&'static str>,
+    stop_reason: Option<StopReason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<Vec<u32>>,
+}
+
+#[derive(Serialize)]
+struct Message {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Logprobs {
+    content: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    #[serde(flatten)]
+    token: Named,
+    /// After penalties, temperature and filters; `logprob` is before them.
+    processed_logprob: f32,
+    top_logprobs: Vec<Named>,
+}
+
+#[derive(Serialize)]
+struct Named {
+    token: String,
+    logprob: f32,
+    bytes: Vec<u8>,
+}
+
+impl Chat {
+    /// From a body.
+    pub fn read(body: &[u8], context: Arc<Context>) -> Result<Self, Refusal> {
+        let mut fields = Fields::read(body)?;
+        let served = &context.served;
+        super::check_model(&mut fields, served)?;
+        let tokens = messages::prompt(&mut fields, served)?;
+        let mut prompt = [Prompt { tokens, text: None }];
+        if let Some(keep) = fields.within("truncate_prompt_tokens", -1..=i64::from(u32::MAX))? {
+            if keep == 0 {
+                return Err(Refusal::expected("truncate_prompt_tokens", "-1 or at least 1", 0));
+            }
+            prompts::truncate(&mut prompt, keep, served);
+        }
+        let [prompt] = prompt;
+        let shown = fields.switch("logprobs")?;
+        let top = fields.within("top_logprobs", 0..=TOP_MAX)?;
+        if top.is_some_and(|top| top > 0) && !shown {
+            return Err(Refusal::field("top_logprobs", "only where `logprobs` is true"));
+        }
+        let newer: Option<u32> = fields.take("max_completion_tokens")?;
+        let older: Option<u32> = fields.take("max_tokens")?;
+        let name = if newer.is_some() { "max_completion_tokens" } else { "max_tokens" };
+        fields.only("echo", &[false.into()])?;
+        fields.only("modalities", &[serde_json::json!(["text"])])?;
+        let asked = Asked::read(&mut fields, served, shown.then_some(top.unwrap_or(0)))?;
+        fields.done()?;
+        let room = asked.room((name, newer.or(older)), prompt.tokens.len(), served)?;
+        let head = Head::new("chatcmpl", &asked, &context);
+        Ok(Self { head, asked, prompt, room, context })
+    }
+
+    fn names(&self) -> Names<'_> {
+        let tokenizer = &self.context.served.text.tokenizer;
+        Names { tokenizer, numbered: self.asked.numbered_tokens }
+    }
+
+    fn named(&self, token: u32, logprob: f32) -> Named {
+        let bytes = self.context.served.text.tokenizer.bytes(token).to_vec();
+        Named { token: self.names().of(token), logprob: said(logprob), bytes }
+    }
+
+    fn entry(&self, scored: &Scored) -> Entry {
+        let top = self.asked.top.unwrap_or(0) as usize;
+        let listed = scored.top.iter().take(top);
+        Entry {
+            token: self.named(scored.token, scored.raw),
+            processed_logprob: said(scored.processed),
+            top_logprobs: listed.map(|(token, raw)| self.named(*token, *raw)).collect(),
+        }
+    }
+
+    /// A piece, but for its text.
+    fn choice(&self, piece: &Piece) -> Choice {
+        let End { reason, stop } = piece.end.clone().unwrap_or(End { reason: "", stop: None });
+        let entries = || piece.tokens.iter().map(|(scored, _)| self.entry(scored)).collect();
+        let tokens = || piece.tokens.iter().map(|(scored, _)| scored.token).collect();
+        Choice {
+            index: piece.index,
+            message: None,
+            delta: None,
+            logprobs: self.asked.top.map(|_| Logprobs { content: entries() }),
+            finish_reason: (!reason.is_empty()).then_some(reason),
+            stop_reason: stop,
+            token_ids: self.asked.show_tokens.then(tokens),
+        }
+    }
+
+    fn response<'a>(&'a self, object: &'static str, choices: Vec<Choice>) -> Response<'a> {
+        let Head { id, created, model, fingerprint } = &self.head;
+        Response {
+            id,
+            object,
+            created: *created,
+            model,
+            system_fingerprint: fingerprint,
+            choices,
+            usage: None,
+            prompt_token_ids: None,
+            prompt_logprobs: None,
+        }
+    }
+
+    fn usage(&self, answers: &Answers) -> Usage {
+        usage(&[self.prompt.tokens.len()], &answers.computed, answers.new)
+    }
+}
+
+/// What heads the pieces of a stream.
+const CHUNK: &str = "chat.completion.chunk";
+
+impl Surface for Chat {
+    fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    fn requests(&self) -> Vec<Request> {
+        vec![self.asked.request(&self.prompt.tokens, self.room, self.asked.prompt_top)]
+    }
+
+    fn whole(&self, pieces: Vec<Piece>, answers: &Answers) -> Vec<u8> {
+        let message = |piece: Piece| {
+            let choice = self.choice(&piece);
+            let message = Message { role: Some("assistant"), content: Some(piece.text) };
+            Choice { message: Some(message), ..choice }
+        };
+        let mut response =
+            self.response("chat.completion", pieces.into_iter().map(message).collect());
+        response.usage = Some(self.usage(answers));
+        response.prompt_token_ids = self.asked.show_tokens.then(|| self.prompt.tokens.clone());
+        let scores = answers.computed[0].as_ref().map_or(&[][..], |computed| &computed.logprobs);
+        response.prompt_logprobs =
+            self.asked.prompt_top.map(|top| prompt_scores(scores, top, self.names()));
+        super::written(&response)
+    }
+
+    fn beginning(&self) -> Vec<Vec<u8>> {
+        let begin = |index| {
+            let role = Message { role: Some("assistant"), content: Some(String::new()) };
+            let choice = self.choice(&Piece::empty(index));
+            let choice = Choice { delta: Some(role), logprobs: None, ..choice };
+            let mut response = self.response(CHUNK, vec![choice]);
+            response.prompt_token_ids = self.asked.show_tokens.then(|| self.prompt.tokens.clone());
+            super::written(&response)
+        };
+        (0..self.asked.choices as usize).map(begin).collect()
+    }
+
+    fn chunk(&self, piece: Piece, _first: bool, _answers: &Answers) -> Vec<u8> {
+        let choice = self.choice(&piece);
+        let content = (!piece.text.is_empty()).then_some(piece.text);
+        let delta = Some(Message { role: None, content });
+        super::written(&self.response(CHUNK, vec![Choice { delta, ..choice }]))
+    }
+
+    fn last(&self, answers: &Answers) -> Vec<u8> {
+        let mut response = self.response(CHUNK, Vec::new());
+        response.usage = Some(self.usage(answers));
+        super::written(&response)
+    }
+}

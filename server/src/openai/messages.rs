@@ -1,0 +1,117 @@
+//! A conversation to a prompt: messages checked, then rendered by the model's template.
+
+use super::fields::Fields;
+use super::{Refusal, prompts};
+use crate::served::Served;
+use crate::text::template::Conversation;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// Who may speak.
+const ROLES: &[&str] = &["system", "developer", "user", "assistant"];
+
+/// The prompt of a request's conversation.
+pub fn prompt(fields: &mut Fields, served: &Served) -> Result<Arc<[u32]>, Refusal> {
+    let text = text(fields, served)?;
+    // The template writes the special tokens itself.
+    let special = fields.switch("add_special_tokens")?;
+    let tokens = prompts::encode("messages", &text, special, served)?;
+    if tokens.is_empty() {
+        return Err(Refusal::field("messages", "have no tokens"));
+    }
+    Ok(tokens)
+}
+
+/// What the template makes of a request's conversation.
+fn text(fields: &mut Fields, served: &Served) -> Result<String, Refusal> {
+    let messages: Vec<Value> = fields.must("messages")?;
+    if messages.is_empty() {
+        return Err(Refusal::expected("messages", "at least one", "none"));
+    }
+    let each = messages.into_iter().enumerate();
+    let messages: Vec<Value> =
+        each.map(|(at, message)| checked(at, message)).collect::<Result<_, _>>()?;
+    let go_on = fields.switch("continue_final_message")?;
+    let begin = fields.take("add_generation_prompt")?.unwrap_or(!go_on);
+    if go_on && begin {
+        let words = "not together with `add_generation_prompt`";
+        return Err(Refusal::field("continue_final_message", words));
+    }
+    let more: Map<String, Value> = fields.take("chat_template_kwargs")?.unwrap_or_default();
+    let taken = ["messages", "add_generation_prompt", "tools", "documents"];
+    if let Some(name) = taken.iter().find(|name| more.contains_key(**name)) {
+        return Err(Refusal::field("chat_template_kwargs", format!("must not hold `{name}`")));
+    }
+    let template = match fields.take::<String>("chat_template")? {
+        Some(_) if !served.trust_request_chat_template => {
+            let words = "is taken only under --trust-request-chat-template";
+            return Err(Refusal::field("chat_template", words));
+        }
+        Some(source) => served.text.template_of(source)?,
+        None => served.text.template().ok_or_else(|| {
+            Refusal::field("messages", "the model has no chat template: use /v1/completions")
+        })?,
+    };
+    let conversation =
+        Conversation { messages: &messages, add_generation_prompt: begin, more: &more };
+    let text = template.render(&conversation)?;
+    if go_on { unfinished(text, &messages) } else { Ok(text) }
+}
+
+/// A message with plain text for its content.
+fn checked(at: usize, message: Value) -> Result<Value, Refusal> {
+    let name = |field: &str| format!("messages[{at}]{field}");
+    let Value::Object(mut message) = message else {
+        return Err(Refusal::field(name(""), "expected an object"));
+    };
+    message.retain(|_, value| !value.is_null());
+    match message.get("role").and_then(Value::as_str) {
+        Some(role) if ROLES.contains(&role) => {}
+        Some("tool" | "function") => return Err(Refusal::unsupported(&name(".role"))),
+        _ => {
+            let words = format!("expected one of {}", ROLES.join(", "));
+            return Err(Refusal::field(name(".role"), words));
+        }
+    }
+    let known = ["role", "content", "name", "refusal"];
+    if let Some(field) = message.keys().find(|field| !known.contains(&field.as_str())) {
+        return Err(Refusal::unsupported(&name(&format!(".{field}"))));
+    }
+    let content = match message.remove("content") {
+        Some(Value::String(text)) => text,
+        Some(Value::Array(parts)) => joined(&name(".content"), parts)?,
+        Some(_) => {
+            return Err(Refusal::field(name(".content"), "expected text or a list of parts"));
+        }
+        None => return Err(Refusal::field(name(".content"), "is required")),
+    };
+    message.insert("content".into(), Value::String(content));
+    Ok(Value::Object(message))
+}
+
+/// Parts of text, one below the other.
+fn joined(name: &str, parts: Vec<Value>) -> Result<String, Refusal> {
+    let each = parts.into_iter().enumerate().map(|(at, part)| {
+        let name = format!("{name}[{at}]");
+        match (part["type"].as_str(), part["text"].as_str()) {
+            (Some("text"), Some(text)) => Ok(text.to_owned()),
+            (Some("text"), None) => {
+                Err(Refusal::field(format!("{name}.text"), "expected a string"))
+            }
+            (Some(_), _) => Err(Refusal::unsupported(&format!("{name}.type"))),
+            (None, _) => Err(Refusal::field(format!("{name}.type"), "is required")),
+        }
+    });
+    Ok(each.collect::<Result<Vec<_>, _>>()?.join("\n"))
+}
+
+/// A prompt that ends where its last message does, so that an answer goes on with it.
+fn unfinished(mut text: String, messages: &[Value]) -> Result<String, Refusal> {
+    let last = messages.last().and_then(|message| message["content"].as_str()).unwrap_or("");
+    let last = last.trim();
+    let at = text.rfind(last).ok_or_else(|| {
+        Refusal::field("continue_final_message", "the template does not print the last message")
+    })?;
+    text.truncate(at + last.len());
+    Ok(text)
+}

@@ -1,0 +1,92 @@
+//! The surfaces of OpenAI's API, with the fields that vLLM adds: JSON to requests of the
+//! engine, and its events to JSON.
+
+pub mod answer;
+pub mod embeddings;
+pub mod refusal;
+pub mod sampling;
+pub mod tokens;
+
+mod chat;
+mod completions;
+mod fields;
+mod messages;
+mod prompts;
+mod shape;
+
+pub use chat::Chat;
+pub use completions::Completions;
+pub use refusal::Refusal;
+
+use crate::served::Served;
+use answer::{Answers, Piece};
+use engine::request::Request;
+use fields::Fields;
+use sampling::Asked;
+use serde::Serialize;
+use std::sync::Arc;
+
+/// What a surface is told besides the body.
+pub struct Context {
+    /// The model.
+    pub served: Arc<Served>,
+    /// The request's name, which its response carries.
+    pub request_id: String,
+    /// Seconds since 1970.
+    pub now: u64,
+}
+
+/// A surface of generation: what it asks of the engine, and how it tells what comes.
+pub trait Surface: Send + Sync + 'static {
+    /// What it asks of every answer.
+    fn asked(&self) -> &Asked;
+    /// One request for each prompt.
+    fn requests(&self) -> Vec<Request>;
+    /// The response, of one piece for each answer.
+    fn whole(&self, pieces: Vec<Piece>, answers: &Answers) -> Vec<u8>;
+    /// What a stream begins with.
+    fn beginning(&self) -> Vec<Vec<u8>>;
+    /// One piece in a stream; `first` says that none came before of this answer.
+    fn chunk(&self, piece: Piece, first: bool, answers: &Answers) -> Vec<u8>;
+    /// What a stream ends with, if it was asked what was used.
+    fn last(&self, answers: &Answers) -> Vec<u8>;
+}
+
+/// The list of what is served.
+pub fn models(served: &Served) -> Vec<u8> {
+    written(&serde_json::json!({ "object": "list", "data": [card(served)] }))
+}
+
+/// One model, by its name.
+pub fn model(name: &str, served: &Served) -> Result<Vec<u8>, Refusal> {
+    if name == served.name {
+        Ok(written(&card(served)))
+    } else {
+        Err(Refusal::model(name, &served.name))
+    }
+}
+
+fn card(served: &Served) -> serde_json::Value {
+    serde_json::json!({
+        "id": served.name,
+        "object": "model",
+        "created": served.created,
+        "owned_by": "pagewise",
+        "root": served.name,
+        "parent": null,
+        "max_model_len": served.context,
+    })
+}
+
+/// A request may leave the model out; it may not ask for another.
+fn check_model(fields: &mut Fields, served: &Served) -> Result<(), Refusal> {
+    match fields.take::<String>("model")? {
+        Some(name) if name != served.name => Err(Refusal::model(&name, &served.name)),
+        _ => Ok(()),
+    }
+}
+
+/// As JSON.
+fn written(body: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(body).expect("its maps have strings as keys")
+}

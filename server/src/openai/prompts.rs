@@ -1,0 +1,96 @@
+//! Prompts as clients give them: one or several, as text or as tokens.
+
+use super::Refusal;
+use super::sampling::known;
+use crate::served::Served;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Prompts of one request, at most.
+const PROMPTS_MAX: usize = 4096;
+
+/// A prompt.
+pub struct Prompt {
+    /// Its tokens, at least one.
+    pub tokens: Arc<[u32]>,
+    /// As it was given, where it was given as text.
+    pub text: Option<String>,
+}
+
+/// From a field that holds text, tokens, or a list of these.
+pub fn read(
+    name: &str,
+    value: Value,
+    special: bool,
+    served: &Served,
+) -> Result<Vec<Prompt>, Refusal> {
+    let expected = "a string, a list of strings, a list of tokens or a list of lists of tokens";
+    let wrong = || Refusal::field(name, format!("expected {expected}"));
+    let prompts = match value {
+        Value::String(_) => vec![one(name, value, special, served)?],
+        Value::Array(all) if all.is_empty() => return Err(Refusal::expected(name, expected, "[]")),
+        Value::Array(all) if all[0].is_number() => {
+            vec![one(name, Value::Array(all), special, served)?]
+        }
+        Value::Array(all) if all.len() > PROMPTS_MAX => {
+            return Err(Refusal::expected(
+                name,
+                &format!("at most {PROMPTS_MAX} prompts"),
+                all.len(),
+            ));
+        }
+        Value::Array(all) => {
+            let each = all.into_iter().enumerate();
+            let each =
+                each.map(|(at, value)| one(&format!("{name}[{at}]"), value, special, served));
+            each.collect::<Result<_, _>>()?
+        }
+        _ => return Err(wrong()),
+    };
+    Ok(prompts)
+}
+
+fn one(name: &str, value: Value, special: bool, served: &Served) -> Result<Prompt, Refusal> {
+    let (tokens, text) = match value {
+        Value::String(text) => (encode(name, &text, special, served)?, Some(text)),
+        value => {
+            let tokens: Vec<u32> = serde_json::from_value(value)
+                .map_err(|_| Refusal::field(name, "expected a string or a list of tokens"))?;
+            known(name, &tokens, served)?;
+            (tokens.into(), None)
+        }
+    };
+    if tokens.is_empty() {
+        return Err(Refusal::field(name, "has no tokens"));
+    }
+    Ok(Prompt { tokens, text })
+}
+
+/// The tokens of a text, unless it is sure to be longer than the model takes.
+pub fn encode(
+    name: &str,
+    text: &str,
+    special: bool,
+    served: &Served,
+) -> Result<Arc<[u32]>, Refusal> {
+    let tokenizer = &served.text.tokenizer;
+    let least = tokenizer.tokens_least(text.len());
+    if least > served.context as usize {
+        let words = format!("has at least {least} tokens; the model takes {}", served.context);
+        let mut refusal = Refusal::field(name, words);
+        refusal.code = Some("context_length_exceeded");
+        return Err(refusal);
+    }
+    Ok(tokenizer.encode(text, special)?)
+}
+
+/// Leaves the last tokens alone, as `truncate_prompt_tokens` asks; -1 leaves what fits.
+pub fn truncate(prompts: &mut [Prompt], keep: i64, served: &Served) {
+    let keep = usize::try_from(keep).unwrap_or(served.context as usize);
+    for prompt in prompts {
+        if prompt.tokens.len() > keep {
+            prompt.tokens = prompt.tokens[prompt.tokens.len() - keep..].into();
+            prompt.text = None;
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! What the surfaces of generation ask alike: how to draw, when to stop, what to show.
+
+use super::Refusal;
+use super::fields::Fields;
+use crate::served::Served;
+use engine::request::{Generate, Request, Sampling, Stop, Task};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+/// Answers to one prompt, at most.
+const CHOICES_MAX: u32 = 128;
+/// Most likely tokens listed beside one, at most.
+pub const TOP_MAX: u32 = 20;
+/// Stop strings of a request, at most, and the bytes of one.
+const STOPS_MAX: usize = 64;
+const STOP_BYTES_MAX: usize = 4096;
+/// Sequences that do not come out, at most.
+const BAD_WORDS_MAX: usize = 1024;
+
+/// What is asked of every answer.
+pub struct Asked {
+    /// Answers to each prompt.
+    pub choices: u32,
+    /// How tokens are drawn.
+    sampling: Sampling,
+    /// The key of the noise, if the client chose it.
+    seed: Option<u64>,
+    /// When an answer ends.
+    stop: Stop,
+    /// [`Stop::strings`] as text.
+    pub stop_strings: Vec<String>,
+    /// The text keeps what ended it.
+    pub keep_stop: bool,
+    /// Special tokens have no text.
+    pub skip_special: bool,
+    /// Most likely tokens to list with each of an answer.
+    pub top: Option<u32>,
+    /// Most likely tokens to list with each of the prompt, as `prompt_logprobs` asks.
+    pub prompt_top: Option<u32>,
+    /// The first token of the prompt that is scored.
+    prompt_from: u32,
+    /// Pieces are sent as they come.
+    pub stream: Option<Streaming>,
+    /// Tokens are shown beside the text.
+    pub show_tokens: bool,
+    /// Where a token is named, its number stands.
+    pub numbered_tokens: bool,
+    /// Keeps its pages apart.
+    salt: Arc<[u8]>,
+    /// Smaller comes first.
+    priority: i32,
+    /// The client's own name of the request.
+    pub request_id: Option<String>,
+}
+
+/// How pieces are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Streaming {
+    /// A last piece says what was used.
+    pub usage: bool,
+}
+
+impl Asked {
+    /// From a request's fields. `logprobs` differs between the surfaces: its count is given.
+    pub fn read(fields: &mut Fields, served: &Served, top: Option<u32>) -> Result<Self, Refusal> {
+        let strings = strings(fields, "stop", STOPS_MAX)?;
+        let asked = Self {
+            choices: fields.within("n", 1..=CHOICES_MAX)?.unwrap_or(1),
+            seed: seed(fields)?,
+            sampling: sampling(fields, served)?,
+            stop: Stop {
+                tokens: tokens(fields, "stop_token_ids", served)?.unwrap_or_default(),
+                strings: strings.iter().map(|text| text.clone().into_bytes()).collect(),
+                ignore_eos: fields.switch("ignore_eos")?,
+                min_new: fields.take("min_tokens")?.unwrap_or(0),
+            },
+            stop_strings: strings,
+            keep_stop: fields.switch("include_stop_str_in_output")?,
+            skip_special: fields.take("skip_special_tokens")?.unwrap_or(true),
+            top,
+            prompt_top: fields.within("prompt_logprobs", 0..=TOP_MAX)?,
+            prompt_from: fields.take("prompt_logprob_start")?.unwrap_or(0),
+            stream: streaming(fields)?,
+            show_tokens: fields.switch("return_token_ids")?,
+            numbered_tokens: fields.switch("return_tokens_as_token_ids")?,
+            salt: fields.take::<String>("cache_salt")?.unwrap_or_default().into_bytes().into(),
+            priority: fields.take("priority")?.unwrap_or(0),
+            request_id: fields.take("request_id")?,
+        };
+        fields.only("detokenize", &[Value::Bool(true)])?;
+        fields.only("spaces_between_special_tokens", &[Value::Bool(true)])?;
+        fields.only("stream_interval", &[1.into()])?;
+        fields.only("store", &[Value::Bool(false)])?;
+        fields.only("service_tier", &["auto".into(), "default".into()])?;
+        fields.only("response_format", &[serde_json::json!({"type": "text"})])?;
+        if asked.prompt_top.is_some() && asked.stream.is_some() {
+            return Err(Refusal::field("prompt_logprobs", "do not come in a stream"));
+        }
+        Ok(asked)
+    }
+
+    /// A request of the engine; its number is given by whoever submits it.
+    pub fn request(&self, prompt: &[u32], max_new: u32, prompt_top: Option<u32>) -> Request {
+        let sampling =
+            Sampling { seed: self.seed.unwrap_or_else(any_seed), ..self.sampling.clone() };
+        Request {
+            id: 0,
+            prompt: prompt.to_vec(),
+            task: Task::Generate(Generate {
+                choices: self.choices,
+                max_new,
+                sampling,
+                stop: self.stop.clone(),
+                top: self.top,
+                prompt_top,
+                prompt_from: self.prompt_from,
+            }),
+            priority: self.priority,
+            salt: self.salt.clone(),
+            deadline: None,
+        }
+    }
+
+    /// How many tokens an answer to so long a prompt has at most, by what was asked and
+    /// what the model can.
+    pub fn room(
+        &self,
+        (field, asked): (&str, Option<u32>),
+        prompt: usize,
+        served: &Served,
+    ) -> Result<u32, Refusal> {
+        let context = served.context as usize;
+        let left = context.saturating_sub(prompt) as u32;
+        if prompt > context || (left == 0 && asked != Some(0)) {
+            let words = format!(
+                "the prompt has {prompt} tokens; the model takes {context} with its answer"
+            );
+            return Err(Refusal {
+                code: Some("context_length_exceeded"),
+                ..Refusal::malformed(words)
+            });
+        }
+        if let Some(new) = asked.filter(|new| *new > left) {
+            let words = format!(
+                "at most {left} after a prompt of {prompt} tokens in a context of {context}"
+            );
+            let mut refusal = Refusal::expected(field, &words, new);
+            refusal.code = Some("context_length_exceeded");
+            return Err(refusal);
+        }
+        let new = asked.unwrap_or(left);
+        if self.stop.min_new > new {
+            let words = format!("at most {new}, the tokens of an answer");
+            return Err(Refusal::expected("min_tokens", &words, self.stop.min_new));
+        }
+        Ok(new)
+    }
+}
+
+fn sampling(fields: &mut Fields, served: &Served) -> Result<Sampling, Refusal> {
+    let top_k: i64 = fields.within("top_k", -1..=i64::from(u32::MAX))?.unwrap_or(0);
+    let bad_words = strings(fields, "bad_words", BAD_WORDS_MAX)?;
+    Ok(Sampling {
+        temperature: fields.within("temperature", 0.0..=100.0)?.unwrap_or(1.0),
+        top_k: top_k.max(0) as u32,
+        top_p: fields.within("top_p", 0.0..=1.0)?.unwrap_or(1.0),
+        min_p: fields.within("min_p", 0.0..=1.0)?.unwrap_or(0.0),
+        seed: 0,
+        presence: fields.within("presence_penalty", -2.0..=2.0)?.unwrap_or(0.0),
+        frequency: fields.within("frequency_penalty", -2.0..=2.0)?.unwrap_or(0.0),
+        repetition: fields.within("repetition_penalty", 0.01..=100.0)?.unwrap_or(1.0),
+        bias: bias(fields, served)?,
+        allowed: tokens(fields, "allowed_token_ids", served)?,
+        bad_words: sequences(&bad_words, served)?,
+    })
+}
+
+/// A number of 64 bits; negative ones are read as their two's complement.
+fn seed(fields: &mut Fields) -> Result<Option<u64>, Refusal> {
+    let bounds = i128::from(i64::MIN)..=i128::from(u64::MAX);
+    Ok(fields.within::<i128>("seed", bounds)?.map(|seed| seed as u64))
+}
+
+/// For who did not choose: it need not be secret, only another one each time.
+fn any_seed() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+fn streaming(fields: &mut Fields) -> Result<Option<Streaming>, Refusal> {
+    let stream = fields.switch("stream")?;
+    let options: Option<serde_json::Map<String, Value>> = fields.take("stream_options")?;
+    let Some(options) = options else { return Ok(stream.then_some(Streaming { usage: false })) };
+    if !stream {
+        return Err(Refusal::field("stream_options", "only where `stream` is true"));
+    }
+    let mut usage = false;
+    for (name, value) in options {
+        match (name.as_str(), value) {
+            ("include_usage", Value::Bool(include)) => usage = include,
+            (_, Value::Null | Value::Bool(false)) => {}
+            (name, _) => return Err(Refusal::unsupported(&format!("stream_options.{name}"))),
+        }
+    }
+    Ok(Some(Streaming { usage }))
+}
+
+/// One string or several.
+fn strings(fields: &mut Fields, name: &str, count_max: usize) -> Result<Vec<String>, Refusal> {
+    let all = match fields.take::<Value>(name)? {
+        None => Vec::new(),
+        Some(Value::String(one)) => vec![one],
+        Some(value) => serde_json::from_value(value)
+            .map_err(|_| Refusal::field(name, "expected a string or a list of strings"))?,
+    };
+    if all.len() > count_max {
+        return Err(Refusal::expected(name, &format!("at most {count_max} strings"), all.len()));
+    }
+    let wrong = all.iter().find(|text| text.is_empty() || text.len() > STOP_BYTES_MAX);
+    match wrong {
+        Some(text) => {
+            let expected = format!("strings of 1 to {STOP_BYTES_MAX} bytes");
+            Err(Refusal::expected(name, &expected, format!("one of {}", text.len())))
+        }
+        None => Ok(all),
+    }
+}
+
+/// Tokens of the model, at least one.
+fn tokens(fields: &mut Fields, name: &str, served: &Served) -> Result<Option<Vec<u32>>, Refusal> {
+    let Some(tokens) = fields.take::<Vec<u32>>(name)? else { return Ok(None) };
+    if tokens.is_empty() {
+        return Err(Refusal::expected(name, "at least one token", "none"));
+    }
+    known(name, &tokens, served)?;
+    Ok(Some(tokens))
+}
+
+/// Tokens that the model does not have are refused.
+pub fn known(name: &str, tokens: &[u32], served: &Served) -> Result<(), Refusal> {
+    match tokens.iter().find(|token| **token >= served.vocabulary) {
+        Some(token) => {
+            let expected = format!("tokens below {}", served.vocabulary);
+            Err(Refusal::expected(name, &expected, token))
+        }
+        None => Ok(()),
+    }
+}
+
+fn bias(fields: &mut Fields, served: &Served) -> Result<Vec<(u32, f32)>, Refusal> {
+    let name = "logit_bias";
+    let map: BTreeMap<String, f32> = fields.take(name)?.unwrap_or_default();
+    let mut bias = Vec::with_capacity(map.len());
+    for (token, by) in map {
+        let token = token.parse().map_err(|_| Refusal::expected(name, "tokens as keys", &token))?;
+        known(name, &[token], served)?;
+        if !(-100.0..=100.0).contains(&by) {
+            return Err(Refusal::expected(name, "values from -100 to 100", by));
+        }
+        bias.push((token, by));
+    }
+    Ok(bias)
+}
+
+/// The tokens of words, at the beginning of a text and within one.
+fn sequences(words: &[String], served: &Served) -> Result<Vec<Vec<u32>>, Refusal> {
+    let mut sequences: Vec<Vec<u32>> = Vec::new();
+    for word in words {
+        for text in [word.clone(), format!(" {}", word.trim_start())] {
+            let tokens = served.text.tokenizer.encode(&text, false)?.to_vec();
+            if !tokens.is_empty() && !sequences.contains(&tokens) {
+                sequences.push(tokens);
+            }
+        }
+    }
+    Ok(sequences)
+}

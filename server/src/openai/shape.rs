@@ -1,0 +1,142 @@
+//! Parts that the answers of both surfaces of generation are made of. They are written
+//! straight from floats: a detour over `serde_json::Value` would widen them.
+
+use super::answer::Computed;
+use super::sampling::Asked;
+use crate::text::tokenizer::Tokenizer;
+use engine::request::Scored;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use std::collections::BTreeMap;
+
+/// What JSON has instead of minus infinity, by the custom of this API.
+const LEAST: f32 = -9999.0;
+
+/// A log-probability that JSON can say.
+pub fn said(logprob: f32) -> f32 {
+    if logprob.is_finite() { logprob } else { LEAST }
+}
+
+/// How tokens are named in an answer.
+#[derive(Clone, Copy)]
+pub struct Names<'a> {
+    /// Whose tokens they are.
+    pub tokenizer: &'a Tokenizer,
+    /// By their numbers.
+    pub numbered: bool,
+}
+
+impl Names<'_> {
+    /// A token's name.
+    pub fn of(&self, token: u32) -> String {
+        if self.numbered { format!("token_id:{token}") } else { self.tokenizer.name(token) }
+    }
+}
+
+/// Names and log-probabilities as one object.
+pub struct Table(pub Vec<(String, f32)>);
+
+impl Serialize for Table {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(None)?;
+        for (at, (name, logprob)) in self.0.iter().enumerate() {
+            // Two tokens may read alike; the likelier one comes first.
+            if !self.0[..at].iter().any(|(before, _)| before == name) {
+                map.serialize_entry(name, logprob)?;
+            }
+        }
+        map.end()
+    }
+}
+
+/// One token of a prompt, as `prompt_logprobs` lists it.
+#[derive(serde::Serialize)]
+pub struct PromptToken {
+    logprob: f32,
+    /// How many are as likely or likelier, where that is listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rank: Option<usize>,
+    decoded_token: String,
+}
+
+/// A prompt's log-probabilities: by token, the one that stands there and the likeliest.
+pub type PromptScores = Vec<Option<BTreeMap<u32, PromptToken>>>;
+
+/// As `prompt_logprobs` shows them.
+pub fn prompt_scores(scores: &[Option<Scored>], top: u32, names: Names<'_>) -> PromptScores {
+    let entry = |token: u32, logprob: f32, rank| {
+        (token, PromptToken { logprob: said(logprob), rank, decoded_token: names.of(token) })
+    };
+    let of = |scored: &Scored| {
+        let likeliest = scored.top.iter().take(top as usize).enumerate();
+        let mut all: BTreeMap<u32, PromptToken> =
+            likeliest.map(|(at, (token, raw))| entry(*token, *raw, Some(at + 1))).collect();
+        let (token, own) = entry(scored.token, scored.raw, None);
+        all.entry(token).or_insert(own);
+        all
+    };
+    scores.iter().map(|scored| scored.as_ref().map(of)).collect()
+}
+
+/// What a request cost.
+#[derive(serde::Serialize)]
+pub struct Usage {
+    prompt_tokens: usize,
+    completion_tokens: usize,
+    total_tokens: usize,
+    prompt_tokens_details: PromptDetails,
+}
+
+/// Where a prompt's keys and values came from.
+#[derive(serde::Serialize)]
+struct PromptDetails {
+    /// Tokens that pages held already.
+    cached_tokens: u32,
+    /// Tokens that none held, by the reason.
+    miss_tokens: BTreeMap<&'static str, usize>,
+}
+
+/// Of prompts of these lengths and so many tokens of answers.
+pub fn usage(prompts: &[usize], computed: &[Option<Computed>], new: usize) -> Usage {
+    let prompt_tokens = prompts.iter().sum();
+    let (mut cached_tokens, mut miss_tokens) = (0, BTreeMap::new());
+    for (tokens, computed) in prompts.iter().zip(computed) {
+        let Some(computed) = computed else { continue };
+        cached_tokens += computed.cached;
+        let missed = tokens.saturating_sub(computed.cached as usize);
+        if missed > 0 {
+            *miss_tokens.entry(computed.miss.name()).or_default() += missed;
+        }
+    }
+    Usage {
+        prompt_tokens,
+        completion_tokens: new,
+        total_tokens: prompt_tokens + new,
+        prompt_tokens_details: PromptDetails { cached_tokens, miss_tokens },
+    }
+}
+
+/// What heads every answer.
+#[derive(Clone)]
+pub struct Head {
+    /// Of the answer.
+    pub id: String,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// The name that was asked for.
+    pub model: String,
+    /// The numerics that its bits follow.
+    pub fingerprint: String,
+}
+
+impl Head {
+    /// With the client's own name of the request, if it has one.
+    pub fn new(prefix: &str, asked: &Asked, context: &super::Context) -> Self {
+        let id = asked.request_id.as_deref().unwrap_or(&context.request_id);
+        Self {
+            id: format!("{prefix}-{id}"),
+            created: context.now,
+            model: context.served.name.clone(),
+            fingerprint: format!("pagewise-{}", context.served.numerics),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `/tokenize` and `/detokenize`.
+
+use super::fields::Fields;
+use super::sampling::known;
+use super::{Refusal, check_model, messages, prompts, written};
+use crate::served::Served;
+use serde_json::json;
+
+/// Tokens of a text or of a conversation.
+pub fn tokenize(body: &[u8], served: &Served) -> Result<Vec<u8>, Refusal> {
+    let mut fields = Fields::read(body)?;
+    check_model(&mut fields, served)?;
+    let tokens = match fields.take::<String>("prompt")? {
+        Some(prompt) => {
+            let special = fields.take("add_special_tokens")?.unwrap_or(true);
+            prompts::encode("prompt", &prompt, special, served)?
+        }
+        None => messages::prompt(&mut fields, served).map_err(|refusal| {
+            match refusal.param.as_deref() {
+                Some("messages") if refusal.message.ends_with("is required") => {
+                    Refusal::field("prompt", "`prompt` or `messages` is required")
+                }
+                _ => refusal,
+            }
+        })?,
+    };
+    let tokenizer = &served.text.tokenizer;
+    let spelled = fields.switch("return_token_strs")?;
+    fields.done()?;
+    let spell = |token: &u32| tokenizer.spelling(*token).unwrap_or_default();
+    let spellings = spelled.then(|| tokens.iter().map(spell).collect::<Vec<_>>());
+    Ok(written(&json!({
+        "count": tokens.len(),
+        "max_model_len": served.context,
+        "tokens": &*tokens,
+        "token_strs": spellings,
+    })))
+}
+
+/// The text of tokens, the special ones included.
+pub fn detokenize(body: &[u8], served: &Served) -> Result<Vec<u8>, Refusal> {
+    let mut fields = Fields::read(body)?;
+    check_model(&mut fields, served)?;
+    let tokens: Vec<u32> = fields.must("tokens")?;
+    fields.done()?;
+    known("tokens", &tokens, served)?;
+    let text = served.text.tokenizer.decode(&tokens, false)?;
+    Ok(written(&json!({ "prompt": text })))
+}

@@ -1,0 +1,159 @@
+//! The engine on a thread of its own: requests go in, news come out, and nobody who reads
+//! slowly makes it wait.
+
+mod worker;
+
+pub use worker::{Pace, start};
+
+use crate::openai::Refusal;
+use engine::request::{Event, Refused, Request, Task};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
+/// When to come again, where there is no room.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The way to the engine.
+#[derive(Clone)]
+pub struct Runtime {
+    to: mpsc::Sender<Message>,
+    load: Arc<Load>,
+}
+
+/// What the engine has to do.
+struct Load {
+    /// Answers that have not ended.
+    open: AtomicUsize,
+    /// Answers that may be open.
+    open_max: usize,
+    alive: AtomicBool,
+}
+
+/// What the engine's thread is told.
+enum Message {
+    /// Take these, all or none.
+    Submit {
+        requests: Vec<Request>,
+        streamed: bool,
+        news: UnboundedSender<News>,
+        /// The number of the first; the others follow.
+        taken: oneshot::Sender<Result<u64, Refused>>,
+    },
+    /// Give up so many, from this number on.
+    Cancel { first: u64, count: u64 },
+}
+
+/// What happened to one of the requests in a step.
+#[derive(Debug)]
+pub struct News {
+    /// Which of those submitted together.
+    pub at: usize,
+    /// What happened.
+    pub events: Vec<Event>,
+}
+
+/// Requests that the engine has taken. Dropping it gives up those that have not ended.
+/// It holds at most what the requests allow: news wait here for slow readers.
+pub struct Ticket {
+    first: u64,
+    count: u64,
+    news: UnboundedReceiver<News>,
+    to: mpsc::Sender<Message>,
+}
+
+impl Runtime {
+    /// Hands requests to the engine, all or none.
+    pub async fn submit(&self, requests: Vec<Request>, streamed: bool) -> Result<Ticket, Refusal> {
+        let answers = requests.iter().map(answers).sum::<usize>();
+        self.load.reserve(answers)?;
+        let (sender, news) = unbounded_channel();
+        let (taken, answer) = oneshot::channel();
+        let count = requests.len() as u64;
+        let message = Message::Submit { requests, streamed, news: sender, taken };
+        // Whoever waits here may go away: so the worker gives back what is reserved.
+        let sent = self.to.send(message);
+        let outcome = if sent.is_ok() { answer.await.ok() } else { None };
+        match outcome {
+            Some(Ok(first)) => Ok(Ticket { first, count, news, to: self.to.clone() }),
+            Some(Err(refused)) => Err(spelled(&refused)),
+            None => Err(Refusal::internal("the engine has stopped")),
+        }
+    }
+
+    /// Answers that have not ended.
+    pub fn open(&self) -> usize {
+        self.load.open.load(Ordering::Relaxed)
+    }
+
+    /// Whether the engine's thread runs.
+    pub fn alive(&self) -> bool {
+        self.load.alive.load(Ordering::Relaxed)
+    }
+}
+
+impl Load {
+    fn reserve(&self, answers: usize) -> Result<(), Refusal> {
+        let room = |open: usize| {
+            // A request larger than the queue is taken when nothing else is.
+            (open == 0 || open + answers <= self.open_max).then_some(open + answers)
+        };
+        let reserved = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room);
+        reserved.map(drop).map_err(|open| {
+            let words = format!(
+                "{open} answers are open, {answers} more are asked; at most {} may be",
+                self.open_max
+            );
+            Refusal::busy(words, RETRY_AFTER)
+        })
+    }
+
+    fn release(&self, answers: usize) {
+        self.open.fetch_sub(answers, Ordering::Relaxed);
+    }
+}
+
+impl Ticket {
+    /// What happened next; `None` where the engine has stopped.
+    pub async fn next(&mut self) -> Option<News> {
+        self.news.recv().await
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        // Where all have ended, or the engine has stopped, there is nothing to give up.
+        let _ = self.to.send(Message::Cancel { first: self.first, count: self.count });
+    }
+}
+
+/// Answers that a request has.
+fn answers(request: &Request) -> usize {
+    match &request.task {
+        Task::Generate(generate) => generate.choices as usize,
+        Task::Embed(_) => 1,
+    }
+}
+
+/// The engine's refusal in the words of the API.
+fn spelled(refused: &Refused) -> Refusal {
+    let field = match refused.field {
+        "choices" => "n",
+        "max_new" => "max_tokens",
+        "min_new" => "min_tokens",
+        "presence" => "presence_penalty",
+        "frequency" => "frequency_penalty",
+        "repetition" => "repetition_penalty",
+        "bias" => "logit_bias",
+        "allowed" => "allowed_token_ids",
+        "strings" => "stop",
+        "tokens" => "stop_token_ids",
+        "top" => "logprobs",
+        "prompt_top" => "prompt_logprobs",
+        "prompt_from" => "prompt_logprob_start",
+        same => same,
+    };
+    Refusal::expected(field, &refused.expected, &refused.got)
+}

@@ -1,0 +1,21 @@
+//! The model that is served, as the surfaces know it.
+
+use crate::text::Text;
+
+/// A model, its text and its bounds.
+pub struct Served {
+    /// The name that clients ask for.
+    pub name: String,
+    /// When it was loaded, in seconds since 1970.
+    pub created: u64,
+    /// Its tokenizer and template.
+    pub text: Text,
+    /// Tokens of a prompt and its answer together, at most.
+    pub context: u32,
+    /// Tokens that its logits score.
+    pub vocabulary: u32,
+    /// Whether requests may bring chat templates of their own.
+    pub trust_request_chat_template: bool,
+    /// The numerics of the backend: same words, same bits.
+    pub numerics: String,
+}
