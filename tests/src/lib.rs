@@ -8,4 +8,5 @@ pub mod cases;
 pub mod fuzz;
 pub mod harness;
 pub mod model;
+pub mod server;
 pub mod serving;

@@ -1,0 +1,71 @@
+//! The commands of the binary beside `serve`.
+
+use pagewise_tests::server::{Server, checkpoint, command};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+fn run(words: &[&str], folder: &Path, input: &str) -> String {
+    let mut command = command();
+    command.arg(words[0]).args(["--model-path"]).arg(folder).args(["--threads", "1"]);
+    command.args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it listens");
+    text(&child.wait_with_output().expect("it ends"))
+}
+
+fn text(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+#[test]
+fn complete_and_chat_say_what_a_server_says() {
+    let folder = checkpoint::write();
+    let server = Server::start(&[]);
+    let asked = json!({"prompt": "Hello", "max_tokens": 20, "temperature": 1, "seed": 9});
+    let told = server.ask("/v1/completions", &asked)["choices"][0]["text"].clone();
+    let drawing = ["--max-tokens", "20", "--temperature", "1", "--seed", "9"];
+    let printed = run(&[&["complete", "Hello"], &drawing[..]].concat(), &folder, "");
+    assert_eq!(printed, format!("{}\n", told.as_str().expect("text")));
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    let asked = json!({"messages": messages, "max_tokens": 20, "temperature": 1, "seed": 9});
+    let told =
+        server.ask("/v1/chat/completions", &asked)["choices"][0]["message"]["content"].clone();
+    let printed = run(&[&["chat"], &drawing[..]].concat(), &folder, "Hi\n");
+    assert_eq!(printed, format!("{}\n", told.as_str().expect("text")));
+    std::fs::remove_dir_all(folder.parent().expect("its own")).expect("removed");
+}
+
+#[test]
+fn info_tells_shapes_and_what_fits() {
+    let folder = checkpoint::write();
+    let told = run(&["info", "--kv-cache-memory", "1MiB"], &folder, "");
+    assert!(told.contains("2 layers of 64, 4 heads over 2 of 16, 264 tokens known"), "{told}");
+    // A page of 32 tokens: two layers, keys and values of two heads of 16, in f16.
+    assert!(told.contains("f16: 256 B a token, 8.0 KiB a page"), "{told}");
+    assert!(told.contains("128 pages of 32 tokens: 4096 tokens, or 8 answers of 512"), "{told}");
+    std::fs::remove_dir_all(folder.parent().expect("its own")).expect("removed");
+}
+
+#[test]
+fn bench_counts_what_a_server_gives() {
+    let server = Server::start(&[]);
+    let url = format!("http://{}", server.address);
+    for load in [&["--concurrency", "4"][..], &["--rate", "50"]] {
+        let mut command = command();
+        command.args(["bench", "--json", "--base-url", &url, "--requests", "12"]);
+        command.args(["--prompt-tokens", "80", "--shared-tokens", "64", "--max-tokens", "10"]);
+        let told: Value =
+            serde_json::from_str(&text(&command.args(load).output().expect("it runs")))
+                .expect("a line of JSON");
+        assert_eq!((&told["requests"], &told["failed"]), (&json!(12), &json!(0)), "{told}");
+        let rate = told["tokens_per_second"].as_f64().expect("a rate");
+        let tokens = rate * told["seconds"].as_f64().expect("a time");
+        assert!((tokens - 120.0).abs() < 1e-6, "{told}");
+        assert!(told["cached_tokens"].as_u64().expect("a count") >= 64 * 8, "{told}");
+        assert!(told["ttft_ms"]["p50"].as_f64().expect("a time") > 0.0);
+    }
+    server.rests();
+}

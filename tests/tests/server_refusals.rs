@@ -1,0 +1,295 @@
+//! What a server refuses, and in which words; and what it says of itself.
+
+use pagewise_tests::server::wire::Wire;
+use pagewise_tests::server::{Server, Shared, checkpoint, command};
+use serde_json::{Value, json};
+use std::net::TcpListener;
+use std::sync::Arc;
+
+fn server() -> Arc<Server> {
+    static SHARED: Shared = Shared::new();
+    SHARED.of(&["--max-body-bytes", "2MiB", "--allowed-origins", "http://page.example"])
+}
+
+#[test]
+fn a_wrong_field_is_refused_by_its_name() {
+    let wrong = [
+        ("temperature", json!(-1)),
+        ("temperature", json!("hot")),
+        ("top_p", json!(1.5)),
+        ("min_p", json!(-0.1)),
+        ("top_k", json!(-2)),
+        ("n", json!(0)),
+        ("n", json!(1e9)),
+        ("n", json!(1.5)),
+        ("max_tokens", json!(-1)),
+        ("max_tokens", json!(100_000)),
+        ("max_tokens", json!(18_446_744_073_709_551_615u64)),
+        ("min_tokens", json!(301)),
+        ("presence_penalty", json!(3)),
+        ("frequency_penalty", json!(-3)),
+        ("repetition_penalty", json!(0)),
+        ("seed", json!("seven")),
+        ("logprobs", json!(21)),
+        ("logprobs", json!(true)),
+        ("prompt_logprobs", json!(-1)),
+        ("logit_bias", json!({"264": 1})),
+        ("logit_bias", json!({"A": 1})),
+        ("logit_bias", json!({"65": 101})),
+        ("allowed_token_ids", json!([])),
+        ("allowed_token_ids", json!([264])),
+        ("stop", json!("")),
+        ("stop", json!([1])),
+        ("stop_token_ids", json!([999_999])),
+        ("bad_words", json!([""])),
+        ("stream_options", json!({"include_usage": true})),
+        ("prompt", json!([])),
+        ("prompt", json!([264])),
+        ("prompt", json!({"text": "x"})),
+        ("prompt[1]", json!(["x", 1.5])),
+        ("prompt", json!("")),
+        ("prompt", json!("x".repeat(600))),
+        ("suffix", json!("x")),
+        ("stream", json!("yes")),
+        ("temprature", json!(1)),
+    ];
+    for (name, value) in wrong {
+        let mut body = json!({"prompt": "x", "max_tokens": 300});
+        let field = name.split('[').next().expect("a name");
+        body[field] = value.clone();
+        let response = server().post("/v1/completions", &body);
+        assert_eq!(response.status, 400, "{name}: {value}");
+        let told = response.json();
+        assert_eq!(told["error"]["type"], "invalid_request_error");
+        let long = told["error"]["code"] == "context_length_exceeded";
+        assert!(long || response.param().as_deref() == Some(name), "{name}: {value}: {told}");
+    }
+    server().rests();
+}
+
+#[test]
+fn what_is_not_there_yet_is_refused_not_ignored() {
+    for (name, value) in [
+        ("tools", json!([])),
+        ("tool_choice", json!("auto")),
+        ("response_format", json!({"type": "json_object"})),
+        ("structured_outputs", json!({"json": {}})),
+        ("guided_json", json!({})),
+        ("best_of", json!(4)),
+        ("stream_interval", json!(4)),
+        ("vllm_xargs", json!({})),
+    ] {
+        let mut body = json!({"messages": [{"role": "user", "content": "x"}]});
+        body[name] = value;
+        let response = server().post("/v1/chat/completions", &body);
+        assert_eq!((response.status, response.param().as_deref()), (400, Some(name)));
+        assert_eq!(response.json()["error"]["code"], "unsupported_parameter");
+    }
+    let text = json!({
+        "messages": [{"role": "user", "content": "x"}], "response_format": {"type": "text"},
+        "max_tokens": 1, "user": "me", "metadata": {"a": "b"}, "tools": null,
+    });
+    assert_eq!(server().post("/v1/chat/completions", &text).status, 200);
+}
+
+#[test]
+fn a_message_is_refused_by_its_place() {
+    for (name, messages) in [
+        ("messages", json!([])),
+        ("messages", json!("hi")),
+        ("messages[0]", json!(["hi"])),
+        ("messages[0].role", json!([{"content": "x"}])),
+        ("messages[0].role", json!([{"role": "tool", "content": "x"}])),
+        ("messages[1].content", json!([{"role": "user", "content": "x"}, {"role": "user"}])),
+        (
+            "messages[0].content[0].type",
+            json!([{"role": "user", "content": [{"type": "image_url"}]}]),
+        ),
+        (
+            "messages[0].tool_calls",
+            json!([{"role": "assistant", "content": "x", "tool_calls": []}]),
+        ),
+    ] {
+        let response = server().post("/v1/chat/completions", &json!({"messages": messages}));
+        assert_eq!((response.status, response.param().as_deref()), (400, Some(name)));
+    }
+}
+
+#[test]
+fn another_model_is_not_found_and_the_served_one_is_named() {
+    let response = server().post("/v1/completions", &json!({"model": "gpt-4", "prompt": "x"}));
+    let told = response.json();
+    assert_eq!((response.status, &told["error"]["code"]), (404, &json!("model_not_found")));
+    assert!(told["error"]["message"].as_str().expect("words").contains("`tiny`"));
+    let listed = server().get("/v1/models").json();
+    assert_eq!(
+        (&listed["data"][0]["id"], &listed["data"][0]["max_model_len"]),
+        (&json!("tiny"), &json!(512))
+    );
+    assert_eq!(server().get("/v1/models/tiny").json()["id"], "tiny");
+    assert_eq!(server().get("/v1/models/other").status, 404);
+}
+
+#[test]
+fn paths_methods_and_sizes_have_their_own_status() {
+    assert_eq!(server().get("/nowhere").status, 404);
+    let wrong = server().get("/v1/completions");
+    assert_eq!((wrong.status, wrong.header("allow")), (405, Some("POST")));
+    let large = json!({"prompt": "x".repeat(3 << 20)});
+    assert_eq!(server().post("/v1/completions", &large).status, 413);
+    let long = server().post("/v1/completions", &json!({"prompt": "x".repeat(1 << 20)}));
+    assert_eq!(
+        (long.status, &long.json()["error"]["code"]),
+        (400, &json!("context_length_exceeded"))
+    );
+    for path in ["/health", "/ready", "/version", "/metrics", "/debug/metrics"] {
+        assert_eq!(server().get(path).status, 200, "{path}");
+    }
+}
+
+#[test]
+fn a_request_has_a_name_in_and_out() {
+    let (server, agent) = (server(), ureq::Agent::new_with_defaults());
+    let ask = |name: Option<&str>, origin: Option<&str>| {
+        let mut request = agent.get(format!("http://{}/health", server.address));
+        if let Some(name) = name {
+            request = request.header("x-request-id", name);
+        }
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
+        request.call().expect("an answer")
+    };
+    let named = ask(Some("run-7"), None);
+    assert_eq!(named.headers()["x-request-id"], "run-7");
+    assert_ne!(
+        ask(None, None).headers()["x-request-id"],
+        ask(None, None).headers()["x-request-id"]
+    );
+    let allowed = ask(None, Some("http://page.example"));
+    assert_eq!(allowed.headers()["access-control-allow-origin"], "http://page.example");
+    assert!(
+        !ask(None, Some("http://evil.example"))
+            .headers()
+            .contains_key("access-control-allow-origin")
+    );
+}
+
+#[test]
+fn a_key_opens_what_is_not_for_everybody() {
+    let server = Server::start(&["--api-key", "one,two"]);
+    assert_eq!(server.get("/health").status, 200);
+    for path in ["/v1/models", "/debug/metrics"] {
+        let response = server.get(path);
+        assert_eq!(
+            (response.status, &response.json()["error"]["code"]),
+            (401, &json!("invalid_api_key"))
+        );
+    }
+    let request = ureq::get(format!("http://{}/v1/models", server.address));
+    let opened = request.header("authorization", "Bearer two").call().expect("an answer");
+    assert_eq!(opened.status(), 200);
+}
+
+#[test]
+fn a_full_queue_says_when_to_come_again() {
+    let server = Server::start(&["--max-batch-size", "1", "--max-queue", "63"]);
+    // One after the other, so that it lasts.
+    let long =
+        json!({"prompt": "x", "max_tokens": 480, "ignore_eos": true, "n": 64, "stream": true});
+    let mut wire = Wire::open(server.address);
+    wire.post("/v1/completions", long.to_string().as_bytes());
+    assert_eq!(wire.status(), Some(200));
+    let refused = server.post("/v1/completions", &json!({"prompt": "x"}));
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
+    assert_eq!(refused.json()["error"]["code"], "queue_full");
+    drop(wire);
+    server.rests();
+    assert_eq!(server.post("/v1/completions", &json!({"prompt": "x"})).status, 200);
+}
+
+#[test]
+fn streams_are_counted() {
+    let server = Server::start(&["--max-batch-size", "1", "--max-concurrent-streams", "1"]);
+    let long =
+        json!({"prompt": "x", "max_tokens": 480, "ignore_eos": true, "n": 64, "stream": true});
+    let mut wire = Wire::open(server.address);
+    wire.post("/v1/completions", long.to_string().as_bytes());
+    assert_eq!(wire.status(), Some(200));
+    let second = server.post("/v1/completions", &json!({"prompt": "x", "stream": true}));
+    assert_eq!((second.status, second.header("retry-after")), (429, Some("1")));
+    drop(wire);
+    server.rests();
+}
+
+#[test]
+fn a_request_that_takes_too_long_ends_with_what_it_has() {
+    let server = Server::start(&["--request-timeout-seconds", "1", "--max-batch-size", "1"]);
+    // One at a time: those that wait for their turn run out of time.
+    let long = json!({"prompt": "x", "max_tokens": 500, "ignore_eos": true, "n": 64});
+    let told = server.ask("/v1/completions", &long);
+    let ends: Vec<&Value> = told["choices"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|choice| choice["finish_reason"] == "abort")
+        .collect();
+    assert!(!ends.is_empty());
+    assert!(ends.iter().all(|choice| choice["stop_reason"] == "timeout"));
+    server.rests();
+}
+
+#[test]
+fn a_busy_port_is_answered_in_words() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let folder = checkpoint::write();
+    let output =
+        command().arg("serve").arg(&folder).args(["--port", &port]).output().expect("it runs");
+    assert!(!output.status.success());
+    let words = String::from_utf8(output.stderr).expect("text");
+    assert!(words.contains(&format!("port {port} of 127.0.0.1 is taken")), "{words}");
+    std::fs::remove_dir_all(folder.parent().expect("its own")).expect("removed");
+}
+
+#[test]
+fn a_model_that_is_nowhere_is_answered_in_words() {
+    let home = std::env::temp_dir();
+    for (name, words) in
+        [("no-such-folder", "is no folder"), ("some/model", "could not be downloaded")]
+    {
+        let mut command = command();
+        command.args(["info", name]).env("HF_HOME", &home).env("HF_ENDPOINT", "http://127.0.0.1:1");
+        let output = command.output().expect("it runs");
+        let told = String::from_utf8(output.stderr).expect("text");
+        assert!(!output.status.success() && told.contains(words), "{told}");
+    }
+}
+
+#[test]
+fn a_server_that_is_told_to_stop_finishes_what_is_begun() {
+    let mut server = Server::start(&[]);
+    let long = json!({"prompt": "x", "max_tokens": 400, "ignore_eos": true, "n": 8});
+    let address = server.address;
+    let asked = std::thread::spawn(move || {
+        let url = format!("http://{address}/v1/completions");
+        let request = ureq::post(url).content_type("application/json");
+        request
+            .send(long.to_string())
+            .expect("an answer")
+            .body_mut()
+            .read_to_string()
+            .expect("text")
+    });
+    while server.count("running_last") == 0 {
+        std::thread::yield_now();
+    }
+    let number = server.process().id().to_string();
+    let told = std::process::Command::new("kill").args(["-TERM", &number]).status();
+    assert!(told.expect("kill runs").success());
+    let answer: Value = serde_json::from_str(&asked.join().expect("answered")).expect("JSON");
+    let choices = answer["choices"].as_array().expect("a list");
+    assert_eq!(choices.len(), 8);
+    assert!(choices.iter().all(|choice| choice["finish_reason"] == "length"));
+    assert!(server.process().wait().expect("it ends").success());
+}
