@@ -9,6 +9,10 @@ use super::Quantize;
 use half::f16;
 use kernels_core::params;
 
+/// Added to a small number and taken off again, it leaves the nearest whole number, ties
+/// to even: beside it f32 has no fractions.
+const WHOLE: f32 = 12_582_912.0;
+
 /// Inputs that share a scale.
 pub const GROUP: usize = 32;
 
@@ -59,7 +63,7 @@ fn push_q8(group: &[f32], to: &mut Numbers) {
     let scale = f16::from_f32(if finite { most / 127.0 } else { f32::NAN });
     to.scales.extend(scale.to_le_bytes());
     let inverse = inverse(scale);
-    let number = |x: &f32| (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8 as u8;
+    let number = |x: &f32| whole(x * inverse).clamp(-127.0, 127.0) as i8 as u8;
     to.numbers.extend(group.iter().map(number));
 }
 
@@ -72,9 +76,14 @@ fn push_q4(group: &[f32], to: &mut Numbers) {
     to.scales.extend(scale.to_le_bytes());
     to.biases.extend(bias.to_le_bytes());
     let (inverse, bias) = (inverse(scale), bias.to_f32());
-    let number = |x: f32| ((x - bias) * inverse).round_ties_even().clamp(0.0, 15.0) as u8;
+    let number = |x: f32| whole((x - bias) * inverse).clamp(0.0, 15.0) as u8;
     let pairs = group.as_chunks::<2>().0.iter();
     to.numbers.extend(pairs.map(|&[low, high]| number(low) | number(high) << 4));
+}
+
+/// The nearest whole number of one that is far below 2²².
+fn whole(x: f32) -> f32 {
+    (x + WHOLE) - WHOLE
 }
 
 /// What a number is multiplied by; 0 for a scale of 0.

@@ -8,6 +8,9 @@ use half::{bf16, f16};
 
 const CHECKS: Checks = Checks("pack");
 
+/// Inputs of a tile that are filled at once: an even number.
+const BLOCK: usize = 64;
+
 /// Rows of a matrix as a checkpoint has them: little-endian, at any address.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
@@ -49,9 +52,14 @@ pub fn pack(
         (Values::Floats(to), Source::Floats { dtype, values }) => {
             Dtype::parse_float(CHECKS, "dtype", dtype as u32)?;
             exactly("values", dtype.bytes(Some(count)), values)?;
-            for (row, output) in outputs.enumerate() {
-                let bytes = weight.inputs * dtype.align() as usize;
-                pack_floats(&weight, to, output, dtype, &values[row * bytes..][..bytes], packed);
+            let bytes = weight.inputs * dtype.align() as usize;
+            let mut first = outputs.start;
+            while first < outputs.end {
+                let end = (first / TILE * TILE + TILE).min(outputs.end);
+                let values =
+                    &values[(first - outputs.start) * bytes..(end - outputs.start) * bytes];
+                pack_tile(&weight, to, first..end, dtype, values, packed);
+                first = end;
             }
         }
         (Values::Groups(groups), Source::Groups { numbers, scales, biases }) => {
@@ -122,27 +130,60 @@ fn float(dtype: Dtype, bytes: &[u8]) -> f32 {
     }
 }
 
-fn pack_floats(
+/// Some outputs of one tile, a block of inputs after the other: what is written of a
+/// block stays in the nearest cache until all its outputs are.
+fn pack_tile(
     weight: &Weight,
     to: Dtype,
-    output: usize,
+    outputs: core::ops::Range<usize>,
     from: Dtype,
-    row: &[u8],
+    values: &[u8],
     packed: &mut [u8],
 ) {
     let each = from.align() as usize;
-    let (tile, lane) = (output / TILE * weight.tile_bytes(), output % TILE);
-    for (k, bytes) in row.chunks_exact(each).enumerate() {
-        let value = float(from, bytes);
-        match to {
-            Dtype::F32 => put(packed, tile + (k * TILE + lane) * 4, &value.to_le_bytes()),
-            Dtype::F16 => {
-                let bits = f16::from_f32(value).to_le_bytes();
-                put(packed, tile + (k * TILE + lane) * 2, &bits);
+    let tile = &mut packed[outputs.start / TILE * weight.tile_bytes()..];
+    for first in (0..weight.inputs).step_by(BLOCK) {
+        let end = (first + BLOCK).min(weight.inputs);
+        let rows = values.chunks_exact(weight.inputs * each);
+        for (output, row) in outputs.clone().zip(rows) {
+            pack_floats(to, first, output % TILE, from, &row[first * each..end * each], tile);
+        }
+    }
+}
+
+/// Inputs from `first` on of one output, into its lane of a tile.
+fn pack_floats(to: Dtype, first: usize, lane: usize, from: Dtype, row: &[u8], tile: &mut [u8]) {
+    let each = from.align() as usize;
+    match (from, to) {
+        (Dtype::Bf16, Dtype::Bf16) => {
+            let (pairs, odd) = row.as_chunks::<4>();
+            for (k, pair) in (first / 2..).zip(pairs) {
+                put(tile, (k * TILE + lane) * 4, pair);
             }
-            _ => {
-                let bits = bf16::from_f32(value).to_le_bytes();
-                put(packed, tile + ((k / 2 * TILE + lane) * 2 + k % 2) * 2, &bits);
+            if !odd.is_empty() {
+                put(tile, ((first / 2 + pairs.len()) * TILE + lane) * 4, odd);
+            }
+        }
+        (Dtype::F16, Dtype::F16) => {
+            for (k, value) in (first..).zip(row.as_chunks::<2>().0) {
+                put(tile, (k * TILE + lane) * 2, value);
+            }
+        }
+        (_, Dtype::F32) => {
+            for (k, bytes) in (first..).zip(row.chunks_exact(each)) {
+                put(tile, (k * TILE + lane) * 4, &float(from, bytes).to_le_bytes());
+            }
+        }
+        (_, Dtype::F16) => {
+            for (k, bytes) in (first..).zip(row.chunks_exact(each)) {
+                let bits = f16::from_f32(float(from, bytes)).to_le_bytes();
+                put(tile, (k * TILE + lane) * 2, &bits);
+            }
+        }
+        _ => {
+            for (k, bytes) in (first..).zip(row.chunks_exact(each)) {
+                let bits = bf16::from_f32(float(from, bytes)).to_le_bytes();
+                put(tile, ((k / 2 * TILE + lane) * 2 + k % 2) * 2, &bits);
             }
         }
     }
@@ -185,6 +226,7 @@ fn pack_groups(weight: &Weight, groups: Groups, output: usize, row: Row<'_>, pac
     }
 }
 
+#[inline(always)]
 fn put(packed: &mut [u8], at: usize, bytes: &[u8]) {
     packed[at..at + bytes.len()].copy_from_slice(bytes);
 }
