@@ -113,7 +113,7 @@ pub fn load(
     let told = vec![
         ("model", format!("{name}: {}, {}", shape(&config), folder.display())),
         ("machine", described),
-        ("weights", format!("{:?}", running.quantize).to_lowercase()),
+        ("weights", packed(running.quantize).to_owned()),
         ("context", format!("{} tokens", settings.len_max())),
         (
             "kv cache",
@@ -152,6 +152,15 @@ pub fn shape(config: &Config) -> String {
         config.head_dim,
         config.vocab
     )
+}
+
+/// What is made of the weights, in words.
+fn packed(quantize: Quantize) -> &'static str {
+    match quantize {
+        Quantize::None => "as the checkpoint holds them",
+        Quantize::Q8 => "8 bits in groups of 32, made of the checkpoint's",
+        Quantize::Q4 => "4 bits in groups of 32, made of the checkpoint's",
+    }
 }
 
 /// Shows how far loading is, where somebody looks.
