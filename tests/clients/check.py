@@ -1,0 +1,118 @@
+"""Real clients against a real server: the openai SDK, litellm and lm-eval.
+
+    pip install -r tests/clients/requirements.txt
+    python tests/clients/check.py target/release/pagewise models/abacus
+
+Starts the binary on the model, asks it through each client, and fails loudly.
+"""
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.update(LITELLM_LOCAL_MODEL_COST_MAP="True", HF_HUB_OFFLINE="1", OPENAI_API_KEY="none")
+
+
+def serve(binary, model):
+    """The process, its address and the model's name."""
+    command = [binary, "serve", model, "--port", "0", "--log-level", "warn"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("listening"):
+            return process, line.split()[1]
+    raise SystemExit("the server did not come up")
+
+
+def openai_sdk(url):
+    from openai import BadRequestError, NotFoundError, OpenAI
+    client = OpenAI(base_url=f"{url}/v1")
+    model = client.models.list().data[0].id
+    asked = dict(model=model, messages=[{"role": "user", "content": "What is 12 + 34?"}], seed=7,
+                 max_completion_tokens=12, temperature=0.8, logprobs=True, top_logprobs=3)
+    whole = client.chat.completions.create(**asked)
+    choice = whole.choices[0]
+    assert choice.finish_reason in ("stop", "length") and whole.usage.prompt_tokens > 0
+    entries = choice.logprobs.content
+    assert len(entries) == whole.usage.completion_tokens and len(entries[0].top_logprobs) == 3
+    assert all(entry.logprob <= 0 for entry in entries)
+
+    text, scored, usage = "", [], None
+    options = dict(stream=True, stream_options={"include_usage": True})
+    for chunk in client.chat.completions.create(**asked, **options):
+        usage = chunk.usage or usage
+        for part in chunk.choices:
+            text += part.delta.content or ""
+            scored += part.logprobs.content if part.logprobs else []
+    assert text == choice.message.content, (text, choice.message.content)
+    assert [entry.logprob for entry in scored] == [entry.logprob for entry in entries]
+    assert usage.completion_tokens == whole.usage.completion_tokens
+
+    several = client.completions.create(model=model, prompt=["1 + 1 =", "2 + 2 ="], n=2,
+                                        max_tokens=4, logprobs=2, extra_body={"top_k": 5})
+    assert [part.index for part in several.choices] == [0, 1, 2, 3]
+    vectors = client.embeddings.create(model=model, input=["one", "two"]).data
+    assert all(abs(math.hypot(*vector.embedding) - 1) < 1e-4 for vector in vectors)
+    for wrong, error in ((dict(asked, model="gpt-4"), NotFoundError),
+                         (dict(asked, temperature=-1), BadRequestError)):
+        try:
+            client.chat.completions.create(**wrong)
+        except error as refused:
+            assert refused.param in ("model", "temperature"), refused
+        else:
+            raise AssertionError(f"{error.__name__} was expected")
+    return model
+
+
+def litellm_sdk(url, model):
+    import litellm
+    asked = dict(model=f"hosted_vllm/{model}", api_base=f"{url}/v1", api_key="none", seed=1,
+                 max_tokens=6, messages=[{"role": "user", "content": "What is 2 + 3?"}])
+    whole = litellm.completion(**asked).choices[0].message.content or ""
+    parts = litellm.completion(**asked, stream=True)
+    assert whole == "".join(part.choices[0].delta.content or "" for part in parts)
+
+
+def lm_eval_tasks(url, model, tokenizer):
+    """Choices scored by echoed log-probabilities, and generation until a string."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        rows = [{"question": f"{a} + {b} =", "answers": [f" {a + b}", f" {a + b + 1}"], "right": 0}
+                for a in range(2, 6) for b in range(2, 5)]
+        (folder / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        task = dict(task="sums", dataset_path="json", test_split="test",
+                    dataset_kwargs={"data_files": {"test": str(folder / "sums.jsonl")}},
+                    output_type="multiple_choice", doc_to_text="{{question}}",
+                    doc_to_choice="{{answers}}", doc_to_target="right", target_delimiter="",
+                    metric_list=[{"metric": "acc"}])
+        (folder / "sums.yaml").write_text(json.dumps(task))
+        arguments = dict(model=model, base_url=f"{url}/v1/completions", tokenizer=tokenizer,
+                         tokenized_requests=True, tokenizer_backend="huggingface", num_concurrent=2)
+        found = lm_eval.simple_evaluate(
+            model="local-completions", model_args=arguments, tasks=["sums"], bootstrap_iters=0,
+            task_manager=TaskManager(include_path=str(folder), include_defaults=False))
+        accuracy = found["results"]["sums"]["acc,none"]
+        assert 0 <= accuracy <= 1, found["results"]
+        return accuracy
+
+
+def main():
+    binary, model = sys.argv[1:]
+    process, url = serve(binary, model)
+    try:
+        name = openai_sdk(url)
+        print("openai: ok")
+        litellm_sdk(url, name)
+        print("litellm: ok")
+        print(f"lm-eval: ok, {lm_eval_tasks(url, name, model):.2f} of the choices are right")
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+if __name__ == "__main__":
+    main()
