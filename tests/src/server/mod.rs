@@ -22,7 +22,8 @@ pub struct Server {
     /// Where it listens.
     pub address: SocketAddr,
     agent: ureq::Agent,
-    folder: PathBuf,
+    /// That goes with it.
+    folder: Option<PathBuf>,
 }
 
 /// A server for several tests, which goes when the last of them does.
@@ -99,11 +100,21 @@ impl Server {
     /// On a checkpoint, in a folder of its own that goes with the server.
     pub fn of(folder: PathBuf, options: &[&str]) -> Self {
         let mut command = command();
-        command
-            .arg("serve")
-            .arg(&folder)
-            .args(["--port", "0", "--threads", "1", "--log-level", "warn"])
-            .args(options);
+        command.arg("serve").arg(&folder).args(options);
+        let mut server = Self::spawn(command);
+        server.folder = Some(folder);
+        server
+    }
+
+    /// On the model in the box: nobody names one.
+    pub fn of_the_box() -> Self {
+        let mut command = command();
+        command.arg("serve");
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        command.args(["--port", "0", "--threads", "1", "--log-level", "warn"]);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary starts");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let begun = Instant::now();
@@ -118,7 +129,7 @@ impl Server {
         std::thread::spawn(move || lines.for_each(drop));
         let config = ureq::Agent::config_builder().http_status_as_error(false);
         let agent = config.timeout_global(Some(Duration::from_secs(120))).build().into();
-        Self { child, address, agent, folder }
+        Self { child, address, agent, folder: None }
     }
 
     /// Asks without a body.
@@ -174,7 +185,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if let Some(own) = self.folder.parent() {
+        if let Some(own) = self.folder.as_deref().and_then(Path::parent) {
             let _ = std::fs::remove_dir_all(own);
         }
     }
