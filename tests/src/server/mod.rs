@@ -210,7 +210,9 @@ pub fn command() -> Command {
         let test = std::env::current_exe().expect("a test has a path");
         let profile = test.ancestors().nth(2).expect("target/<profile>/deps/<test>").to_owned();
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "-q", "-p", "pagewise"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        build
+            .args(["build", "-q", "--locked", "--workspace", "--bin", "pagewise"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
         build.arg("--target-dir").arg(profile.parent().expect("target"));
         if profile.ends_with("release") {
             build.arg("--release");

@@ -170,8 +170,9 @@ mod tests {
     fn a_place_that_is_no_more_is_found_and_one_to_come_is_not() {
         let manifest = ("backends/Cargo.toml", "");
         let arena = ("backends/src/cpu/arena.rs", "");
-        assert_eq!(stale(&Tree::of(&[manifest, arena])).len(), 1);
+        let mapped = ("backends/src/mapped.rs", "");
+        assert_eq!(stale(&Tree::of(&[manifest, arena, mapped])).len(), 1);
         let threads = ("backends/src/cpu/threads.rs", "");
-        assert!(stale(&Tree::of(&[manifest, arena, threads])).is_empty());
+        assert!(stale(&Tree::of(&[manifest, arena, mapped, threads])).is_empty());
     }
 }
