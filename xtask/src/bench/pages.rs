@@ -19,7 +19,8 @@ of what the machine itself can do, measured in the same process: bytes read (8
 streams a thread, huge pages), bytes copied (those read and those written, counted
 both), 8-bit integer and f32 operations. Weights and caches that a real step would
 find in memory are walked through in sets of at least 512 MB. A red line in a plot
-is a bar of [status.md](status.md); grey is a peer.
+is a bar of [status.md](status.md); grey is a peer, which may have run at another
+hour of the day. Of several runs the one with the middle share counts.
 ";
 
 const STATUS_HEAD: &str = "\
