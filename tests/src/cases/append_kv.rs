@@ -290,17 +290,24 @@ impl AppendKvCase {
         for (dim, (&truth, nearest)) in truth.iter().zip(nearest).enumerate() {
             let got: f64 = stored.number(part, place, dim as u32);
             let scale = f64::from(stored.scale(part, place));
-            let most = scale * if dtype == Dtype::I4 { 7.0 } else { 127.0 };
+            let most = match dtype {
+                Dtype::I4 => 7.0 * scale,
+                Dtype::I8 => 127.0 * scale,
+                _ => 448.0 * scale,
+            };
+            // Past the range of a static scale the end of it is the nearest.
+            let beyond = truth.abs() - most;
             let quantum = match dtype {
                 Dtype::F32 => 0.0,
                 Dtype::F16 => (truth.abs() * 2f64.powi(-11)).max(2f64.powi(-25)),
                 Dtype::Bf16 => truth.abs() * 2f64.powi(-8),
-                Dtype::E4m3 => (truth.abs() * 2f64.powi(-4)).max(scale * 2f64.powi(-10)),
+                Dtype::E4m3 => {
+                    (truth.abs() * 2f64.powi(-4)).max(scale * 2f64.powi(-10)).max(beyond)
+                }
                 Dtype::I8 | Dtype::I4 if stored.kv.scales() == Scales::Token => {
                     (truth - nearest).abs()
                 }
-                // Past the range of a static scale the end of it is the nearest.
-                Dtype::I8 | Dtype::I4 => (scale / 2.0).max(truth.abs() - most),
+                Dtype::I8 | Dtype::I4 => (scale / 2.0).max(beyond),
             };
             // Beside a tie a rounding of its own takes a number to the other side, twice as far.
             let bound = quantum + (2.0 * own + 2f64.powi(-22)) * largest;
