@@ -1,5 +1,7 @@
 //! Which backend runs the kernels: the one place that chooses.
 
+mod timed;
+
 use crate::config;
 use backends::cpu::{Cpu, Map, Threads, peaks};
 use kernels_core::device::Backend;
@@ -7,6 +9,9 @@ use kernels_core::workers::Workers;
 use std::hint::black_box;
 use std::io;
 use std::time::Instant;
+use timed::Timed;
+
+pub use timed::Busy;
 
 /// Times that memory is read to know its bandwidth.
 const READS: usize = 7;
@@ -27,9 +32,11 @@ impl Machine {
         &mut self.cpu
     }
 
-    /// For an engine, which keeps it.
-    pub fn into_backend(self) -> Box<dyn Backend> {
-        Box::new(self.cpu)
+    /// For an engine, which keeps it; and how long it is busy.
+    pub fn into_backend(self) -> (Box<dyn Backend>, Busy) {
+        let timed = Timed::new(self.cpu);
+        let busy = timed.busy();
+        (Box::new(timed), busy)
     }
 
     /// Threads beside its own, for what is done before it runs.

@@ -1,7 +1,7 @@
 //! From a model's name to an engine that runs it.
 
 use super::{Failure, sized};
-use crate::backend::{self, Machine};
+use crate::backend::{self, Busy, Machine};
 use crate::config::{self, KvDtype, Quantize, Running};
 use crate::hub;
 use crate::served::Served;
@@ -25,6 +25,8 @@ const FREE_UNKNOWN: u64 = 4 << 30;
 pub struct Loaded {
     /// The engine.
     pub engine: Engine,
+    /// How long its kernels have run.
+    pub busy: Busy,
     /// The model as the surfaces know it.
     pub served: Served,
     /// Lines that tell what was loaded, and how.
@@ -95,7 +97,7 @@ pub fn load(
     let machine = Machine::open(machine);
     let (described, numerics, workers) =
         (machine.describe(), machine.numerics(), machine.more_workers());
-    let mut backend = machine.into_backend();
+    let (mut backend, busy) = machine.into_backend();
     let source = Source {
         config: &config,
         tensors: &tensors,
@@ -137,7 +139,7 @@ pub fn load(
         numerics,
     };
     let engine = Engine::new(backend, loaded, vocabulary, settings)?;
-    Ok(Loaded { engine, served, told })
+    Ok(Loaded { engine, busy, served, told })
 }
 
 /// A model's shape, in a line.

@@ -29,7 +29,7 @@ pub fn run(
     let listener = listen(SocketAddr::new(settings.host, settings.port))?;
     let address = listener.local_addr()?;
     let name = settings.served_model_name.as_deref();
-    let Loaded { engine, mut served, told } =
+    let Loaded { engine, busy, mut served, told } =
         load(&settings.model, name, &settings.running, machine)?;
     served.trust_request_chat_template = settings.limits.trust_request_chat_template;
     tell(out, settings, &told)?;
@@ -45,7 +45,7 @@ pub fn run(
         open_max: settings.running.max_batch_size as usize + limits.max_queue as usize,
     };
     let (runtime, thread) =
-        runtime::start(engine, pace, metrics.clone()).map_err(Failure::Thread)?;
+        runtime::start(engine, busy, pace, metrics.clone()).map_err(Failure::Thread)?;
     invite(out, address, &served.name)?;
     let server = Server::new(Arc::new(served), runtime, metrics, limits);
     let threads = tokio::runtime::Builder::new_multi_thread()

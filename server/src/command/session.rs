@@ -26,11 +26,11 @@ impl Session {
         running: &config::Running,
         machine: &config::Machine,
     ) -> Result<Self, Failure> {
-        let Loaded { engine, served, .. } = load(model, None, running, machine)?;
+        let Loaded { engine, busy, served, .. } = load(model, None, running, machine)?;
         let shape = engine.settings();
         let metrics = Arc::new(Metrics::new(&served.name, shape.page_len, shape.pages));
         let pace = Pace { gather: Duration::ZERO, timeout: None, open_max: usize::MAX };
-        let (runtime, _) = runtime::start(engine, pace, metrics).map_err(Failure::Thread)?;
+        let (runtime, _) = runtime::start(engine, busy, pace, metrics).map_err(Failure::Thread)?;
         let executor = tokio::runtime::Builder::new_current_thread().build();
         let executor = executor.map_err(Failure::Thread)?;
         Ok(Self { runtime, served: Arc::new(served), executor })

@@ -86,6 +86,10 @@ pub struct Bench {
     /// Of these, the ones that all prompts begin with.
     #[arg(long, value_name = "TOKENS", default_value_t = 0)]
     pub shared_tokens: u32,
+    /// Prompts are made of tokens below this one, for a server that does not tell how
+    /// a text becomes tokens as this one does.
+    #[arg(long, value_name = "TOKEN", value_parser = clap::value_parser!(u32).range(1..))]
+    pub token_ids_below: Option<u32>,
     /// Tokens of an answer.
     #[arg(long, value_name = "TOKENS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: u32,

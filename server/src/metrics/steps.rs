@@ -13,6 +13,10 @@ pub struct Step {
     pub streamed: bool,
     /// How long it took.
     pub took: Duration,
+    /// How long it took with all that was done since the step before.
+    pub cycle: Duration,
+    /// Of that, what the backend was busy.
+    pub kernels: Duration,
 }
 
 /// Steps so far.
@@ -20,6 +24,8 @@ pub struct Step {
 pub struct Steps {
     last: Counters,
     streamed: u64,
+    cycles: Duration,
+    kernels: Duration,
     prompt: Rate,
     decode: Rate,
 }
@@ -54,6 +60,8 @@ impl Steps {
         let counters = &step.counters;
         if counters.steps > self.last.steps {
             self.streamed += u64::from(step.streamed);
+            self.cycles += step.cycle;
+            self.kernels += step.kernels;
             self.prompt.add(counters.last_prompt_tokens, step.took);
             self.decode.add(counters.last_tokens - counters.last_prompt_tokens, step.took);
         }
@@ -67,6 +75,9 @@ impl Steps {
             "batches_processed": steps,
             "avg_batch_fill_pct": fill_sum / (*steps).max(1) as f64 * 100.0,
             "batch_fill_hist": fill_tenths,
+            // Kernels, and all: what lies between is the scheduler's and the server's.
+            "kernel_seconds": self.kernels.as_secs_f64(),
+            "step_seconds": self.cycles.as_secs_f64(),
             "queue_depth_last": self.last.waiting,
             "stream_batches_processed": self.streamed,
             "prompt_tps_last": self.prompt.last,
@@ -114,6 +125,8 @@ mod tests {
             },
             streamed: steps == 1,
             took: Duration::from_millis(100),
+            cycle: Duration::from_millis(125),
+            kernels: Duration::from_millis(75),
         };
         for step in [step(1, 50, 50, 0.5), step(2, 0, 4, 1.5), step(2, 0, 4, 1.5)] {
             steps.add(&step);
@@ -129,5 +142,6 @@ mod tests {
             (Some(500.0), Some(40.0))
         );
         assert_eq!(told["pages_free"], told["pages_total"]);
+        assert_eq!((&told["kernel_seconds"], &told["step_seconds"]), (&0.15.into(), &0.25.into()));
     }
 }

@@ -2,6 +2,7 @@
 //! sends what came of it.
 
 use super::{Load, Message, News, Runtime, answers};
+use crate::backend::Busy;
 use crate::metrics::{Course, Metrics, Step};
 use engine::engine::Engine;
 use engine::request::{Event, Finish, Refused, Request, Task};
@@ -28,6 +29,7 @@ pub struct Pace {
 /// Starts the thread; it ends when nobody can reach it any more.
 pub fn start(
     engine: Engine,
+    busy: Busy,
     pace: Pace,
     metrics: Arc<Metrics>,
 ) -> std::io::Result<(Runtime, JoinHandle<()>)> {
@@ -38,6 +40,8 @@ pub fn start(
     let alive = Alive(load.clone());
     let worker = Worker {
         engine,
+        busy,
+        counted: None,
         pace,
         metrics,
         inbox,
@@ -65,6 +69,9 @@ impl Drop for Alive {
 
 struct Worker {
     engine: Engine,
+    busy: Busy,
+    /// When the last step was counted, unless there was nothing to do since.
+    counted: Option<Instant>,
     pace: Pace,
     metrics: Arc<Metrics>,
     inbox: Receiver<Message>,
@@ -101,6 +108,7 @@ impl Worker {
         loop {
             if self.live.is_empty() {
                 let Ok(message) = self.inbox.recv() else { return };
+                self.counted = None;
                 self.take(message);
                 self.gather();
             }
@@ -180,12 +188,16 @@ impl Worker {
 
     fn step(&mut self) {
         let streamed = self.live.values().any(|live| live.streamed);
-        let begun = Instant::now();
+        let (begun, busy) = (Instant::now(), self.busy.so_far());
         let events = self.engine.step(self.began.elapsed());
         let counters = self.engine.counters();
-        // Counted before it is told: whoever hears of an end finds it counted.
-        self.metrics.step(&Step { counters, streamed, took: begun.elapsed() });
         let now = Instant::now();
+        // What the last step's news and new requests took is a part of this one.
+        let cycle = now - self.counted.unwrap_or(begun);
+        let kernels = self.busy.so_far().saturating_sub(busy);
+        // Counted before it is told: whoever hears of an end finds it counted.
+        self.metrics.step(&Step { counters, streamed, took: now - begun, cycle, kernels });
+        self.counted = Some(now);
         let mut news: Vec<(u64, Vec<Event>)> = Vec::new();
         for event in events {
             let id = number(&event);

@@ -6,7 +6,12 @@
 //!   each in units of the peak that was measured beside it;
 //! - `threads`: the share with all threads over the share with one;
 //! - `parts A+B`: how much of the shape's time goes to the parts, each a shape named with
-//!   A or B for its last word. This one is at most the bar, the others at least.
+//!   A or B for its last word;
+//! - `over PEER`: the figure over the best of the peer's, a rate;
+//! - `under PEER`: the same of a time;
+//! - `figure`: the figure itself.
+//!
+//! `parts`, `under` and `figure` are at most the bar, the others at least.
 //!
 //! Of all shapes that fit the pattern the worst counts.
 
@@ -42,6 +47,12 @@ pub enum Measure {
     Threads,
     /// Time of other shapes, whose names end in these words, over this one's.
     Parts(Vec<String>),
+    /// Rate over the best of a peer's, whose level begins so.
+    Over(String),
+    /// Time over the least of a peer's.
+    Under(String),
+    /// The figure itself.
+    Figure,
 }
 
 /// All bars.
@@ -60,12 +71,16 @@ fn parse(line: &str) -> Option<Bar> {
     let measure = match measure {
         "share" => Measure::Share,
         "threads" => Measure::Threads,
-        other => match other.strip_prefix("parts ") {
-            Some(parts) => Measure::Parts(parts.split('+').map(str::to_owned).collect()),
-            None => {
-                let (from, to) = other.strip_prefix("than ")?.split_once('>')?;
+        "figure" => Measure::Figure,
+        other => match other.split_once(' ')? {
+            ("parts", parts) => Measure::Parts(parts.split('+').map(str::to_owned).collect()),
+            ("over", peer) => Measure::Over(peer.into()),
+            ("under", peer) => Measure::Under(peer.into()),
+            ("than", shapes) => {
+                let (from, to) = shapes.split_once('>')?;
                 Measure::Than(from.into(), to.into())
             }
+            _ => return None,
         },
     };
     Some(Bar {
@@ -95,8 +110,8 @@ impl Bar {
     }
 
     /// Whether less is better.
-    fn is_most(&self) -> bool {
-        matches!(self.measure, Measure::Parts(_))
+    pub fn is_most(&self) -> bool {
+        matches!(self.measure, Measure::Parts(_) | Measure::Under(_) | Measure::Figure)
     }
 
     /// Whether it holds for the shape of a row.
@@ -124,8 +139,24 @@ impl Bar {
                 let spent: Option<f64> = parts.iter().map(part).sum();
                 Some(spent? / row.median_ns?)
             }
+            Measure::Over(name) => {
+                Some(row.figure / peer(row, record, name).max_by(f64::total_cmp)?)
+            }
+            Measure::Under(name) => {
+                Some(row.figure / peer(row, record, name).min_by(f64::total_cmp)?)
+            }
+            Measure::Figure => Some(row.figure),
         }
     }
+}
+
+/// The figures of a peer, in any of its settings, for the same work.
+fn peer<'a>(row: &'a Row, record: &'a Record, name: &'a str) -> impl Iterator<Item = f64> + 'a {
+    let same = move |other: &&Row| {
+        let named = other.level == name || other.level.starts_with(&format!("{name} "));
+        named && other.shape == row.shape && other.threads == row.threads
+    };
+    record.of(&row.kernel).filter(same).map(|other| other.figure)
 }
 
 /// Whether a text is of a pattern in which `*` stands for anything.
@@ -179,5 +210,29 @@ mod tests {
         let bar = parse(parts).expect("a bar");
         assert!(bar.is_reached(0.02) && !bar.is_reached(0.025));
         assert_eq!(reached("parts,step,* layer,parts norm+gone,0.02"), None);
+    }
+
+    #[test]
+    fn a_peer_counts_with_its_best_setting() {
+        let record = Record::parse(concat!(
+            "kernel,shape,level,threads,median_ns,work,unit,figure,peak,share\n",
+            "peaks,read,avx2,2,,,GB/s read,40,40,1\n",
+            "serving,T decode,avx2,2,,,tok/s,30,,\n",
+            "serving,T decode,peer 0,2,,,tok/s,10,,\n",
+            "serving,T decode,peer 1,2,,,tok/s,15,,\n",
+            "serving,T decode,peerless,2,,,tok/s,99,,\n",
+            "serving,T wait,avx2,2,,,ms,30,,\n",
+            "serving,T wait,peer 0,2,,,ms,60,,\n",
+            "serving,T wait,peer 1,2,,,ms,120,,\n",
+        ))
+        .expect("a record");
+        let of = |line: &str| parse(line).expect("a bar");
+        let reached = |line: &str| of(line).reached(&record).map(|best| best.0);
+        assert_eq!(reached("rate,serving,T decode,over peer,1.8"), Some(2.0));
+        assert_eq!(reached("wait,serving,T wait,under peer,0.5"), Some(0.5));
+        assert_eq!(reached("wait,serving,T wait,figure,50"), Some(30.0));
+        assert_eq!(reached("none,serving,T decode,over nobody,1"), None);
+        assert!(of("wait,serving,T wait,under peer,0.5").is_reached(0.4));
+        assert!(!of("rate,serving,T decode,over peer,1.8").is_reached(1.7));
     }
 }

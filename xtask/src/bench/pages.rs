@@ -1,5 +1,5 @@
 //! docs/performance.md with its plots, and docs/status.md with the bars: both made
-//! from the newest record of each machine.
+//! from the newest figures of each machine.
 
 use super::bars::{self, Bar, Measure};
 use super::plot;
@@ -129,18 +129,21 @@ fn table(record: &Record, kernel: &str) -> String {
 fn against(record: &Record, bars: &[Bar]) -> String {
     let mut text =
         String::from("| work | bar | reached | worst shape | |\n|---|---:|---:|---|---|\n");
-    for bar in bars {
+    for bar in bars.iter().filter(|bar| record.of(&bar.kernel).next().is_some()) {
         let value = |value: f64| match bar.measure {
             Measure::Share => percent(value),
             Measure::Parts(_) => format!("{:.1} %", value * 100.0),
-            Measure::Than(..) | Measure::Threads => format!("{value:.2}×"),
+            Measure::Than(..) | Measure::Threads | Measure::Over(_) | Measure::Under(_) => {
+                format!("{value:.2}×")
+            }
+            Measure::Figure => format!("{value:.3}"),
         };
         let (reached, shape, verdict) = match bar.reached(record) {
             Some((reached, shape)) => {
-                let verdict = match (bar.is_reached(reached), &bar.measure) {
+                let verdict = match (bar.is_reached(reached), bar.is_most()) {
                     (true, _) => "reached",
-                    (false, Measure::Parts(_)) => "**above**",
-                    (false, _) => "**below**",
+                    (false, true) => "**above**",
+                    (false, false) => "**below**",
                 };
                 (value(reached), shape, verdict)
             }

@@ -173,7 +173,8 @@ impl Record {
     }
 }
 
-/// The newest record of every machine: its name, the day, the record.
+/// The newest figures of every machine, its newest day first: its name, the day, what was
+/// measured then and on no later day.
 pub fn newest(root: &Path) -> Result<Vec<(String, String, Record)>, String> {
     let entries = |folder: &Path| -> Vec<PathBuf> {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -186,10 +187,18 @@ pub fn newest(root: &Path) -> Result<Vec<(String, String, Record)>, String> {
     };
     let mut found = Vec::new();
     for folder in entries(&root.join(FOLDER)) {
+        let mut known = Vec::new();
         // Dates sort as text.
-        let Some(path) = entries(&folder).pop() else { continue };
-        let record = Record::parse(&super::text(&path)?)?;
-        found.push((name(folder.file_name()), name(path.file_stem()), record));
+        for path in entries(&folder).into_iter().rev() {
+            let mut record = Record::parse(&super::text(&path)?)?;
+            record.rows.retain(|row| row.kernel == "peaks" || !known.contains(&row.kernel));
+            let kernels = record.kernels().into_iter().filter(|kernel| *kernel != "peaks");
+            let kernels: Vec<String> = kernels.map(str::to_owned).collect();
+            if !kernels.is_empty() {
+                known.extend(kernels);
+                found.push((name(folder.file_name()), name(path.file_stem()), record));
+            }
+        }
     }
     Ok(found)
 }

@@ -67,7 +67,10 @@ impl Asker {
         let named = models["data"][0]["id"].as_str();
         let named = named.ok_or_else(|| Failure::Server("/v1/models names no model".into()))?;
         asker.model = named.to_owned();
-        asker.prompts.below = asker.vocabulary().await?;
+        asker.prompts.below = match settings.token_ids_below {
+            Some(below) => below.into(),
+            None => asker.vocabulary().await?,
+        };
         Ok(asker)
     }
 
@@ -150,49 +153,58 @@ impl Asker {
         let response = self.send(Method::POST, "/v1/completions", Some(body)).await?;
         let (status, mut body) = (response.status(), response.into_body());
         let (mut buffer, mut last) = (Vec::new(), begun);
+        let mut told = None;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| error.to_string())?;
             buffer.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
             let now = Instant::now();
             while let Some(end) = buffer.windows(2).position(|two| two == b"\n\n") {
                 let event: Vec<u8> = buffer.drain(..end + 2).collect();
-                self.event(&event, (&mut last, now), outcome)?;
+                told = event_of(&event, (&mut last, now), outcome)?.or(told);
             }
         }
+        // Some servers tell no tokens, and send a character only when it is whole.
+        outcome.tokens = told.unwrap_or(outcome.tokens);
         match outcome.tokens {
             0 => Err(format!("{status}: {}", String::from_utf8_lossy(&buffer))),
             _ => Ok(()),
         }
     }
+}
 
-    fn event(
-        &self,
-        event: &[u8],
-        (last, now): (&mut Instant, Instant),
-        outcome: &mut Outcome,
-    ) -> Result<(), String> {
-        let data = event.strip_prefix(b"data: ").unwrap_or(event);
-        if data.starts_with(b"[DONE]") {
-            return Ok(());
-        }
-        let told: Value = serde_json::from_slice(data).map_err(|error| error.to_string())?;
-        if let Some(words) = told["error"]["message"].as_str() {
-            return Err(words.to_owned());
-        }
-        if let Some(cached) = told["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64() {
-            outcome.cached = cached;
-        }
-        let tokens = told["choices"][0]["token_ids"].as_array().map_or(0, Vec::len);
-        for _ in 0..tokens {
-            match outcome.first {
-                None => outcome.first = Some(now - *last),
-                Some(_) => outcome.gaps.push(now - *last),
-            }
-            *last = now;
-        }
-        outcome.tokens += tokens as u64;
-        Ok(())
+/// Takes an event of a stream in; gives the count of all tokens, where the server tells it.
+fn event_of(
+    event: &[u8],
+    (last, now): (&mut Instant, Instant),
+    outcome: &mut Outcome,
+) -> Result<Option<u64>, String> {
+    let data = event.strip_prefix(b"data: ").unwrap_or(event);
+    if data.starts_with(b"[DONE]") {
+        return Ok(None);
     }
+    let told: Value = serde_json::from_slice(data).map_err(|error| error.to_string())?;
+    if let Some(words) = told["error"]["message"].as_str() {
+        return Err(words.to_owned());
+    }
+    let usage = &told["usage"];
+    if let Some(cached) = usage["prompt_tokens_details"]["cached_tokens"].as_u64() {
+        outcome.cached = cached;
+    }
+    let choice = &told["choices"][0];
+    let tokens = match choice["token_ids"].as_array() {
+        Some(tokens) => tokens.len(),
+        // An event is a token, but for the one that only tells the end.
+        None => usize::from(choice["text"].is_string() && choice["finish_reason"].is_null()),
+    };
+    for _ in 0..tokens {
+        match outcome.first {
+            None => outcome.first = Some(now - *last),
+            Some(_) => outcome.gaps.push(now - *last),
+        }
+        *last = now;
+    }
+    outcome.tokens += tokens as u64;
+    Ok(usage["completion_tokens"].as_u64())
 }
 
 impl Prompts {
