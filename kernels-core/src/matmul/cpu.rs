@@ -8,15 +8,19 @@ use super::{Matmul, Types};
 use crate::command::{Host, cast_mut, live};
 use crate::dtype::Dtype;
 use crate::error::Error;
-use crate::packing::TILE;
+use crate::packing::{TILE, Weight};
 use crate::params;
 use crate::simd::{Element, Floats, LANES, Lanes, Level, far, store_at};
-use crate::workers::{Columns, Pieces, Strip, Workers, split};
+use crate::workers::{Columns, Pieces, Strip, Workers, share};
 use core::ops::Range;
 use half::{bf16, f16};
 
 /// Bytes of weights worth a thread of their own.
-const TILE_BYTES: u64 = 1 << 16;
+const STRIP_BYTES: u64 = 1 << 16;
+/// Strips of columns for each worker: whoever is held up leaves the rest to the others.
+const STRIPS_EACH: usize = 16;
+/// Tiles of a strip at least, where there are strips enough: two tiles go side by side.
+const STRIP_TILES: usize = 8;
 
 /// Runs the command; `workspace` is what [`needs`](Matmul::needs) asked for these workers.
 pub fn run(
@@ -32,8 +36,8 @@ pub fn run(
     let bias = types.bias.zip(matmul.bias).map(|(dtype, bytes)| Floats::new(dtype, bytes));
     let matrix = Matrix { packed: matmul.weight, bias };
     let weight = &types.weight;
-    let most = workers.count().min(weight.tiles() as u32);
-    let parts = (weight.bytes() / TILE_BYTES).clamp(1, u64::from(most)) as u32;
+    let slots = workers.count();
+    let strips = strips(weight, slots);
     let each = types.out.align() as usize;
     let stride = p.out_row_stride as usize * each;
     for chunk in plan.chunks(rows) {
@@ -41,10 +45,10 @@ pub fn run(
         let converted = Rows::convert(level, workers, &plan, input, converted);
         let out = &mut matmul.out[chunk.start * stride..];
         let width = weight.outputs * each;
-        let columns = Columns::new(out, chunk.len(), stride, width, TILE * each, parts);
-        let scratch = Pieces::new(&mut *scratch, parts as usize, plan.scratch_words(), parts);
+        let columns = Columns::new(out, chunk.len(), stride, width, TILE * each, strips);
+        let scratch = Pieces::new(&mut *scratch, slots as usize, plan.scratch_words(), slots);
         let at_once = plan.tiles_at_once(level, chunk.len());
-        split(workers, parts, (columns, scratch), |_, (mut strip, scratch)| {
+        share(workers, slots, scratch, strips, columns, |scratch, _, mut strip| {
             let first = strip.columns().start / each / TILE;
             let count = strip.columns().len().div_ceil(TILE * each);
             for at in (0..count).step_by(at_once) {
@@ -59,6 +63,14 @@ pub fn run(
         });
     }
     Ok(())
+}
+
+/// Into how many strips of columns a product is cut, for so many workers.
+fn strips(weight: &Weight, workers: u32) -> u32 {
+    let tiles = weight.tiles();
+    let workers = workers as usize;
+    let most = (tiles / STRIP_TILES).clamp(workers.min(tiles), STRIPS_EACH * workers);
+    (weight.bytes() / STRIP_BYTES).clamp(1, most as u64) as u32
 }
 
 /// What [`run`] does before its products, alone: rows are converted or quantised. For
