@@ -77,11 +77,13 @@ pub struct Served {
 
 /// How the golden Llama is made.
 pub struct Making {
-    /// Another one of its shape.
+    /// Another model instead.
     pub checkpoint: Option<Checkpoint>,
     /// What its weights become.
     pub quantize: Option<Quantize>,
-    /// Threads of the CPU.
+    /// The CPU's level.
+    pub level: Level,
+    /// Its threads.
     pub threads: u32,
     /// Tokens with which it ends.
     pub eos: Vec<u32>,
@@ -91,7 +93,8 @@ pub struct Making {
 
 impl Default for Making {
     fn default() -> Self {
-        Self { checkpoint: None, quantize: None, threads: 1, eos: Vec::new(), fails: None }
+        let level = Level::best();
+        Self { checkpoint: None, quantize: None, level, threads: 1, eos: Vec::new(), fails: None }
     }
 }
 
@@ -170,7 +173,7 @@ impl Served {
     pub fn made(settings: Settings, making: Making) -> Self {
         let mut checkpoint = making.checkpoint.unwrap_or_else(thin::checkpoint);
         checkpoint.config.eos = making.eos;
-        let mut cpu = Cpu::new(Level::best(), making.threads);
+        let mut cpu = Cpu::new(making.level, making.threads);
         let model = load(&mut cpu, &checkpoint, making.quantize).expect("the golden loads");
         let backend: Box<dyn Backend> = match making.fails {
             Some(fails) => Box::new(Flaky { cpu, fails }),

@@ -3,6 +3,7 @@
 
 mod append;
 mod arena;
+mod checkpoint;
 mod input;
 mod packing;
 mod plan;
@@ -22,6 +23,7 @@ pub const TARGETS: &[Target] = &[
     ("append_kv", append),
     ("arena", arena::run),
     ("attention", shapes::attention),
+    ("config", checkpoint::config),
     ("embed", shapes::embed),
     ("lora", shapes::lora),
     ("matmul", shapes::matmul),
@@ -29,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     ("plan", plan::run),
     ("pool", shapes::pool),
     ("program", program::run),
+    ("safetensors", checkpoint::safetensors),
     ("sample", sample::run),
     ("spec_verify", verify::run),
 ];

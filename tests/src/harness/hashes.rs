@@ -1,5 +1,5 @@
-//! Committed hashes of the bits of every listed case, under the id of the
-//! arithmetic. A changed hash is a changed promise: it takes a new id.
+//! Committed hashes of the bits of every listed case, and of whole models, under the id of
+//! the arithmetic. A changed hash is a changed promise: it takes a new id.
 
 use super::{Case, Output};
 use kernels_core::simd::Level;
@@ -8,19 +8,27 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-/// The bits of these cases are those committed in `tests/hashes/<numerics>/<kernel>.txt`.
-/// A case that is not there yet is added when `PAGEWISE_WRITE_HASHES` is set.
+/// The bits of these cases are those committed for their kernel.
 pub fn assert_hashes<C: Case>(cases: &[C]) {
+    let hashes = cases.iter().map(|case| {
+        let outputs = case.run(Level::best(), &Inline).expect("a listed case runs");
+        (case.name(), hash(outputs.iter().flat_map(bits)))
+    });
+    assert_committed(C::KERNEL, hashes);
+}
+
+/// These hashes by name are those committed in `tests/hashes/<numerics>/<file>.txt`. A name
+/// that is not there yet is added when `PAGEWISE_WRITE_HASHES` is set.
+pub fn assert_committed(file: &str, hashes: impl IntoIterator<Item = (String, u64)>) {
     let folder =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("hashes").join(backends::cpu::NUMERICS);
-    let path = folder.join(format!("{}.txt", C::KERNEL));
+    let path = folder.join(format!("{file}.txt"));
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     let mut text = String::new();
     let mut names = BTreeSet::new();
-    for case in cases {
-        assert!(names.insert(case.name()), "two cases have the name {}", case.name());
-        let outputs = case.run(Level::best(), &Inline).expect("a listed case runs");
-        writeln!(text, "{:016x} {}", hash(&outputs), case.name()).expect("a string takes text");
+    for (name, hash) in hashes {
+        writeln!(text, "{hash:016x} {name}").expect("a string takes text");
+        assert!(names.insert(name.clone()), "two cases have the name {name}");
     }
     if text == committed {
         return;
@@ -39,16 +47,15 @@ pub fn assert_hashes<C: Case>(cases: &[C]) {
     );
 }
 
-/// FNV-1a over all outputs, with every NaN as one.
-fn hash(outputs: &[Output]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for output in outputs {
-        for bits in output.bits() {
-            let bits = if super::is_nan(output.dtype, bits) { u32::MAX } else { bits };
-            for byte in bits.to_le_bytes() {
-                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-            }
-        }
-    }
-    hash
+/// The bits of an output, with every NaN as one.
+fn bits(output: &Output) -> impl Iterator<Item = u32> {
+    let nan_or = |bits| if super::is_nan(output.dtype, bits) { u32::MAX } else { bits };
+    output.bits().into_iter().map(nan_or)
+}
+
+/// FNV-1a over the bytes of these words.
+pub fn hash(words: impl IntoIterator<Item = u32>) -> u64 {
+    words.into_iter().flat_map(u32::to_le_bytes).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }

@@ -17,7 +17,7 @@ use kernels_core::workers::{Inline, Workers};
 use std::fmt::Debug;
 
 pub use bytes::Bytes;
-pub use hashes::assert_hashes;
+pub use hashes::{assert_committed, assert_hashes, hash};
 pub use machine::{Direct, Kernel, Machine, Recorded};
 pub use magnitude::{Magnitude, rounded_sums};
 pub use noise::Noise;

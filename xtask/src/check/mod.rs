@@ -3,6 +3,7 @@
 
 mod bare;
 mod benches;
+mod clients;
 mod fuzz;
 mod headers;
 mod miri;
@@ -42,6 +43,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "mutations", quick: false, run: mutations::tests },
     Stage { name: "fuzz", quick: false, run: fuzz::smoke },
     Stage { name: "benches", quick: false, run: benches::smoke },
+    Stage { name: "clients", quick: false, run: clients::tests },
 ];
 
 /// What came of a stage.

@@ -3,6 +3,9 @@
 use super::source::Tree;
 use crate::kernels::{kernels, stems};
 
+/// Hashes of no kernel: of whole models' log-probabilities.
+const MODELS: &str = "models";
+
 /// Forms that a kernel's stem lacks, and hashes that belong to no kernel.
 pub fn broken(tree: &Tree) -> Vec<String> {
     let kernels = match kernels(tree) {
@@ -35,7 +38,7 @@ pub fn broken(tree: &Tree) -> Vec<String> {
         }
     }
     for (folder, name) in hashes {
-        if !kernels.iter().any(|kernel| kernel.name == name) {
+        if name != MODELS && !kernels.iter().any(|kernel| kernel.name == name) {
             faults.push(format!("{folder}/{name}.txt: there is no such kernel"));
         }
     }
@@ -71,6 +74,7 @@ mod tests {
     #[test]
     fn hashes_of_no_kernel_are_found() {
         let mut files = WHOLE.to_vec();
+        files.push(("tests/hashes/cpu-1/models.txt", ""));
         files.push(("tests/hashes/cpu-1/norms.txt", ""));
         assert_eq!(broken(&Tree::of(&files)).len(), 1);
     }

@@ -1,0 +1,55 @@
+//! Real clients against the release binary with the model in the box: the openai SDK,
+//! litellm and lm-eval, in an environment of Python that is kept from check to check.
+
+use super::shell::{Shell, tail};
+use super::tally::Tally;
+use std::path::Path;
+
+const REQUIREMENTS: &str = "tests/clients/requirements.txt";
+
+/// Runs them.
+pub fn tests(shell: &Shell) -> Result<Tally, String> {
+    let venv = shell.target.join("check/clients-venv");
+    if let Err(why) = environment(shell, &venv) {
+        return Ok(Tally::skipped(why));
+    }
+    shell.run(&mut shell.cargo(&["build", "--locked", "--release", "--package", "pagewise"]))?;
+    let mut check = shell.tool(&venv.join("bin/python").to_string_lossy());
+    check.arg("tests/clients/check.py").arg(shell.target.join("release/pagewise"));
+    let (succeeded, output) = shell.attempt(check.arg("models/abacus"))?;
+    let passed = output.lines().filter(|line| line.contains(": ok")).count() as u64;
+    if !succeeded {
+        println!("{}", tail(&output));
+    }
+    Ok(Tally { passed, failed: u64::from(!succeeded), ..Tally::default() })
+}
+
+/// Sees to an environment with the clients at the versions that are asked for; or says
+/// what is missing and what to do.
+fn environment(shell: &Shell, venv: &Path) -> Result<(), String> {
+    let asked = std::fs::read(shell.root.join(REQUIREMENTS));
+    let asked = asked.map_err(|error| format!("{REQUIREMENTS}: {error}"))?;
+    // What was asked for when it was made, written when it was whole.
+    let stamp = venv.join("requirements.txt");
+    let python = venv.join("bin/python");
+    if std::fs::read(&stamp).is_ok_and(|made| made == asked) && shell.has(&python.to_string_lossy())
+    {
+        return Ok(());
+    }
+    let make = || shell.attempt(shell.tool("python3").args(["-m", "venv", "--clear"]).arg(venv));
+    let made = || make().is_ok_and(|(made, _)| made);
+    if !made() {
+        let installed = shell.install(&["python3", "python3-venv"]);
+        installed.map_err(|by_hand| format!("no environment of Python: {by_hand}"))?;
+        if !made() {
+            let by_hand = format!("python3 -m venv {}", venv.display());
+            return Err(format!("no environment of Python: {by_hand}"));
+        }
+    }
+    let pip = ["-m", "pip", "install", "--disable-pip-version-check", "-r", REQUIREMENTS];
+    let mut install = shell.tool(&python.to_string_lossy());
+    if !shell.attempt(install.args(pip)).is_ok_and(|(installed, _)| installed) {
+        return Err(format!("no packages: {} {}", python.display(), pip.join(" ")));
+    }
+    std::fs::write(&stamp, asked).map_err(|error| format!("{}: {error}", stamp.display()))
+}
