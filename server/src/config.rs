@@ -6,6 +6,7 @@ mod file;
 pub use commands::{Bench, Complete, Drawing, Info, Talk};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use engine::engine::Settings;
 use kernels_core::simd::Level;
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -140,6 +141,10 @@ pub struct Running {
     /// Tokens of a step, of all answers and prompts together.
     #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub max_num_batched_tokens: u32,
+    /// Of these, the ones of prompts in a step in which answers go on, or as many as these
+    /// are.
+    #[arg(long, value_name = "TOKENS", default_value_t = Settings::BESIDE, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub prefill_beside_decode: u32,
     /// Tokens of a prompt with its answer; what the model was made for, if not given.
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_model_len: Option<u32>,
