@@ -1,10 +1,10 @@
 //! The thread that owns the engine: takes what arrives, steps while there is work, and
 //! sends what came of it.
 
-use super::{Load, Message, News, Runtime, answers};
+use super::{Load, Message, News, Runtime, Submission, answers};
 use crate::metrics::{Course, Metrics, Step};
 use engine::engine::Engine;
-use engine::request::{Event, Finish, Refused, Request, Task};
+use engine::request::{Event, Finish, Request, Task};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -13,7 +13,6 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
 
 /// How the engine is driven.
 #[derive(Clone, Copy, Debug)]
@@ -131,10 +130,8 @@ impl Worker {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Submit { requests, streamed, news, taken } => {
-                self.submit(requests, streamed, &news, taken);
-            }
-            Message::Cancel { first, count } => self.cancel(first..first + count),
+            Message::Submit(submission) => self.submit(submission),
+            Message::Cancel(ids) => self.cancel(ids),
         }
     }
 
@@ -146,13 +143,8 @@ impl Worker {
         }
     }
 
-    fn submit(
-        &mut self,
-        requests: Vec<Request>,
-        streamed: bool,
-        news: &UnboundedSender<News>,
-        taken: oneshot::Sender<Result<u64, Refused>>,
-    ) {
+    fn submit(&mut self, submission: Submission) {
+        let Submission { requests, streamed, news, mut ticket, taken } = submission;
         let first = self.next;
         let reserved: usize = requests.iter().map(answers).sum();
         let deadline = self.pace.timeout.map(|timeout| self.began.elapsed() + timeout);
@@ -173,10 +165,9 @@ impl Worker {
             self.live.insert(self.next, live);
             self.next += 1;
         }
-        // Whoever asked may have gone while it was taken.
-        if taken.send(Ok(first)).is_err() {
-            self.cancel(first..self.next);
-        }
+        ticket.requests = first..self.next;
+        // Where whoever asked has gone, the ticket is dropped, which gives them up.
+        let _ = taken.send(Ok(ticket));
     }
 
     fn step(&mut self) {
@@ -204,7 +195,8 @@ impl Worker {
         }
     }
 
-    /// Sends news; where nobody listens any more, the request is given up.
+    /// Sends news. Where nobody listens any more, the ticket was dropped: that it is to be
+    /// given up comes through the inbox.
     fn tell(&mut self, id: u64, events: Vec<Event>, now: Instant) {
         let Some(live) = self.live.get_mut(&id) else { return };
         let ended = events.iter().filter(|event| ends(event)).count();
@@ -213,11 +205,9 @@ impl Worker {
         if live.open == 0 {
             self.metrics.course(&live.course(now));
         }
-        let (done, told) = (live.open == 0, live.news.send(News { at: live.at, events }));
-        if done {
+        let _ = live.news.send(News { at: live.at, events });
+        if live.open == 0 {
             self.live.remove(&id);
-        } else if told.is_err() {
-            self.engine.cancel(id);
         }
     }
 }
