@@ -102,6 +102,12 @@ pub struct Stop {
 /// What happened in a step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
+    /// A request has its first seat: its prompt was begun in this step. Told once, before
+    /// all else but an end.
+    Admitted {
+        /// The request.
+        id: u64,
+    },
     /// A request's prompt is computed: before its first token.
     Prompt {
         /// The request.
@@ -136,7 +142,7 @@ pub enum Event {
         /// Why.
         why: Finish,
     },
-    /// An embedding; nothing else comes of its request.
+    /// An embedding; nothing comes after it of its request.
     Embedding {
         /// The request.
         id: u64,

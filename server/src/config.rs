@@ -5,7 +5,8 @@ mod file;
 
 pub use commands::{Bench, Complete, Drawing, Info, Talk};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use engine::engine::Settings;
 use kernels_core::simd::Level;
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -47,7 +48,8 @@ impl Machine {
 
 /// Serves language models to OpenAI's clients, for rollouts.
 ///
-/// Without a command it serves the model in the box.
+/// Where no command stands before its settings it serves, and where no model is named
+/// either, the model in the box.
 #[derive(Parser)]
 #[command(name = "pagewise", version, args_override_self = true)]
 struct Arguments {
@@ -139,6 +141,10 @@ pub struct Running {
     /// Tokens of a step, of all answers and prompts together.
     #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub max_num_batched_tokens: u32,
+    /// Of these, the ones of prompts in a step in which answers go on, or as many as these
+    /// are.
+    #[arg(long, value_name = "TOKENS", default_value_t = Settings::BESIDE, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub prefill_beside_decode: u32,
     /// Tokens of a prompt with its answer; what the model was made for, if not given.
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_model_len: Option<u32>,
@@ -281,22 +287,44 @@ impl Config {
     }
 
     fn read(mut given: Vec<OsString>) -> Result<Self, clap::Error> {
-        let mut arguments = Arguments::try_parse_from(&given)?;
-        if arguments.task.is_none() {
-            given.push("serve".into());
+        let at = command_at(&given);
+        if given.get(at).is_none_or(begins_settings) {
+            given.insert(at, "serve".into());
         }
+        let mut arguments = Arguments::try_parse_from(&given)?;
         if let Some(path) = &arguments.config {
             // Before those given, which come after it and so override it.
-            let settings = file::arguments(path)?;
-            let names = ["serve", "complete", "chat", "info", "bench", "demo"];
-            let task = given.iter().position(|word| names.iter().any(|name| word == name));
-            let at = task.map_or(given.len(), |at| at + 1);
-            given.splice(at..at, settings);
+            given.splice(at + 1..at + 1, file::arguments(path)?);
+            arguments = Arguments::try_parse_from(&given)?;
         }
-        arguments = Arguments::try_parse_from(&given)?;
         let task = arguments.task.expect("there is a command");
         Ok(Self { machine: arguments.machine, task })
     }
+}
+
+/// Where the command stands, or would stand: after the options that all commands take.
+fn command_at(given: &[OsString]) -> usize {
+    let command = Arguments::command();
+    let common = |name: &str| {
+        let mut options = command.get_arguments().filter(|option| option.is_global_set());
+        options.any(|option| option.get_long() == name.strip_prefix("--"))
+    };
+    let mut at = 1;
+    while let Some(word) = given.get(at).and_then(|word| word.to_str()) {
+        at += match word.split_once('=') {
+            Some((name, _)) if common(name) => 1,
+            None if common(word) => 2,
+            _ => break,
+        };
+    }
+    at.min(given.len())
+}
+
+/// Whether a word where a command is expected is one of settings: neither a command, nor
+/// what might have been meant for one, nor a question about all commands.
+fn begins_settings(word: &OsString) -> bool {
+    let word = word.to_string_lossy();
+    word.starts_with('-') && !["-h", "--help", "-V", "--version"].contains(&&*word)
 }
 
 fn level(name: &str) -> Result<Level, String> {
@@ -333,6 +361,7 @@ fn body_bytes(text: &str) -> Result<usize, String> {
 mod tests {
     use super::{Arguments, Config, Serve, Task, bytes};
     use clap::CommandFactory;
+    use clap::error::ErrorKind;
 
     fn read(given: &[&str]) -> Result<Config, clap::Error> {
         let words = std::iter::once("pagewise").chain(given.iter().copied());
@@ -357,6 +386,49 @@ mod tests {
         assert!(matches!(given.task, Task::Serve(_)));
         assert_eq!((given.machine.threads(), given.machine.level().name()), (3, "scalar"));
         assert!(read(&["--level", "abacus"]).is_err());
+    }
+
+    #[test]
+    fn settings_without_a_command_are_those_of_serve() {
+        let port = |given: &[&str]| serve(given).port;
+        assert_eq!(port(&["--port", "9000"]), 9000);
+        assert_eq!(port(&["--port=9000", "--threads", "3"]), 9000);
+        assert_eq!(port(&["--threads=3", "--level", "scalar", "--port", "9000"]), 9000);
+        // Neither is a command: a value of a setting.
+        let named = serve(&["--served-model-name", "chat", "--model-path", "info"]);
+        assert_eq!(named.served_model_name.as_deref(), Some("chat"));
+        assert_eq!(named.model.name(), Some("info"));
+        // What is wrong is said of the setting.
+        let wrong = read(&["--port", "many"]).expect_err("no number");
+        assert!(wrong.to_string().contains("'--port <PORT>'"), "{wrong}");
+        let wrong = read(&["--prot", "9000"]).expect_err("a slip");
+        assert!(wrong.to_string().contains("'--port'"), "{wrong}");
+    }
+
+    #[test]
+    fn a_command_that_there_is_not_is_no_model() {
+        let wrong = read(&["severe", "--port", "9000"]).expect_err("a slip");
+        assert_eq!(wrong.kind(), ErrorKind::InvalidSubcommand);
+        assert!(wrong.to_string().contains("'serve'"), "{wrong}");
+        // Of other commands the settings are their own.
+        let wrong = read(&["chat", "--port", "9000"]).expect_err("a server's");
+        assert_eq!(wrong.kind(), ErrorKind::UnknownArgument);
+    }
+
+    #[test]
+    fn questions_about_all_commands_are_answered() {
+        for (word, kind) in [
+            ("--help", ErrorKind::DisplayHelp),
+            ("-h", ErrorKind::DisplayHelp),
+            ("--version", ErrorKind::DisplayVersion),
+            ("-V", ErrorKind::DisplayVersion),
+        ] {
+            let told = read(&["--threads", "3", word]).expect_err("no task");
+            assert_eq!(told.kind(), kind);
+            assert!(!told.to_string().contains("--port"), "{told}");
+        }
+        let told = read(&["--port", "9000", "--help"]).expect_err("no task");
+        assert!(told.to_string().contains("--port"), "of a server's settings: {told}");
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub const VOCAB: u32 = 131;
 /// Everything that was said of a request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
+    /// Whether it was told that it had a seat.
+    pub admitted: bool,
     /// Tokens of the prompt that were cached, why no more, and its log-probabilities.
     pub prompt: Option<(u32, Miss, Vec<Option<Scored>>)>,
     /// The tokens of each choice.
@@ -200,7 +202,13 @@ impl Served {
     pub fn step(&mut self) {
         for event in self.engine.step(self.now) {
             match event {
+                Event::Admitted { id } => {
+                    let answer = self.of(id);
+                    assert_eq!(*answer, Answer::default(), "it is told once, and first");
+                    answer.admitted = true;
+                }
                 Event::Prompt { id, cached, miss, logprobs } => {
+                    assert!(self.of(id).admitted, "a prompt that is computed has had a seat");
                     let before = self.of(id).prompt.replace((cached, miss, logprobs));
                     assert_eq!(before, None, "a prompt is told once");
                 }
@@ -216,7 +224,10 @@ impl Served {
                     let before = self.of(id).ends.insert(choice, why);
                     assert_eq!(before, None, "a choice ends once");
                 }
-                Event::Embedding { id, values } => self.of(id).embedding = Some(values),
+                Event::Embedding { id, values } => {
+                    assert!(self.of(id).admitted, "what is computed has had a seat");
+                    self.of(id).embedding = Some(values);
+                }
             }
         }
     }

@@ -125,6 +125,32 @@ fn a_prompt_alone_is_computed_and_each_choice_ends() {
 }
 
 #[test]
+fn a_seat_is_told_in_the_step_it_is_given_and_once() {
+    // One seat, of which the first has a turn of 4 tokens.
+    let mut served = Served::new(Settings { rows: 1, patience: 10, turn: 4, ..settings() });
+    served.submit(greedy(1, &prompt(1, 40), 30));
+    served.submit(greedy(2, &prompt(2, 9), 3));
+    served.step();
+    let first = &served.answers[&1];
+    assert!(first.admitted && first.prompt.is_none(), "a chunk of its prompt is computed");
+    assert!(!served.answers[&2].admitted, "it waits");
+    while !served.answers[&2].admitted {
+        assert!(served.answers[&1].ends.is_empty(), "the first has to wait, not to end");
+        served.step();
+    }
+    // That the first is told nothing when it gets its seat again, `step` asserts.
+    served.run();
+    assert_eq!(served.engine.counters().preemptions, 1);
+    let mut request = greedy(3, &prompt(3, 9), 3);
+    request.task = Task::Embed(Pooling::Last);
+    assert!(served.answer(request).admitted);
+    served.submit(greedy(4, &prompt(4, 9), 3));
+    served.engine.cancel(4);
+    served.run();
+    assert!(!served.answers[&4].admitted, "it ended where it waited");
+}
+
+#[test]
 fn an_answer_ends_where_positions_or_pages_do() {
     let mut served = Served::new(settings());
     let answer = served.answer(greedy(1, &prompt(1, 90), 500));

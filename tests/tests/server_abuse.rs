@@ -20,6 +20,13 @@ fn long(stream: bool) -> Vec<u8> {
     body.to_string().into_bytes()
 }
 
+/// Answers that were given up, by `/metrics`.
+fn aborted(server: &Server) -> f64 {
+    let text = String::from_utf8(server.get("/metrics").body).expect("text");
+    let line = text.lines().find(|line| line.contains("finished_reason=\"abort\""));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
+}
+
 /// It answers as if nothing had been.
 fn serves(server: &Server) {
     let told = server.ask("/v1/completions", &json!({"prompt": "Hello", "max_tokens": 2}));
@@ -132,10 +139,37 @@ fn a_client_that_goes_gives_its_pages_back() {
         // Four answers of 400 tokens take longer than that to be finished.
         assert!(gone.elapsed() < Duration::from_secs(5), "{:?}", gone.elapsed());
     }
-    let text = String::from_utf8(server.get("/metrics").body).expect("text");
-    let aborted = text.lines().find(|line| line.contains("finished_reason=\"abort\""));
-    let count: f64 = aborted.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0);
-    assert!(count >= 8.0, "they were given up, not finished: {aborted:?}");
+    let count = aborted(&server);
+    assert!(count >= 8.0, "they were given up, not finished: {count}");
+}
+
+#[test]
+fn a_client_that_goes_while_it_waits_leaves_the_queue() {
+    // One seat: of a hundred answers, one is written at a time, and the second client's
+    // comes after all of them.
+    let server = Server::start(&["--max-batch-size", "1"]);
+    let ask = |choices: u32| {
+        let mut wire = Wire::open(server.address);
+        let body = json!({
+            "prompt": "x", "n": choices, "max_tokens": 400, "ignore_eos": true, "stream": true,
+        });
+        wire.post("/v1/completions", body.to_string().as_bytes());
+        wire
+    };
+    let mut first = ask(100);
+    assert!(!first.some(1).is_empty(), "it answers");
+    let second = ask(1);
+    let begun = Instant::now();
+    while server.count("requests") < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it is not taken");
+    }
+    drop(second);
+    while aborted(&server) < 1.0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it waits though nobody listens");
+    }
+    assert!(server.count("queue_depth_last") > 0, "it ran, where others had come before it");
+    drop(first);
+    server.rests();
 }
 
 #[test]

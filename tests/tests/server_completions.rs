@@ -299,6 +299,23 @@ fn embeddings_are_of_length_one_and_the_same_in_both_formats() {
 }
 
 #[test]
+fn a_prompt_beside_answers_comes_in_parts_as_small_as_was_set() {
+    let server = Server::start(&[
+        "--max-batch-size",
+        "4",
+        "--max-num-batched-tokens",
+        "64",
+        "--prefill-beside-decode",
+        "4",
+    ]);
+    let prompts = json!(["x", "y".repeat(200)]);
+    server
+        .ask("/v1/completions", &json!({"prompt": prompts, "max_tokens": 100, "ignore_eos": true}));
+    // The first step has both: 63 tokens of the second. Then the first one answers.
+    assert_eq!(server.count("chunks"), 1 + (200 - 63) / 4);
+}
+
+#[test]
 fn the_prefix_cache_is_told_in_usage() {
     let _server = server();
     let prompt = "a prefix that fills more than one page of thirty-two tokens, and some more";

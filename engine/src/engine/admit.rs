@@ -3,6 +3,7 @@
 use super::Engine;
 use super::memory::{Copy, Probed};
 use super::sequence::Sequence;
+use crate::request::Event;
 use crate::schedule::{self, Plan, View};
 use kv::Next;
 use std::collections::{HashMap, HashSet};
@@ -174,6 +175,7 @@ impl Engine {
         };
         if group.found.is_none() {
             group.found = Some((cached, miss));
+            self.events.push(Event::Admitted { id: sequence.request });
             self.counters.cached_tokens += u64::from(cached);
             self.counters.hits += u64::from(cached > 0);
             self.counters.count_miss(miss);

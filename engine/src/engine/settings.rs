@@ -40,6 +40,10 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// [`Settings::beside`] where nothing else is said: about the rows that a CPU computes
+    /// while it streams the weights.
+    pub const BESIDE: u32 = 16;
+
     /// What suits a model: f16 pages of 32 tokens, enough for `rows` prompts of its
     /// length.
     pub fn of(config: &Config, rows: u32) -> Self {
@@ -48,8 +52,7 @@ impl Settings {
             step_tokens: rows.max(512),
             rows,
             chunk: 512,
-            // About the rows that a CPU computes while it streams the weights.
-            beside: 16,
+            beside: Self::BESIDE,
             page_len,
             pages: rows.saturating_mul(config.max_len.div_ceil(page_len)),
             max_len: config.max_len,

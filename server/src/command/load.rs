@@ -64,6 +64,7 @@ pub fn plan(model: &config::Model, running: &Running) -> Result<Plan, Failure> {
     let mut settings = Settings {
         step_tokens,
         chunk: step_tokens,
+        beside: running.prefill_beside_decode,
         page_len: running.block_size,
         max_len,
         kv: dtype(running.kv_cache_dtype),
@@ -127,7 +128,13 @@ pub fn load(
                 sized(cache)
             ),
         ),
-        ("batch", format!("{} answers, {} tokens a step", settings.rows, settings.step_tokens)),
+        (
+            "batch",
+            format!(
+                "{} answers, {} tokens a step, {} of prompts beside answers",
+                settings.rows, settings.step_tokens, settings.beside
+            ),
+        ),
     ];
     let served = Served {
         name,

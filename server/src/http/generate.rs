@@ -163,7 +163,7 @@ pub async fn embed(server: &Server, asked: &Embeddings) -> Result<Vec<u8>, Refus
                     return Err(Refusal::internal(words));
                 }
                 Event::End { why, .. } => return Err(Refusal::internal(format!("{why:?}"))),
-                Event::Prompt { .. } | Event::Token { .. } => {}
+                Event::Admitted { .. } | Event::Prompt { .. } | Event::Token { .. } => {}
             }
         }
     }

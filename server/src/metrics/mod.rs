@@ -42,10 +42,9 @@ struct Reason {
 /// What became of a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Course {
-    /// From its arrival until its prompt was computed: the engine does not tell when it
-    /// began with it.
+    /// From its arrival until it was admitted.
     pub queued: Duration,
-    /// From there to its first token.
+    /// From there to its first token, or to its end where it has none.
     pub prefill: Duration,
     /// From there to its end.
     pub decode: Duration,
@@ -213,7 +212,7 @@ impl Requests {
             first: names.add("time_to_first_token_seconds", "To the first token", by()),
             between: names.add("inter_token_latency_seconds", "Between tokens", names::by_gaps()),
             whole: names.add("e2e_request_latency_seconds", "To the end", by()),
-            queued: names.add("request_queue_time_seconds", "Until its prompt was computed", by()),
+            queued: names.add("request_queue_time_seconds", "Until it was admitted", by()),
             prefill: names.add(
                 "request_prefill_time_seconds",
                 "From there to the first token",
@@ -224,11 +223,7 @@ impl Requests {
                 "From the first token to the end",
                 by(),
             ),
-            inference: names.add(
-                "request_inference_time_seconds",
-                "From the computed prompt to the end",
-                by(),
-            ),
+            inference: names.add("request_inference_time_seconds", "From there to the end", by()),
             prompt_tokens: names.add("request_prompt_tokens", "Tokens of a prompt", count()),
             tokens: names.add("request_generation_tokens", "Tokens of its answers", count()),
             longest: names.add("request_max_num_generation_tokens", "Of the longest", count()),

@@ -111,6 +111,7 @@ impl Answers {
         let mut news: BTreeMap<usize, News> = BTreeMap::new();
         for event in events {
             match event {
+                Event::Admitted { .. } => {}
                 Event::Prompt { cached, miss, logprobs, .. } => {
                     self.computed[prompt] = Some(Computed { cached, miss, logprobs });
                 }

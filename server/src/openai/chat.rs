@@ -22,11 +22,9 @@ pub struct Chat {
 
 #[derive(Serialize)]
 struct Response<'a> {
-    id: &'a str,
     object: &'static str,
-    created: u64,
-    model: &'a str,
-    system_fingerprint: &'a str,
+    #[serde(flatten)]
+    head: &'a Head,
     choices: Vec<Choice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
@@ -148,13 +146,9 @@ impl Chat {
     }
 
     fn response<'a>(&'a self, object: &'static str, choices: Vec<Choice>) -> Response<'a> {
-        let Head { id, created, model, fingerprint } = &self.head;
         Response {
-            id,
             object,
-            created: *created,
-            model,
-            system_fingerprint: fingerprint,
+            head: &self.head,
             choices,
             usage: None,
             prompt_token_ids: None,

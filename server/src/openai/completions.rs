@@ -27,11 +27,9 @@ pub struct Completions {
 
 #[derive(Serialize)]
 struct Response<'a> {
-    id: &'a str,
     object: &'static str,
-    created: u64,
-    model: &'a str,
-    system_fingerprint: &'a str,
+    #[serde(flatten)]
+    head: &'a Head,
     choices: Vec<Choice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
@@ -164,16 +162,8 @@ impl Completions {
     }
 
     fn response(&self, choices: Vec<Choice>, usage: Option<Usage>) -> Vec<u8> {
-        let Head { id, created, model, fingerprint } = &self.head;
-        super::written(&Response {
-            id,
-            object: "text_completion",
-            created: *created,
-            model,
-            system_fingerprint: fingerprint,
-            choices,
-            usage,
-        })
+        let object = "text_completion";
+        super::written(&Response { object, head: &self.head, choices, usage })
     }
 
     fn usage(&self, answers: &Answers) -> Usage {

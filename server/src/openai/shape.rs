@@ -115,17 +115,16 @@ pub fn usage(prompts: &[usize], computed: &[Option<Computed>], new: usize) -> Us
     }
 }
 
-/// What heads every answer.
-#[derive(Clone)]
+/// What heads every answer, whole or in pieces.
+#[derive(serde::Serialize)]
 pub struct Head {
-    /// Of the answer.
-    pub id: String,
+    id: String,
     /// Seconds since 1970.
-    pub created: u64,
+    created: u64,
     /// The name that was asked for.
-    pub model: String,
+    model: String,
     /// The numerics that its bits follow.
-    pub fingerprint: String,
+    system_fingerprint: String,
 }
 
 impl Head {
@@ -136,7 +135,7 @@ impl Head {
             id: format!("{prefix}-{id}"),
             created: context.now,
             model: context.served.name.clone(),
-            fingerprint: format!("pagewise-{}", context.served.numerics),
+            system_fingerprint: format!("pagewise-{}", context.served.numerics),
         }
     }
 }

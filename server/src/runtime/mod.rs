@@ -7,6 +7,7 @@ pub use worker::{Pace, start};
 
 use crate::openai::Refusal;
 use engine::request::{Event, Refused, Request, Task};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -34,16 +35,20 @@ struct Load {
 
 /// What the engine's thread is told.
 enum Message {
-    /// Take these, all or none.
-    Submit {
-        requests: Vec<Request>,
-        streamed: bool,
-        news: UnboundedSender<News>,
-        /// The number of the first; the others follow.
-        taken: oneshot::Sender<Result<u64, Refused>>,
-    },
-    /// Give up so many, from this number on.
-    Cancel { first: u64, count: u64 },
+    /// Take these.
+    Submit(Submission),
+    /// Give up those of these numbers.
+    Cancel(Range<u64>),
+}
+
+/// Requests to take, all or none.
+struct Submission {
+    requests: Vec<Request>,
+    streamed: bool,
+    news: UnboundedSender<News>,
+    /// Of no request yet; it comes back with their numbers.
+    ticket: Ticket,
+    taken: oneshot::Sender<Result<Ticket, Refused>>,
 }
 
 /// What happened to one of the requests in a step.
@@ -55,11 +60,11 @@ pub struct News {
     pub events: Vec<Event>,
 }
 
-/// Requests that the engine has taken. Dropping it gives up those that have not ended.
-/// It holds at most what the requests allow: news wait here for slow readers.
+/// Requests that the engine has taken. Dropping it gives up those that have not ended,
+/// also where it never reaches whoever asked, for that one has gone meanwhile. It holds at most what the requests allow: news wait here for slow readers.
 pub struct Ticket {
-    first: u64,
-    count: u64,
+    /// Their numbers.
+    requests: Range<u64>,
     news: UnboundedReceiver<News>,
     to: mpsc::Sender<Message>,
 }
@@ -71,13 +76,14 @@ impl Runtime {
         self.load.reserve(answers)?;
         let (sender, news) = unbounded_channel();
         let (taken, answer) = oneshot::channel();
-        let count = requests.len() as u64;
-        let message = Message::Submit { requests, streamed, news: sender, taken };
+        let ticket = Ticket { requests: 0..0, news, to: self.to.clone() };
+        let message =
+            Message::Submit(Submission { requests, streamed, news: sender, ticket, taken });
         // Whoever waits here may go away: so the worker gives back what is reserved.
         let sent = self.to.send(message);
         let outcome = if sent.is_ok() { answer.await.ok() } else { None };
         match outcome {
-            Some(Ok(first)) => Ok(Ticket { first, count, news, to: self.to.clone() }),
+            Some(Ok(ticket)) => Ok(ticket),
             Some(Err(refused)) => Err(spelled(&refused)),
             None => Err(Refusal::internal("the engine has stopped")),
         }
@@ -125,7 +131,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         // Where all have ended, or the engine has stopped, there is nothing to give up.
-        let _ = self.to.send(Message::Cancel { first: self.first, count: self.count });
+        let _ = self.to.send(Message::Cancel(self.requests.clone()));
     }
 }
 

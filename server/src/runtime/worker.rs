@@ -1,19 +1,19 @@
 //! The thread that owns the engine: takes what arrives, steps while there is work, and
 //! sends what came of it.
 
-use super::{Load, Message, News, Runtime, answers};
+use super::{Load, Message, News, Runtime, Submission, answers};
 use crate::backend::Busy;
 use crate::metrics::{Course, Metrics, Step};
 use engine::engine::Engine;
-use engine::request::{Event, Finish, Refused, Request, Task};
+use engine::request::{Event, Finish, Request, Task};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
 
 /// How the engine is driven.
 #[derive(Clone, Copy, Debug)]
@@ -93,8 +93,8 @@ struct Live {
     /// Answers that have not ended.
     open: usize,
     arrived: Instant,
-    /// When its prompt was computed.
-    computed: Option<Instant>,
+    /// When the step that began with it did.
+    admitted: Option<Instant>,
     /// When a token of an answer last came, and how many have.
     answers: Vec<(Option<Instant>, u32)>,
     first: Option<Instant>,
@@ -138,14 +138,12 @@ impl Worker {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Submit { requests, streamed, news, taken } => {
-                self.submit(requests, streamed, &news, taken);
-            }
-            Message::Cancel { first, count } => self.cancel(first..first + count),
+            Message::Submit(submission) => self.submit(submission),
+            Message::Cancel(ids) => self.cancel(ids),
         }
     }
 
-    fn cancel(&mut self, ids: std::ops::Range<u64>) {
+    fn cancel(&mut self, ids: Range<u64>) {
         for id in ids {
             if self.live.contains_key(&id) {
                 self.engine.cancel(id);
@@ -153,13 +151,8 @@ impl Worker {
         }
     }
 
-    fn submit(
-        &mut self,
-        requests: Vec<Request>,
-        streamed: bool,
-        news: &UnboundedSender<News>,
-        taken: oneshot::Sender<Result<u64, Refused>>,
-    ) {
+    fn submit(&mut self, submission: Submission) {
+        let Submission { requests, streamed, news, mut ticket, taken } = submission;
         let first = self.next;
         let reserved: usize = requests.iter().map(answers).sum();
         let deadline = self.pace.timeout.map(|timeout| self.began.elapsed() + timeout);
@@ -180,10 +173,9 @@ impl Worker {
             self.live.insert(self.next, live);
             self.next += 1;
         }
-        // Whoever asked may have gone while it was taken.
-        if taken.send(Ok(first)).is_err() {
-            self.cancel(first..self.next);
-        }
+        ticket.requests = first..self.next;
+        // Where whoever asked has gone, the ticket is dropped, which gives them up.
+        let _ = taken.send(Ok(ticket));
     }
 
     fn step(&mut self) {
@@ -202,7 +194,7 @@ impl Worker {
         for event in events {
             let id = number(&event);
             if let Some(live) = self.live.get_mut(&id) {
-                live.count(&event, now, &self.metrics);
+                live.count(&event, begun..now, &self.metrics);
                 // Events of one request mostly follow each other.
                 match news.iter_mut().rev().find(|(other, _)| *other == id) {
                     Some((_, events)) => events.push(event),
@@ -215,7 +207,8 @@ impl Worker {
         }
     }
 
-    /// Sends news; where nobody listens any more, the request is given up.
+    /// Sends news. Where nobody listens any more, the ticket was dropped: that it is to be
+    /// given up comes through the inbox.
     fn tell(&mut self, id: u64, events: Vec<Event>, now: Instant) {
         let Some(live) = self.live.get_mut(&id) else { return };
         let ended = events.iter().filter(|event| ends(event)).count();
@@ -224,11 +217,9 @@ impl Worker {
         if live.open == 0 {
             self.metrics.course(&live.course(now));
         }
-        let (done, told) = (live.open == 0, live.news.send(News { at: live.at, events }));
-        if done {
+        let _ = live.news.send(News { at: live.at, events });
+        if live.open == 0 {
             self.live.remove(&id);
-        } else if told.is_err() {
-            self.engine.cancel(id);
         }
     }
 }
@@ -244,7 +235,8 @@ fn most(request: &Request) -> u32 {
 /// Whose event it is.
 fn number(event: &Event) -> u64 {
     match event {
-        Event::Prompt { id, .. }
+        Event::Admitted { id }
+        | Event::Prompt { id, .. }
         | Event::Token { id, .. }
         | Event::End { id, .. }
         | Event::Embedding { id, .. } => *id,
@@ -266,18 +258,18 @@ impl Live {
             streamed,
             open,
             arrived: Instant::now(),
-            computed: None,
+            admitted: None,
             first: None,
             answers: vec![(None, 0); open],
         }
     }
 
-    fn count(&mut self, event: &Event, now: Instant, metrics: &Metrics) {
+    /// Counts what happened in a step that took so long.
+    fn count(&mut self, event: &Event, step: Range<Instant>, metrics: &Metrics) {
+        let now = step.end;
         match event {
-            Event::Prompt { cached, miss, .. } => {
-                metrics.prompt(self.prompt, *cached, *miss);
-                self.computed = Some(now);
-            }
+            Event::Admitted { .. } => self.admitted = Some(step.start),
+            Event::Prompt { cached, miss, .. } => metrics.prompt(self.prompt, *cached, *miss),
             Event::Token { choice, .. } => {
                 let Some((last, tokens)) = self.answers.get_mut(*choice as usize) else { return };
                 metrics.token(last.is_none(), now - last.unwrap_or(self.arrived));
@@ -294,14 +286,73 @@ impl Live {
     }
 
     fn course(&self, now: Instant) -> Course {
-        let computed = self.computed.unwrap_or(now);
+        let admitted = self.admitted.unwrap_or(now);
         let first = self.first.unwrap_or(now);
         Course {
-            queued: computed - self.arrived,
-            prefill: first.saturating_duration_since(computed),
+            queued: admitted - self.arrived,
+            prefill: first - admitted,
             decode: now - first,
             tokens: self.answers.iter().map(|(_, tokens)| tokens).sum(),
             longest: self.answers.iter().map(|(_, tokens)| *tokens).max().unwrap_or(0),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Live, most};
+    use crate::metrics::Metrics;
+    use engine::request::{Event, Finish, Generate, Miss, Request, Sampling, Scored, Stop, Task};
+    use std::time::Duration;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    /// A request for so many answers.
+    fn request(choices: u32) -> Request {
+        let task = Task::Generate(Generate {
+            choices,
+            max_new: 8,
+            sampling: Sampling::default(),
+            stop: Stop::default(),
+            top: None,
+            prompt_top: None,
+            prompt_from: 0,
+        });
+        Request { id: 1, prompt: vec![1, 2], task, priority: 0, salt: [].into(), deadline: None }
+    }
+
+    #[test]
+    fn times_of_a_request_are_of_its_seat_its_first_token_and_its_end() {
+        let request = request(1);
+        let metrics = Metrics::new("tiny", 32, 8);
+        let mut live = Live::new(&request, 0, false, unbounded_channel().0);
+        let at = |seconds| live.arrived + Duration::from_secs(seconds);
+        let token = Scored { token: 1, raw: -1.0, processed: -1.0, top: Vec::new() };
+        // A seat in the step from second 3 to 5, the prompt done in that from 5 to 9.
+        let steps = [
+            (Event::Admitted { id: 1 }, at(3)..at(5)),
+            (
+                Event::Prompt { id: 1, cached: 0, miss: Miss::Cold, logprobs: Vec::new() },
+                at(5)..at(9),
+            ),
+            (Event::Token { id: 1, choice: 0, token: token.clone(), held: 0 }, at(5)..at(9)),
+            (Event::Token { id: 1, choice: 0, token, held: 0 }, at(9)..at(10)),
+            (Event::End { id: 1, choice: 0, why: Finish::Length }, at(9)..at(10)),
+        ];
+        let end = at(10);
+        for (event, step) in steps {
+            live.count(&event, step, &metrics);
+        }
+        let course = live.course(end);
+        let seconds = [course.queued, course.prefill, course.decode].map(|time| time.as_secs());
+        assert_eq!(seconds, [3, 6, 1]);
+        assert_eq!((course.tokens, course.longest, most(&request)), (2, 2, 8));
+    }
+
+    #[test]
+    fn who_never_had_a_seat_was_in_the_queue_all_the_time() {
+        let live = Live::new(&request(2), 0, true, unbounded_channel().0);
+        let course = live.course(live.arrived + Duration::from_secs(7));
+        assert_eq!(course.queued, Duration::from_secs(7));
+        assert_eq!(course.prefill + course.decode, Duration::ZERO);
     }
 }
