@@ -337,6 +337,7 @@ fn every_field_that_is_wrong_is_refused_by_its_name() {
     of("sampling.bad_words", &|x| x.sampling.bad_words = vec![vec![1, VOCAB]]);
     of("sampling.bad_words", &|x| x.sampling.bad_words = vec![vec![1]; 1025]);
     of("stop.tokens", &|x| x.stop.tokens = vec![VOCAB]);
+    of("stop.tokens", &|x| x.stop.tokens = vec![1; 1025]);
     of("stop.strings", &|x| x.stop.strings = vec![vec![]]);
     of("stop.strings", &|x| x.stop.strings = vec![vec![b'a'; 1025]]);
     of("stop.strings", &|x| x.stop.strings = vec![vec![b'a']; 65]);

@@ -78,6 +78,25 @@ fn a_megabyte_is_answered_or_refused() {
 }
 
 #[test]
+fn many_answers_share_what_was_asked_of_them() {
+    let mut server = Server::start(&[]);
+    // 8192 answers under 64 stop strings of 1000 bytes: 512 MiB, if each had its own.
+    let stops: Vec<String> = (0..64).map(|stop| format!("{stop:0>1000}")).collect();
+    let body = json!({"prompt": vec!["x"; 64], "n": 128, "max_tokens": 1, "stop": stops});
+    let told = server.ask("/v1/completions", &body);
+    assert_eq!(told["choices"].as_array().map(Vec::len), Some(8192));
+    server.rests();
+    let status = format!("/proc/{}/status", server.process().id());
+    let Ok(status) = std::fs::read_to_string(status) else {
+        println!("skipped: this system does not tell the memory of a process");
+        return;
+    };
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!(kib < 256 << 10, "{kib} KiB");
+}
+
+#[test]
 fn http_that_is_none_is_dropped() {
     let server = server();
     for bytes in [

@@ -2,13 +2,18 @@
 
 use pagewise_tests::server::wire::Wire;
 use pagewise_tests::server::{Server, Shared, checkpoint, command};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::net::TcpListener;
 use std::sync::Arc;
 
 fn server() -> Arc<Server> {
     static SHARED: Shared = Shared::new();
     SHARED.of(&["--max-body-bytes", "2MiB", "--allowed-origins", "http://page.example"])
+}
+
+/// Of one token, which many keys spell.
+fn many_biases() -> Map<String, Value> {
+    (0..1025).map(|zeros| (format!("{}65", "0".repeat(zeros)), json!(1))).collect()
 }
 
 #[test]
@@ -40,6 +45,13 @@ fn a_wrong_field_is_refused_by_its_name() {
         ("allowed_token_ids", json!([264])),
         ("stop", json!("")),
         ("stop", json!([1])),
+        ("stop", json!(vec!["x"; 65])),
+        // More than the engine takes, which knows the fields by other names.
+        ("stop", json!("x".repeat(1025))),
+        ("stop_token_ids", json!(vec![65; 1025])),
+        ("bad_words", json!((0..600).map(|word| word.to_string()).collect::<Vec<_>>())),
+        ("logit_bias", Value::Object(many_biases())),
+        ("prompt_logprob_start", json!(1)),
         ("stop_token_ids", json!([999_999])),
         ("bad_words", json!([""])),
         ("stream_options", json!({"include_usage": true})),

@@ -82,7 +82,12 @@ impl Checks<'_> {
         }
         self.sampling(&generate.sampling)?;
         self.stop(&generate.stop)?;
-        let banned = self.eos + generate.stop.tokens.len() + generate.sampling.bad_words.len();
+        let ends = self.eos + generate.stop.tokens.len();
+        if ends > BANNED_MAX {
+            let expected = format!("at most {BANNED_MAX}, the model's ends included");
+            return Err(refused("stop.tokens", expected, ends));
+        }
+        let banned = ends + generate.sampling.bad_words.len();
         if banned > BANNED_MAX {
             let expected =
                 format!("at most {BANNED_MAX}, stop tokens and the model's ends included");

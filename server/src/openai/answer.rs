@@ -8,6 +8,7 @@ use crate::text::tokenizer::Tokenizer;
 use engine::request::{Event, Finish, Miss, Scored};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What came of one answer in a step.
 #[derive(Debug)]
@@ -152,7 +153,7 @@ struct News {
 
 /// One answer's bytes, and how many of them are told.
 struct Choice {
-    stop_strings: Vec<String>,
+    stop_strings: Arc<[String]>,
     keep_stop: bool,
     skip_special: bool,
     bytes: Vec<u8>,

@@ -29,8 +29,8 @@ pub struct Asked {
     seed: Option<u64>,
     /// When an answer ends.
     stop: Stop,
-    /// [`Stop::strings`] as text.
-    pub stop_strings: Vec<String>,
+    /// [`Stop::strings`] as text; all answers share it.
+    pub stop_strings: Arc<[String]>,
     /// The text keeps what ended it.
     pub keep_stop: bool,
     /// Special tokens have no text.
@@ -76,7 +76,7 @@ impl Asked {
                 ignore_eos: fields.switch("ignore_eos")?,
                 min_new: fields.take("min_tokens")?.unwrap_or(0),
             },
-            stop_strings: strings,
+            stop_strings: strings.into(),
             keep_stop: fields.switch("include_stop_str_in_output")?,
             skip_special: fields.take("skip_special_tokens")?.unwrap_or(true),
             top,

@@ -147,19 +147,17 @@ fn answers(request: &Request) -> usize {
 fn spelled(refused: &Refused) -> Refusal {
     let field = match refused.field {
         "choices" => "n",
-        "max_new" => "max_tokens",
-        "min_new" => "min_tokens",
-        "presence" => "presence_penalty",
-        "frequency" => "frequency_penalty",
-        "repetition" => "repetition_penalty",
-        "bias" => "logit_bias",
-        "allowed" => "allowed_token_ids",
-        "strings" => "stop",
-        "tokens" => "stop_token_ids",
         "top" => "logprobs",
         "prompt_top" => "prompt_logprobs",
         "prompt_from" => "prompt_logprob_start",
-        same => same,
+        "sampling.presence" => "presence_penalty",
+        "sampling.frequency" => "frequency_penalty",
+        "sampling.repetition" => "repetition_penalty",
+        "sampling.bias" => "logit_bias",
+        "sampling.allowed" => "allowed_token_ids",
+        "stop.strings" => "stop",
+        "stop.tokens" => "stop_token_ids",
+        same => same.strip_prefix("sampling.").unwrap_or(same),
     };
     Refusal::expected(field, &refused.expected, &refused.got)
 }
