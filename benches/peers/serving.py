@@ -28,8 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # What the open loop calls served well: all of a request's tokens in time.
 ATTAINED = 0.9
-# Arrivals that a rate is judged by, and how much the rate grows from one to the next.
-ARRIVALS = 24
+# How much the rate of arrivals grows from one try to the next.
 RATE_STEP = 1.3
 
 
@@ -205,7 +204,7 @@ def open_loop(given, url, level, rate, below=None):
     """Arrivals at random, ever more of them, until too few are served in time."""
     good = 0.0
     for turn in range(16):
-        told = load(given, url, requests=ARRIVALS, rate=rate, prompt_tokens=128, max_tokens=64,
+        told = load(given, url, requests=given.arrivals, rate=rate, prompt_tokens=128, max_tokens=64,
                     seed=100 + turn, below=below)
         print(f"{level}: {rate:.3f}/s: {told['attainment']:.2f} in time", file=sys.stderr)
         if told["attainment"] < ATTAINED:
@@ -254,6 +253,7 @@ def main():
     arguments.add_argument("--peer-model", type=Path, help="the same weights as GGUF")
     arguments.add_argument("--peer-tokens", type=int, default=3000,
                            help="the peer's server is asked with tokens below this one")
+    arguments.add_argument("--arrivals", type=int, default=24, help="that a rate is judged by")
     arguments.add_argument("--only", nargs="+", choices=parts, default=parts)
     given = arguments.parse_args()
     wanted = lambda part: part in given.only

@@ -38,11 +38,15 @@ pub fn libclang() -> Option<PathBuf> {
     folders.sort();
     folders.into_iter().rev().find(|folder| {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        entries.map(|entry| entry.file_name()).any(|name| {
-            let name = name.to_string_lossy();
-            name.starts_with("libclang.so") || name.starts_with("libclang-")
-        })
+        entries.map(|entry| entry.file_name()).any(|name| is_libclang(&name.to_string_lossy()))
     })
+}
+
+/// Whether a file is libclang: not `libclang-cpp`, which other tools bring along.
+fn is_libclang(name: &str) -> bool {
+    let versioned = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+    let versioned = name.strip_prefix("libclang-").is_some_and(versioned) && name.contains(".so");
+    name.starts_with("libclang.so") || versioned
 }
 
 fn generate(root: &Path) -> Result<String, String> {
@@ -86,4 +90,15 @@ impl ParseCallbacks for Names {
 fn capitalised(word: &str) -> String {
     let (first, rest) = word.split_at(1);
     first.to_uppercase() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_libclang;
+
+    #[test]
+    fn libclang_is_told_from_its_neighbours() {
+        assert!(is_libclang("libclang.so.1") && is_libclang("libclang-14.so.14.0.6"));
+        assert!(!is_libclang("libclang-cpp.so.14") && !is_libclang("libclang-common-14-dev"));
+    }
 }
