@@ -218,7 +218,8 @@ pub struct Limits {
         value_name = "KEY",
         env = "PAGEWISE_API_KEY",
         hide_env_values = true,
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
     )]
     pub api_key: Vec<String>,
     /// Origins whose pages may read answers; several with commas; * for all.
@@ -293,8 +294,14 @@ impl Config {
         }
         let mut arguments = Arguments::try_parse_from(&given)?;
         if let Some(path) = &arguments.config {
-            // Before those given, which come after it and so override it.
-            given.splice(at + 1..at + 1, file::arguments(path)?);
+            // Those given go before the file's, lists too.
+            let said = |option: &OsString| {
+                let name = option_name(option);
+                given.iter().any(|word| option_name(word) == name)
+            };
+            let mut settings = file::arguments(path)?;
+            settings.retain(|option| !said(option));
+            given.splice(at + 1..at + 1, settings);
             arguments = Arguments::try_parse_from(&given)?;
         }
         let task = arguments.task.expect("there is a command");
@@ -318,6 +325,12 @@ fn command_at(given: &[OsString]) -> usize {
         };
     }
     at.min(given.len())
+}
+
+/// A word without what follows its `=`.
+fn option_name(word: &OsString) -> String {
+    let word = word.to_string_lossy();
+    word.split_once('=').map_or(&*word, |(name, _)| name).to_owned()
 }
 
 /// Whether a word where a command is expected is one of settings: neither a command, nor
@@ -439,6 +452,13 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_never_empty() {
+        for keys in ["", "secret,", ",secret"] {
+            assert!(read(&["serve", "--api-key", keys]).is_err(), "{keys}");
+        }
+    }
+
+    #[test]
     fn sizes_have_units() {
         assert_eq!(bytes("4GiB"), Ok(4 << 30));
         assert_eq!(bytes("1.5 kib"), Ok(1536));
@@ -465,6 +485,8 @@ mod tests {
             assert_eq!((read.port, read.running.max_batch_size), (99, 5), "{path}");
             assert_eq!(read.limits.api_key, ["a", "b"]);
             assert!(read.host.is_unspecified());
+            let read = serve(&["serve", "--api-key", "c", "--config", path]);
+            assert_eq!(read.limits.api_key, ["c"], "{path}: the file's keys open no longer");
         }
         std::fs::write(&toml, "prot = 1\n").expect("a file");
         let wrong = read(&["--config", toml.to_str().expect("plain")]).expect_err("a slip");

@@ -87,10 +87,8 @@ fn many_answers_share_what_was_asked_of_them() {
     assert_eq!(told["choices"].as_array().map(Vec::len), Some(8192));
     server.rests();
     let status = format!("/proc/{}/status", server.process().id());
-    let Ok(status) = std::fs::read_to_string(status) else {
-        println!("skipped: this system does not tell the memory of a process");
-        return;
-    };
+    // Only Linux tells the memory of a process; the answer is held to its length anywhere.
+    let Ok(status) = std::fs::read_to_string(status) else { return };
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
     let kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
     assert!(kib < 256 << 10, "{kib} KiB");

@@ -316,6 +316,29 @@ fn a_prompt_beside_answers_comes_in_parts_as_small_as_was_set() {
 }
 
 #[test]
+fn the_parts_of_a_requests_time_add_up() {
+    // One after the other: two of the three wait for a seat.
+    let server = Server::start(&["--max-batch-size", "1"]);
+    let body = json!({"prompt": ["a", "b", "c"], "max_tokens": 60, "ignore_eos": true});
+    server.ask("/v1/completions", &body);
+    let text = String::from_utf8(server.get("/metrics").body).expect("text");
+    let sum = |name: &str| -> f64 {
+        let start = format!("vllm:{name}_seconds_sum{{");
+        let line = text.lines().find(|line| line.starts_with(&start));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("a sum")
+    };
+    let [queue, prefill, decode] =
+        ["queue", "prefill", "decode"].map(|part| sum(&format!("request_{part}_time")));
+    // Sums of three floats each, in another order.
+    let same = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} {b}: {text}");
+    same(sum("time_to_first_token"), queue + prefill);
+    same(sum("request_inference_time"), prefill + decode);
+    same(sum("e2e_request_latency"), queue + prefill + decode);
+    // The second waits for one answer, the third for two; a prompt is a single token.
+    assert!(queue > decode / 2.0 && prefill < decode / 2.0, "{queue} {prefill} {decode}");
+}
+
+#[test]
 fn the_prefix_cache_is_told_in_usage() {
     let _server = server();
     let prompt = "a prefix that fills more than one page of thirty-two tokens, and some more";

@@ -21,10 +21,12 @@ const NAME_MAX: usize = 128;
 /// Whether the client has a key, where one is asked for.
 pub fn key(headers: &HeaderMap, keys: &[String]) -> Result<(), Refusal> {
     let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or("");
+    let given = given.and_then(|value| value.split_once(' '));
+    let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     // Every byte of every key is looked at: time tells nothing of them.
-    let right =
-        keys.iter().fold(false, |right, key| right | same(key.as_bytes(), given.as_bytes()));
+    let right = given.is_some_and(|(_, given)| {
+        keys.iter().fold(false, |right, key| right | same(key.as_bytes(), given.as_bytes()))
+    });
     if keys.is_empty() || right {
         return Ok(());
     }
@@ -113,12 +115,13 @@ mod tests {
     fn only_a_whole_key_opens() {
         let keys = ["secret".to_owned(), "other".to_owned()];
         for (value, opens) in
-            [("Bearer secret", true), ("Bearer other", true), ("Bearer secre", false)]
+            [("Bearer secret", true), ("bearer other", true), ("Bearer secre", false)]
         {
             assert_eq!(key(&headers("authorization", value), &keys).is_ok(), opens, "{value}");
         }
         assert!(key(&headers("authorization", "secret"), &keys).is_err());
         assert!(key(&HeaderMap::new(), &keys).is_err());
+        assert!(key(&HeaderMap::new(), &[String::new()]).is_err());
         assert!(key(&HeaderMap::new(), &[]).is_ok());
     }
 

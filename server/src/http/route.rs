@@ -9,8 +9,9 @@ use bytes::Bytes;
 use generate::json;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
-    CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, VARY,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, CONTENT_TYPE, HeaderMap,
+    HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use std::convert::Infallible;
@@ -31,6 +32,10 @@ const GETS: &[(&str, bool)] = &[
     ("/debug/metrics", true),
 ];
 
+/// Methods as they are counted: what clients make up is one.
+const METHODS: &[Method] =
+    &[Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS];
+
 /// The response to a request; errors are responses, too.
 pub async fn answer(
     request: Request<Incoming>,
@@ -48,11 +53,15 @@ pub async fn answer(
     }
     if let Some(origin) = origin {
         response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        let shown = HeaderValue::from_static("x-request-id, retry-after");
+        response.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, shown);
         response.headers_mut().insert(VARY, HeaderValue::from_static("origin"));
     }
     let status = response.status().as_u16();
     let handler = known(&path);
-    server.metrics.request(&metrics::Response { handler, method: method.to_string(), status });
+    let method_counted = if METHODS.contains(&method) { method.as_str() } else { "other" };
+    let method_counted = method_counted.to_owned();
+    server.metrics.request(&metrics::Response { handler, method: method_counted, status });
     let seconds = begun.elapsed().as_secs_f64();
     tracing::info!(request = %id, %method, %path, status, seconds, "answered");
     Ok(response)
@@ -80,7 +89,7 @@ async fn dispatch(
     let (head, body) = request.into_parts();
     let (method, path) = (head.method, head.uri.path());
     if method == Method::OPTIONS {
-        return Ok(preflight());
+        return Ok(preflight(&head.headers));
     }
     let open = GETS.iter().any(|(known, key)| *known == path && !key);
     if !open {
@@ -181,12 +190,14 @@ async fn read<T: Send + 'static>(
 }
 
 /// What a browser asks before it sends a page's request.
-fn preflight() -> Response<Reply> {
+fn preflight(asked: &HeaderMap) -> Response<Reply> {
     let mut response = Response::new(Reply::whole(""));
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, OPTIONS"));
-    let allowed = HeaderValue::from_static("authorization, content-type, x-request-id");
+    // Clients have headers of their own; a page that may not ask is stopped by its origin.
+    let plain = || HeaderValue::from_static("authorization, content-type, x-request-id");
+    let allowed = asked.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned().unwrap_or_else(plain);
     headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
     response
 }
@@ -202,6 +213,9 @@ fn not_so(method: &'static str) -> Response<Reply> {
 fn refused(refusal: Refusal) -> Response<Reply> {
     let mut response = json(refusal.body().to_string().into_bytes());
     *response.status_mut() = refusal.status;
+    if refusal.status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     if let Some(after) = refusal.retry_after {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
     }

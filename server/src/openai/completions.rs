@@ -133,8 +133,12 @@ impl Completions {
         let (mut characters, mut offset) = (Characters::default(), 0);
         for (at, token) in prompt.tokens.iter().enumerate() {
             self.score(to, *token, scores.get(at).and_then(Option::as_ref), offset);
-            let bytes = self.context.served.text.tokenizer.bytes(*token);
-            offset += characters.push(bytes).chars().count();
+            let tokenizer = &self.context.served.text.tokenizer;
+            // Those that the text leaves out take no room in it.
+            let silent = prompt.text.is_none() && self.asked.skip_special;
+            if !(silent && tokenizer.is_special(*token)) {
+                offset += characters.push(tokenizer.bytes(*token)).chars().count();
+            }
         }
     }
 

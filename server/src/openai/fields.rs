@@ -118,7 +118,16 @@ impl Fields {
 
 /// What serde says, in the words of an API.
 pub fn misread(name: &str, error: &serde_json::Error) -> Refusal {
-    Refusal::field(name, error.to_string())
+    let said = error.to_string();
+    let (said, kind) = said.split_once("expected ").unwrap_or((&said, ""));
+    let kind = match kind {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "expected a whole number, 0 or more",
+        "i32" | "i64" | "i128" => "expected a whole number",
+        "f32" | "f64" => "expected a number",
+        "" => "",
+        other => return Refusal::field(name, format!("{said}expected {other}")),
+    };
+    Refusal::field(name, format!("{said}{kind}"))
 }
 
 #[cfg(test)]
@@ -142,6 +151,7 @@ mod tests {
     fn a_wrong_type_names_its_field() {
         let refused = fields(r#"{"n": "two"}"#).take::<u32>("n").expect_err("a string");
         assert_eq!(refused.param.as_deref(), Some("n"));
+        assert!(refused.message.ends_with("expected a whole number, 0 or more"));
         let refused = fields(r#"{"n": -1}"#).within::<u32>("n", 1..=4).expect_err("negative");
         assert_eq!(refused.param.as_deref(), Some("n"));
         let refused = fields(r#"{"p": 1.5}"#).within::<f32>("p", 0.0..=1.0).expect_err("too large");

@@ -155,7 +155,9 @@ impl Worker {
         let Submission { requests, streamed, news, mut ticket, taken } = submission;
         let first = self.next;
         let reserved: usize = requests.iter().map(answers).sum();
-        let deadline = self.pace.timeout.map(|timeout| self.began.elapsed() + timeout);
+        // One past all time is none.
+        let deadline =
+            self.pace.timeout.and_then(|timeout| self.began.elapsed().checked_add(timeout));
         for (at, mut request) in requests.into_iter().enumerate() {
             request.id = self.next;
             request.deadline = deadline;

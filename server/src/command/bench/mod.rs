@@ -27,7 +27,10 @@ pub fn run(settings: &Bench, out: &mut impl Write) -> Result<(), Failure> {
     } else {
         write!(out, "{report}")?;
     }
-    Ok(())
+    match report.all_failed() {
+        Some(why) => Err(Failure::Server(format!("every request failed: {why}"))),
+        None => Ok(()),
+    }
 }
 
 /// What came of each request, and how long all took.

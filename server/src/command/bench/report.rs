@@ -38,8 +38,8 @@ impl Spread {
             let rank = (part * all.len() as f64).ceil() as usize;
             all.get(rank.saturating_sub(1)).map_or(0.0, |took| took.as_secs_f64() * 1e3)
         };
-        let sum: f64 = all.iter().map(Duration::as_secs_f64).sum();
-        let mean = sum * 1e3 / all.len().max(1) as f64;
+        let sum: Duration = all.iter().sum();
+        let mean = sum.as_secs_f64() * 1e3 / all.len().max(1) as f64;
         Self { mean, p50: at(0.5), p95: at(0.95), p99: at(0.99), max: at(1.0) }
     }
 
@@ -78,6 +78,12 @@ impl Report {
             gap: Spread::of(outcomes.iter().flat_map(|outcome| outcome.gaps.clone()).collect()),
             good: outcomes.iter().filter(good).count(),
         }
+    }
+
+    /// Why the first failed, if all did.
+    pub fn all_failed(&self) -> Option<&str> {
+        let all = self.failed.len() == self.requests;
+        self.failed.first().filter(|_| all).map(String::as_str)
     }
 
     /// As a line for programs.
