@@ -6,9 +6,12 @@ use super::shell::Shell;
 use super::tally::Tally;
 use crate::kernels::kernels;
 use crate::tidy::source::Tree;
+use std::path::Path;
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
-const PACKAGES: [&str; 2] = ["gcc-aarch64-linux-gnu", "qemu-user-static"];
+const PACKAGES: [&str; 3] = ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "qemu-user-static"];
+/// What the compiler links with, which it only recommends.
+const LIBC: &str = "/usr/aarch64-linux-gnu/lib/crt1.o";
 
 /// The reduced list: the test that each kernel has by this name, and all of `math`.
 /// Random shapes would take the emulator an hour.
@@ -19,7 +22,8 @@ pub fn tests(shell: &Shell) -> Result<Tally, String> {
     if let Err(by_hand) = shell.add_target(TARGET) {
         return Ok(Tally::skipped(format!("the target is not here: {by_hand}")));
     }
-    let there = || shell.has("qemu-aarch64-static") && shell.has("aarch64-linux-gnu-gcc");
+    let tools = ["qemu-aarch64-static", "aarch64-linux-gnu-gcc"];
+    let there = || tools.iter().all(|tool| shell.has(tool)) && Path::new(LIBC).exists();
     if !there()
         && let Err(by_hand) = shell.install(&PACKAGES)
     {
