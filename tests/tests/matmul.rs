@@ -8,7 +8,7 @@ use kernels_core::matmul::Matmul;
 use kernels_core::packing::{self, Source, Weight};
 use kernels_core::params;
 use kernels_core::simd::{Level, environment};
-use kernels_core::workers::Inline;
+use kernels_core::workers::{Inline, Reversed, Workers};
 use pagewise_tests::cases::matmul::{Format, MatmulCase, Shape, cases, formats, strategy};
 use pagewise_tests::harness::{
     Bytes, Case, Noise, assert_refused_or_answered, assert_same_bits, malformed,
@@ -35,6 +35,16 @@ proptest! {
         case.out_bytes = case.out_bytes.saturating_sub(cut);
         assert_refused_or_answered(&case);
     }
+}
+
+#[test]
+fn strips_that_workers_take_as_they_come_change_no_bit() {
+    // Some eight strips for two workers: none of the listed cases has so wide a matrix.
+    let case = Shape::plain(5, 512, 2048, NIBBLES).case();
+    let run = |workers: &dyn Workers| case.run(Level::best(), workers).expect("a good call runs");
+    let alone = run(&Inline);
+    assert_same_bits("two threads", &alone, &run(&Threads::new(2)));
+    assert_same_bits("last strip first", &alone, &run(&Reversed(2)));
 }
 
 /// One row of a call, by itself.

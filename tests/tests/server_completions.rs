@@ -316,6 +316,15 @@ fn a_prompt_beside_answers_comes_in_parts_as_small_as_was_set() {
 }
 
 #[test]
+fn what_an_echo_leaves_out_takes_no_room_in_it() {
+    // A special token that the text does not show, then two bytes.
+    let asked = json!({"prompt": [257, 72, 105], "max_tokens": 0, "logprobs": 0, "echo": true});
+    let choice = &server().ask("/v1/completions", &asked)["choices"][0];
+    assert_eq!(choice["text"], "Hi");
+    assert_eq!(choice["logprobs"]["text_offset"], json!([0, 0, 1]));
+}
+
+#[test]
 fn the_parts_of_a_requests_time_add_up() {
     // One after the other: two of the three wait for a seat.
     let server = Server::start(&["--max-batch-size", "1"]);

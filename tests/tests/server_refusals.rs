@@ -188,6 +188,39 @@ fn a_request_has_a_name_in_and_out() {
 }
 
 #[test]
+fn a_page_may_send_what_its_client_sends_and_read_the_name() {
+    let agent = ureq::Agent::new_with_defaults();
+    let url = format!("http://{}/v1/models", server().address);
+    let asked = agent.options(&url).header("origin", "http://page.example");
+    let asked = asked.header("access-control-request-headers", "authorization, x-stainless-lang");
+    let told = asked.call().expect("an answer");
+    assert_eq!(told.headers()["access-control-allow-headers"], "authorization, x-stainless-lang");
+    assert_eq!(told.headers()["access-control-expose-headers"], "x-request-id, retry-after");
+}
+
+#[test]
+fn methods_that_clients_make_up_are_counted_as_one() {
+    let server = Server::start(&[]);
+    for made_up in ["M1", "M2"] {
+        let mut wire = Wire::open(server.address);
+        wire.send(format!("{made_up} /health HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes());
+        assert_eq!(wire.status(), Some(405));
+    }
+    let text = String::from_utf8(server.get("/metrics").body).expect("text");
+    assert!(text.contains(r#"method="other""#) && !text.contains(r#"method="M"#), "{text}");
+}
+
+#[test]
+fn a_timeout_past_all_time_is_none() {
+    let server = Server::start(&["--request-timeout-seconds", &u64::MAX.to_string()]);
+    assert_eq!(
+        server.post("/v1/completions", &json!({"prompt": "x", "max_tokens": 1})).status,
+        200
+    );
+    assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
 fn a_key_opens_what_is_not_for_everybody() {
     let server = Server::start(&["--api-key", "one,two"]);
     assert_eq!(server.get("/health").status, 200);

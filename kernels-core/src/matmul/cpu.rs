@@ -140,3 +140,23 @@ fn store_as<L: Lanes, E: Element>(l: L, totals: &[f32], at: usize, strip: &mut S
         far(next.wrapping_add(64));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::strips;
+    use crate::dtype::Dtype;
+    use crate::packing::{Values, Weight};
+
+    #[test]
+    fn a_large_matrix_has_more_strips_than_workers_and_a_small_one_is_whole() {
+        let cut = |outputs, inputs, workers| {
+            let values = Values::Floats(Dtype::Bf16);
+            strips(&Weight { outputs, inputs, values }, workers)
+        };
+        assert_eq!(cut(5632, 2048, 2), 22);
+        assert_eq!(cut(32_000, 2048, 2), 32);
+        // As many as there are workers, where tiles are few.
+        assert_eq!(cut(256, 2048, 4), 4);
+        assert_eq!(cut(32, 64, 2), 1);
+    }
+}

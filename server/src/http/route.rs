@@ -59,9 +59,8 @@ pub async fn answer(
     }
     let status = response.status().as_u16();
     let handler = known(&path);
-    let method_counted = if METHODS.contains(&method) { method.as_str() } else { "other" };
-    let method_counted = method_counted.to_owned();
-    server.metrics.request(&metrics::Response { handler, method: method_counted, status });
+    let counted = if METHODS.contains(&method) { method.as_str() } else { "other" };
+    server.metrics.request(&metrics::Response { handler, method: counted.to_owned(), status });
     let seconds = begun.elapsed().as_secs_f64();
     tracing::info!(request = %id, %method, %path, status, seconds, "answered");
     Ok(response)

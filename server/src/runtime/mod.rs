@@ -61,7 +61,8 @@ pub struct News {
 }
 
 /// Requests that the engine has taken. Dropping it gives up those that have not ended,
-/// also where it never reaches whoever asked, for that one has gone meanwhile. It holds at most what the requests allow: news wait here for slow readers.
+/// also where it never reaches whoever asked, for that one has gone meanwhile. It holds
+/// at most what the requests allow: news wait here for slow readers.
 pub struct Ticket {
     /// Their numbers.
     requests: Range<u64>,
