@@ -178,10 +178,12 @@ fn event_of(
     (last, now): (&mut Instant, Instant),
     outcome: &mut Outcome,
 ) -> Result<Option<u64>, String> {
-    let data = event.strip_prefix(b"data: ").unwrap_or(event);
-    if data.starts_with(b"[DONE]") {
+    // Some servers keep a stream awake by comments.
+    let mut lines = event.split(|byte| *byte == b'\n');
+    let data = lines.find_map(|line| line.strip_prefix(b"data:"));
+    let Some(data) = data.map(<[u8]>::trim_ascii).filter(|data| *data != b"[DONE]") else {
         return Ok(None);
-    }
+    };
     let told: Value = serde_json::from_slice(data).map_err(|error| error.to_string())?;
     if let Some(words) = told["error"]["message"].as_str() {
         return Err(words.to_owned());
@@ -216,5 +218,36 @@ impl Prompts {
         };
         let own = draw(self.seed ^ (u64::from(number) + 1) << 20, self.tokens - self.shared);
         [draw(self.seed, self.shared), own].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Outcome, event_of};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn tokens_are_counted_of_any_server() {
+        let begun = Instant::now();
+        let (mut last, mut outcome) = (begun, Outcome::default());
+        let mut told = None;
+        let events = [
+            ": still here\n\n",
+            "data: {\"choices\":[{\"text\":\"a\",\"token_ids\":[1,2]}]}\n\n",
+            ": still here\ndata: {\"choices\":[{\"text\":\"b\",\"finish_reason\":null}]}\n\n",
+            "data: {\"choices\":[{\"text\":\"\",\"finish_reason\":\"length\"}]}\n\n",
+            "data: {\"choices\":[],\"usage\":{\"completion_tokens\":4}}\n\n",
+            "data: [DONE]\n\n",
+        ];
+        for (at, event) in (1..).zip(events) {
+            let now = begun + Duration::from_secs(at);
+            told =
+                event_of(event.as_bytes(), (&mut last, now), &mut outcome).expect("good").or(told);
+        }
+        assert_eq!((outcome.tokens, told), (3, Some(4)));
+        assert_eq!(outcome.first, Some(Duration::from_secs(2)));
+        assert_eq!(outcome.gaps, [Duration::ZERO, Duration::from_secs(1)]);
+        let broken = event_of(b"data: {", (&mut last, begun), &mut outcome);
+        assert!(broken.is_err());
     }
 }
