@@ -10,13 +10,16 @@ use std::path::{Path, PathBuf};
 
 /// Files that are read besides the weights.
 const FILES: &[&str] = &[
-    "config.json",
+    CONFIG,
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
-    "model.safetensors.index.json",
+    INDEX,
 ];
+const CONFIG: &str = "config.json";
+/// Which file has which tensor, where there are several.
+const INDEX: &str = "model.safetensors.index.json";
 
 /// Why a model is not found.
 #[derive(Debug)]
@@ -105,20 +108,20 @@ fn is_id(name: &str) -> bool {
 /// The local copy, if all its files are there.
 fn copy(cache: &Cache, id: &str) -> Option<PathBuf> {
     let repo = cache.model(id.to_owned());
-    let folder = repo.get("config.json")?.parent()?.to_owned();
-    let weights = match repo.get("model.safetensors.index.json") {
-        Some(index) => shards(&index)?,
-        None => BTreeSet::from(["model.safetensors".to_owned()]),
-    };
+    let folder = repo.get(CONFIG)?.parent()?.to_owned();
+    let weights = weights(repo.get(INDEX).as_deref())?;
     let whole = weights.iter().all(|file| folder.join(file).is_file());
     (whole && folder.join("tokenizer.json").is_file()).then_some(folder)
 }
 
-/// The files that an index names.
-fn shards(index: &Path) -> Option<BTreeSet<String>> {
+/// The files with the weights: those that an index names, if there is one.
+fn weights(index: Option<&Path>) -> Option<BTreeSet<String>> {
+    let Some(index) = index else { return Some(BTreeSet::from(["model.safetensors".to_owned()])) };
     let index: serde_json::Value = serde_json::from_slice(&std::fs::read(index).ok()?).ok()?;
     let files = index["weight_map"].as_object()?.values();
-    files.map(|file| file.as_str().map(str::to_owned)).collect()
+    // No name leads out of the model's folder.
+    let here = |file: &&str| !file.contains("..") && !file.starts_with('/');
+    files.map(|file| file.as_str().filter(here).map(str::to_owned)).collect()
 }
 
 fn download(cache: Cache, id: &str, model: &config::Model) -> Result<PathBuf, Missing> {
@@ -134,19 +137,26 @@ fn download(cache: Cache, id: &str, model: &config::Model) -> Result<PathBuf, Mi
     let api = builder.build().map_err(|error| missing(error.to_string()))?;
     let repo = api.model(id.to_owned());
     let listed = repo.info().map_err(|error| missing(error.to_string()))?;
-    let wanted = |file: &str| {
-        // The hub's name of a file never leads out of its folder.
-        let here = !file.contains("..") && !file.starts_with('/');
-        here && (FILES.contains(&file) || (file.ends_with(".safetensors") && !file.contains('/')))
-    };
+    let get = |file: &str| repo.get(file).map_err(|error| missing(format!("{file}: {error}")));
+    let mut index = None;
     let mut folder = None;
-    for file in listed.siblings.iter().filter(|file| wanted(&file.rfilename)) {
-        let path = repo.get(&file.rfilename).map_err(|error| missing(error.to_string()))?;
-        if file.rfilename == "config.json" {
-            folder = path.parent().map(Path::to_owned);
+    for file in
+        FILES.iter().filter(|file| listed.siblings.iter().any(|has| has.rfilename == **file))
+    {
+        let path = get(file)?;
+        match *file {
+            CONFIG => folder = path.parent().map(Path::to_owned),
+            INDEX => index = Some(path),
+            _ => {}
         }
     }
-    folder.ok_or_else(|| missing("it has no config.json".into()))
+    let folder = folder.ok_or_else(|| missing("it has no config.json".into()))?;
+    // Not whatever weights there are: some models lie there in a second form too.
+    let weights = weights(index.as_deref()).ok_or_else(|| missing(format!("{INDEX} is none")))?;
+    for file in weights {
+        get(&file)?;
+    }
+    Ok(folder)
 }
 
 #[cfg(test)]
