@@ -210,7 +210,9 @@ def open_loop(given, url, level, rate, below=None):
         if told["attainment"] < ATTAINED:
             break
         good, rate = rate, rate * RATE_STEP
-    figure(given, "server goodput", level, "requests/s", good)
+    # Where even the first rate was too much there is no figure.
+    if good:
+        figure(given, "server goodput", level, "requests/s", good)
 
 
 def shared(given, url, level, below=None):
