@@ -5,7 +5,9 @@
 //!   are admitted, in order of their rank. Where somebody decodes, prompts have
 //!   [`Limits::beside`] tokens, or one for each that decodes, and no more, so that the next
 //!   token does not keep long; they lose little by it, for a step streams all weights,
-//!   however few its rows are.
+//!   however few its rows are. Where so many prompts have come that this would keep the
+//!   last of them for long, they have a part of what is left of all of them: whoever has
+//!   no token yet waits worse than whoever waits for the next.
 //!   Nobody overtakes the first of them, so that
 //!   a long prompt is not starved by short ones; only one that awaits a prefix which
 //!   somebody else is computing is passed over.
@@ -17,6 +19,10 @@
 //!   longest waits again, once it has generated [`Limits::turn`] tokens there. So nobody
 //!   waits for more than its patience and the turns of those before it.
 
+/// The part of the prompts at hand that a step has room for, whoever decodes: one in so
+/// many of their tokens.
+const BACKLOG_STEPS: u32 = 16;
+
 /// What a step may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -26,7 +32,8 @@ pub struct Limits {
     pub rows: u32,
     /// Tokens of one prompt in one step.
     pub chunk: u32,
-    /// Tokens of all prompts in a step in which no more than so many decode; at least one.
+    /// Tokens of all prompts in a step in which no more than so many decode, and few
+    /// prompts are left; at least one.
     pub beside: u32,
     /// Tokens of a page.
     pub page_len: u32,
@@ -64,6 +71,13 @@ pub struct Request {
     pub besides: u32,
     /// Whether somebody else is computing a prefix that it can use.
     pub awaits: bool,
+}
+
+impl Request {
+    /// Tokens that are to be computed: one, where it decodes.
+    fn left(&self) -> u32 {
+        self.known - self.computed
+    }
 }
 
 /// What there is.
@@ -104,8 +118,9 @@ pub fn plan(view: View<'_>, limits: &Limits) -> Plan {
     });
     let mut step = Step { view, limits, plan: Plan::default(), free: view.free, running };
     step.make_room_for_the_impatient(&waiting);
+    let backlog = step.backlog(&waiting);
     let mut tokens = limits.tokens;
-    step.continue_running(&mut tokens);
+    step.continue_running(backlog, &mut tokens);
     step.admit(&waiting, &mut tokens);
     step.plan
 }
@@ -144,17 +159,27 @@ impl Step<'_> {
         self.plan.preempt.push(request.id);
     }
 
-    fn continue_running(&mut self, tokens: &mut u32) {
+    /// Tokens of prompts that can be computed now: of those that run, and of those that
+    /// have rows to come to.
+    fn backlog(&self, waiting: &[&Request]) -> u32 {
+        let rows = (self.limits.rows as usize).saturating_sub(self.running.len());
+        let waiting = waiting.iter().filter(|request| !request.awaits).take(rows);
+        let left = self.running.iter().chain(waiting).map(|request| request.left());
+        left.filter(|&left| left > 1).fold(0, u32::saturating_add)
+    }
+
+    fn continue_running(&mut self, backlog: u32, tokens: &mut u32) {
         // Those that decode, then prompts.
         for decoding in [true, false] {
             if !decoding && !self.plan.run.is_empty() {
-                let beside = self.limits.beside.max(self.plan.run.len() as u32);
+                let decode = self.plan.run.len() as u32;
+                let beside = self.limits.beside.max(decode).max(backlog / BACKLOG_STEPS);
                 *tokens = beside.min(*tokens);
             }
             let mut at = 0;
             while at < self.running.len() {
                 let request = self.running[at];
-                if (request.known - request.computed == 1) != decoding {
+                if (request.left() == 1) != decoding {
                     at += 1;
                     continue;
                 }
@@ -173,7 +198,7 @@ impl Step<'_> {
     /// Promises a request as many tokens as the budget and the pages allow; none, where
     /// the budget is spent, `None`, where pages are lacking.
     fn run(&mut self, request: &Request, tokens: u32) -> Option<u32> {
-        let most = (request.known - request.computed).min(self.limits.chunk).min(tokens);
+        let most = request.left().min(self.limits.chunk).min(tokens);
         if most == 0 {
             return Some(0);
         }
@@ -200,7 +225,7 @@ impl Step<'_> {
         let promised = |request: &Request| self.plan.run.iter().any(|run| run.0 == request.id);
         let last = self.running.iter().rposition(|request| !promised(request));
         let last = last.expect("the one that lacks pages has no promise");
-        let prompt = self.running[at].known - self.running[at].computed > 1;
+        let prompt = self.running[at].left() > 1;
         if last == at && prompt && !self.plan.run.is_empty() {
             // Those that run will end, or give way themselves.
             return at + 1;
@@ -221,7 +246,7 @@ impl Step<'_> {
             }
             // A page for each that runs, so that none gives way in the next steps.
             let spare = (self.running.len() + self.plan.admit.len()) as u32;
-            let chunk = (request.known - request.computed).min(self.limits.chunk).min(*tokens);
+            let chunk = request.left().min(self.limits.chunk).min(*tokens);
             if spare > 0 && self.wants(request, chunk) + spare > self.free {
                 break;
             }

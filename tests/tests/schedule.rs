@@ -281,3 +281,22 @@ fn beside_who_decodes_prompts_have_few_tokens_and_alone_all_there_are() {
     let view = View { step: 2, free: 30, running: &three, waiting: &waiting };
     assert_eq!(plan(view, &limits).run, [(1, 1), (4, 1), (5, 1), (3, 3)]);
 }
+
+#[test]
+fn where_many_prompts_have_come_they_have_a_part_of_what_is_left() {
+    let limits =
+        Limits { tokens: 512, rows: 4, chunk: 512, beside: 6, page_len: 4, patience: 50, turn: 5 };
+    let decodes = [Request { computed: 8, known: 9, generated: 5, pages: 3, ..fresh(1, 0, 9) }];
+    let shares = |waiting: &[Request]| {
+        let view = View { step: 2, free: 1000, running: &decodes, waiting };
+        plan(view, &limits).run[1..].to_vec()
+    };
+    // A sixteenth of them, of all that have rows to come to.
+    assert_eq!(shares(&[fresh(2, 1, 320)]), [(2, 20)]);
+    assert_eq!(shares(&[2, 3, 4, 5].map(|id| fresh(id, 1, 320))), [(2, 60)]);
+    // Whoever awaits a prefix is no part of them.
+    let awaits = Request { awaits: true, ..fresh(3, 1, 320) };
+    assert_eq!(shares(&[fresh(2, 1, 320), awaits]), [(2, 20)]);
+    // The setting is the least.
+    assert_eq!(shares(&[fresh(2, 1, 64)]), [(2, 6)]);
+}
