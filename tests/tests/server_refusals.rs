@@ -83,12 +83,14 @@ fn a_wrong_field_is_refused_by_its_name() {
 #[test]
 fn what_is_not_there_yet_is_refused_not_ignored() {
     for (name, value) in [
-        ("tools", json!([])),
-        ("tool_choice", json!("auto")),
+        ("tools", json!([{"type": "function", "function": {"name": "add"}}])),
+        ("tool_choice", json!("required")),
+        ("functions", json!([{"name": "add"}])),
         ("response_format", json!({"type": "json_object"})),
         ("structured_outputs", json!({"json": {}})),
         ("guided_json", json!({})),
         ("best_of", json!(4)),
+        ("service_tier", json!("flex")),
         ("stream_interval", json!(4)),
         ("vllm_xargs", json!({})),
     ] {
@@ -98,11 +100,58 @@ fn what_is_not_there_yet_is_refused_not_ignored() {
         assert_eq!((response.status, response.param().as_deref()), (400, Some(name)));
         assert_eq!(response.json()["error"]["code"], "unsupported_parameter");
     }
-    let text = json!({
-        "messages": [{"role": "user", "content": "x"}], "response_format": {"type": "text"},
-        "max_tokens": 1, "user": "me", "metadata": {"a": "b"}, "tools": null,
-    });
-    assert_eq!(server().post("/v1/chat/completions", &text).status, 200);
+}
+
+/// What clients send though nobody asked them, and what holds anyway.
+#[test]
+fn fields_that_ask_for_what_holds_anyway_are_taken() {
+    let both = [
+        ("best_of", json!(1)),
+        ("best_of", json!(null)),
+        ("store", json!(true)),
+        ("store", json!(false)),
+        ("metadata", json!({"run": "7"})),
+        ("user", json!("me")),
+        ("logit_bias", json!({})),
+        ("service_tier", json!("auto")),
+        ("service_tier", json!("default")),
+        ("response_format", json!({"type": "text"})),
+    ];
+    let chat = [
+        ("tools", json!([])),
+        ("tools", json!(null)),
+        ("functions", json!([])),
+        ("tool_choice", json!("none")),
+        ("tool_choice", json!("auto")),
+        ("tool_choice", json!(null)),
+        ("parallel_tool_calls", json!(true)),
+        ("parallel_tool_calls", json!(false)),
+    ];
+    let taken = |path: &str, mut body: Value, (name, value): (&str, Value)| {
+        body[name] = value.clone();
+        let response = server().post(path, &body);
+        let told = String::from_utf8_lossy(&response.body).into_owned();
+        assert_eq!(response.status, 200, "{path} {name}: {value}: {told}");
+    };
+    let conversation = json!({"messages": [{"role": "user", "content": "x"}], "max_tokens": 1});
+    for field in both {
+        taken("/v1/completions", json!({"prompt": "x", "max_tokens": 1}), field.clone());
+        taken("/v1/chat/completions", conversation.clone(), field);
+    }
+    for field in chat {
+        taken("/v1/chat/completions", conversation.clone(), field);
+    }
+    let several = json!({"prompt": "x", "max_tokens": 1, "n": 3});
+    taken("/v1/completions", several, ("best_of", json!(3)));
+    for padded in [true, false] {
+        let body = json!({"prompt": "x", "max_tokens": 1, "stream": true});
+        let options = json!({"include_obfuscation": padded});
+        taken("/v1/completions", body, ("stream_options", options));
+    }
+    // As many as the small checkpoint's hidden states have.
+    taken("/v1/embeddings", json!({"input": "x"}), ("dimensions", json!(64)));
+    let fewer = server().post("/v1/embeddings", &json!({"input": "x", "dimensions": 32}));
+    assert_eq!((fewer.status, fewer.param().as_deref()), (400, Some("dimensions")));
 }
 
 #[test]

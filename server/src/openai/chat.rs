@@ -102,6 +102,10 @@ impl Chat {
         let name = if newer.is_some() { "max_completion_tokens" } else { "max_tokens" };
         fields.only("echo", &[false.into()])?;
         fields.only("modalities", &[serde_json::json!(["text"])])?;
+        // Of no tools, `auto` chooses none.
+        fields.only("tool_choice", &["none".into(), "auto".into()])?;
+        fields.only("function_call", &["none".into(), "auto".into()])?;
+        fields.only("parallel_tool_calls", &[true.into(), false.into()])?;
         let asked = Asked::read(&mut fields, served, shown.then_some(top.unwrap_or(0)))?;
         fields.done()?;
         let room = asked.room((name, newer.or(older)), prompt.tokens.len(), served)?;

@@ -73,7 +73,7 @@ impl Embeddings {
             Some("mean") => Pooling::Mean,
             Some(other) => return Err(Refusal::expected("pooling", "`last` or `mean`", other)),
         };
-        fields.only("dimensions", &[])?;
+        fields.only("dimensions", &[served.hidden.into()])?;
         fields.only("normalize", &[Value::Bool(true)])?;
         let priority = fields.take("priority")?.unwrap_or(0);
         fields.done()?;

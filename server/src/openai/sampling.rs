@@ -92,7 +92,9 @@ impl Asked {
         fields.only("detokenize", &[Value::Bool(true)])?;
         fields.only("spaces_between_special_tokens", &[Value::Bool(true)])?;
         fields.only("stream_interval", &[1.into()])?;
-        fields.only("store", &[Value::Bool(false)])?;
+        // Nothing is kept for later, whoever asks for it.
+        fields.only("store", &[Value::Bool(false), Value::Bool(true)])?;
+        fields.only("best_of", &[asked.choices.into()])?;
         fields.only("service_tier", &["auto".into(), "default".into()])?;
         fields.only("response_format", &[serde_json::json!({"type": "text"})])?;
         if asked.prompt_top.is_some() && asked.stream.is_some() {
@@ -199,6 +201,8 @@ fn streaming(fields: &mut Fields) -> Result<Option<Streaming>, Refusal> {
     for (name, value) in options {
         match (name.as_str(), value) {
             ("include_usage", Value::Bool(include)) => usage = include,
+            // Padding against those who watch the wire: clients ask for it by default.
+            ("include_obfuscation", Value::Bool(_)) => {}
             (_, Value::Null | Value::Bool(false)) => {}
             (name, _) => return Err(Refusal::unsupported(&format!("stream_options.{name}"))),
         }
