@@ -160,6 +160,11 @@ impl Chat {
         }
     }
 
+    fn prompt_logprobs(&self, answers: &Answers) -> Option<PromptScores> {
+        let scores = answers.computed[0].as_ref().map_or(&[][..], |computed| &computed.logprobs);
+        self.asked.prompt_top.map(|top| prompt_scores(scores, top, self.names()))
+    }
+
     fn usage(&self, answers: &Answers) -> Usage {
         usage(&[self.prompt.tokens.len()], &answers.computed, answers.new)
     }
@@ -187,9 +192,7 @@ impl Surface for Chat {
             self.response("chat.completion", pieces.into_iter().map(message).collect());
         response.usage = Some(self.usage(answers));
         response.prompt_token_ids = self.asked.show_tokens.then(|| self.prompt.tokens.clone());
-        let scores = answers.computed[0].as_ref().map_or(&[][..], |computed| &computed.logprobs);
-        response.prompt_logprobs =
-            self.asked.prompt_top.map(|top| prompt_scores(scores, top, self.names()));
+        response.prompt_logprobs = self.prompt_logprobs(answers);
         super::written(&response)
     }
 
@@ -205,11 +208,14 @@ impl Surface for Chat {
         (0..self.asked.choices as usize).map(begin).collect()
     }
 
-    fn chunk(&self, piece: Piece, _first: bool, _answers: &Answers) -> Vec<u8> {
+    fn chunk(&self, piece: Piece, first: bool, answers: &Answers) -> Vec<u8> {
         let choice = self.choice(&piece);
         let content = (!piece.text.is_empty()).then_some(piece.text);
         let delta = Some(Message { role: None, content });
-        super::written(&self.response(CHUNK, vec![Choice { delta, ..choice }]))
+        let mut response = self.response(CHUNK, vec![Choice { delta, ..choice }]);
+        // The stream has begun before its prompt was computed: they come with what follows.
+        response.prompt_logprobs = if first { self.prompt_logprobs(answers) } else { None };
+        super::written(&response)
     }
 
     fn last(&self, answers: &Answers) -> Vec<u8> {

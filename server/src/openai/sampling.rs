@@ -97,9 +97,6 @@ impl Asked {
         fields.only("best_of", &[asked.choices.into()])?;
         fields.only("service_tier", &["auto".into(), "default".into()])?;
         fields.only("response_format", &[serde_json::json!({"type": "text"})])?;
-        if asked.prompt_top.is_some() && asked.stream.is_some() {
-            return Err(Refusal::field("prompt_logprobs", "do not come in a stream"));
-        }
         Ok(asked)
     }
 
