@@ -193,6 +193,19 @@ fn another_model_is_not_found_and_the_served_one_is_named() {
 }
 
 #[test]
+fn a_models_name_may_hold_what_a_path_must_not() {
+    let server = Server::start(&["--served-model-name", "my org/modèle 1%"]);
+    for path in ["my%20org/mod%C3%A8le%201%25", "my%20org%2Fmod%c3%a8le%201%25"] {
+        let told = server.get(&format!("/v1/models/{path}"));
+        assert_eq!((told.status, &told.json()["id"]), (200, &json!("my org/modèle 1%")), "{path}");
+    }
+    for path in ["my%20org", "my%2520org/mod%C3%A8le%201%25", "%FF"] {
+        let told = server.get(&format!("/v1/models/{path}"));
+        assert_eq!((told.status, &told.json()["error"]["code"]), (404, &json!("model_not_found")));
+    }
+}
+
+#[test]
 fn paths_methods_and_sizes_have_their_own_status() {
     assert_eq!(server().get("/nowhere").status, 404);
     let wrong = server().get("/v1/completions");

@@ -14,6 +14,7 @@ use hyper::header::{
     HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -108,7 +109,10 @@ async fn dispatch(
         return Ok(not_so("GET"));
     }
     match model {
-        Some(name) => openai::model(name, &server.served).map(json),
+        Some(name) => {
+            let name = percent_decode_str(name).decode_utf8_lossy();
+            openai::model(&name, &server.served).map(json)
+        }
         None => Ok(get(path, server)),
     }
 }
