@@ -64,6 +64,10 @@ fn a_wrong_field_is_refused_by_its_name() {
         ("prompt", json!("x".repeat(600))),
         ("suffix", json!("x")),
         ("stream", json!("yes")),
+        ("request_id", json!("x".repeat(129))),
+        ("request_id", json!("")),
+        ("request_id", json!("naïve")),
+        ("request_id", json!("a\nb")),
         ("temprature", json!(1)),
     ];
     for (name, value) in wrong {
@@ -74,8 +78,7 @@ fn a_wrong_field_is_refused_by_its_name() {
         assert_eq!(response.status, 400, "{name}: {value}");
         let told = response.json();
         assert_eq!(told["error"]["type"], "invalid_request_error");
-        let long = told["error"]["code"] == "context_length_exceeded";
-        assert!(long || response.param().as_deref() == Some(name), "{name}: {value}: {told}");
+        assert_eq!(response.param().as_deref(), Some(name), "{name}: {value}: {told}");
     }
     server().rests();
 }
@@ -223,6 +226,28 @@ fn paths_methods_and_sizes_have_their_own_status() {
 }
 
 #[test]
+fn what_is_too_long_is_named() {
+    // The small checkpoint takes 512 tokens, each a byte.
+    let (long, full) = ("x".repeat(600), "x".repeat(512));
+    let spoken = |text: &str| json!({"messages": [{"role": "user", "content": text}]});
+    for (path, name, body) in [
+        ("/v1/completions", "prompt", json!({"prompt": long})),
+        ("/v1/completions", "prompt", json!({"prompt": full})),
+        ("/v1/completions", "prompt[1]", json!({"prompt": ["x", full]})),
+        ("/v1/completions", "prompt", json!({"prompt": vec![65; 600]})),
+        ("/v1/completions", "max_tokens", json!({"prompt": "x", "max_tokens": 512})),
+        ("/v1/chat/completions", "messages", spoken(&long)),
+        ("/v1/chat/completions", "messages", spoken(&full)),
+        ("/v1/embeddings", "input", json!({"input": long})),
+        ("/v1/embeddings", "input[1]", json!({"input": [[65], vec![65; 513]]})),
+    ] {
+        let response = server().post(path, &body);
+        assert_eq!((response.status, response.param().as_deref()), (400, Some(name)), "{path}");
+        assert_eq!(response.json()["error"]["code"], "context_length_exceeded");
+    }
+}
+
+#[test]
 fn a_request_has_a_name_in_and_out() {
     let (server, agent) = (server(), ureq::Agent::new_with_defaults());
     let ask = |name: Option<&str>, origin: Option<&str>| {
@@ -237,6 +262,9 @@ fn a_request_has_a_name_in_and_out() {
     };
     let named = ask(Some("run-7"), None);
     assert_eq!(named.headers()["x-request-id"], "run-7");
+    let endless = "x".repeat(129);
+    let told = ask(Some(&endless), None).headers()["x-request-id"].to_str().map(str::to_owned);
+    assert!(told.expect("text").len() < 64, "a name of the server's own instead");
     assert_ne!(
         ask(None, None).headers()["x-request-id"],
         ask(None, None).headers()["x-request-id"]

@@ -84,7 +84,7 @@ impl Chat {
         let served = &context.served;
         super::check_model(&mut fields, served)?;
         let tokens = messages::prompt(&mut fields, served)?;
-        let mut prompt = [Prompt { tokens, text: None }];
+        let mut prompt = [Prompt { name: "messages".into(), tokens, text: None }];
         if let Some(keep) = fields.within("truncate_prompt_tokens", -1..=i64::from(u32::MAX))? {
             if keep == 0 {
                 return Err(Refusal::expected("truncate_prompt_tokens", "-1 or at least 1", 0));
@@ -108,7 +108,7 @@ impl Chat {
         fields.only("parallel_tool_calls", &[true.into(), false.into()])?;
         let asked = Asked::read(&mut fields, served, shown.then_some(top.unwrap_or(0)))?;
         fields.done()?;
-        let room = asked.room((name, newer.or(older)), prompt.tokens.len(), served)?;
+        let room = asked.room((name, newer.or(older)), &prompt, served)?;
         let head = Head::new("chatcmpl", &asked, &context);
         Ok(Self { head, asked, prompt, room, context })
     }

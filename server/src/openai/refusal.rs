@@ -47,6 +47,13 @@ impl Refusal {
         Self::field(name, format!("expected {expected}, got {got}"))
     }
 
+    /// What a field asks for does not fit the model's context.
+    pub fn too_long(name: &str, why: impl AsRef<str>) -> Self {
+        let mut refusal = Self::field(name, why);
+        refusal.code = Some("context_length_exceeded");
+        refusal
+    }
+
     /// The field belongs to what this server does not do.
     pub fn unsupported(name: &str) -> Self {
         let mut refusal = Self::field(name, "this server does not support it");
