@@ -8,6 +8,9 @@ use std::time::Duration;
 /// Of a client's own words, so many are told back.
 const TOLD_BYTES_MAX: usize = 400;
 
+/// The code of what does not fit the model's context.
+const TOO_LONG: &str = "context_length_exceeded";
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub struct Refusal {
@@ -50,8 +53,13 @@ impl Refusal {
     /// What a field asks for does not fit the model's context.
     pub fn too_long(name: &str, why: impl AsRef<str>) -> Self {
         let mut refusal = Self::field(name, why);
-        refusal.code = Some("context_length_exceeded");
+        refusal.code = Some(TOO_LONG);
         refusal
+    }
+
+    /// Whether something does not fit the model's context.
+    pub fn is_too_long(&self) -> bool {
+        self.code == Some(TOO_LONG)
     }
 
     /// The field belongs to what this server does not do.
