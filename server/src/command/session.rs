@@ -44,6 +44,11 @@ impl Session {
         self
     }
 
+    /// Whether the model has a template for conversations.
+    pub fn speaks(&self) -> bool {
+        self.served.text.template().is_some()
+    }
+
     /// What a surface is told.
     pub fn context(&self) -> Arc<Context> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
