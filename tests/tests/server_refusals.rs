@@ -280,8 +280,8 @@ fn a_request_has_a_name_in_and_out() {
 
 #[test]
 fn a_page_may_send_what_its_client_sends_and_read_the_name() {
-    let agent = ureq::Agent::new_with_defaults();
-    let url = format!("http://{}/v1/models", server().address);
+    let (server, agent) = (server(), ureq::Agent::new_with_defaults());
+    let url = format!("http://{}/v1/models", server.address);
     let asked = agent.options(&url).header("origin", "http://page.example");
     let asked = asked.header("access-control-request-headers", "authorization, x-stainless-lang");
     let told = asked.call().expect("an answer");
