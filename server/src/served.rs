@@ -14,6 +14,8 @@ pub struct Served {
     pub context: u32,
     /// Tokens that its logits score.
     pub vocabulary: u32,
+    /// Values of a hidden state, which an embedding has as well.
+    pub hidden: u32,
     /// Whether requests may bring chat templates of their own.
     pub trust_request_chat_template: bool,
     /// The numerics of the backend: same words, same bits.

@@ -7,12 +7,17 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 
 fn run(words: &[&str], folder: &Path, input: &str) -> String {
+    let model = ["--model-path", folder.to_str().expect("text")];
+    text(&outcome(&[words, &model[..]].concat(), input.as_bytes()))
+}
+
+fn outcome(words: &[&str], input: &[u8]) -> Output {
     let mut command = command();
-    command.arg(words[0]).args(["--model-path"]).arg(folder).args(["--threads", "1"]);
-    command.args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.args(words).args(["--threads", "1"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary starts");
-    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it listens");
-    text(&child.wait_with_output().expect("it ends"))
+    child.stdin.take().expect("piped").write_all(input).expect("it listens");
+    child.wait_with_output().expect("it ends")
 }
 
 fn text(output: &Output) -> String {
@@ -36,6 +41,34 @@ fn complete_and_chat_say_what_a_server_says() {
     let printed = run(&[&["chat"], &drawing[..]].concat(), &folder, "Hi\n");
     assert_eq!(printed, format!("{}\n", told.as_str().expect("text")));
     std::fs::remove_dir_all(folder.parent().expect("its own")).expect("removed");
+}
+
+#[test]
+fn a_model_of_conversations_says_how_it_is_asked() {
+    let bare = outcome(&["complete", "What is 12 + 34?"], b"");
+    assert_eq!(text(&bare), "\n");
+    let told = String::from_utf8_lossy(&bare.stderr).into_owned();
+    assert!(told.contains("--chat") && told.contains("pagewise chat"), "{told}");
+    let asked = outcome(&["complete", "--chat", "What is 12 + 34?"], b"");
+    assert!(text(&asked).trim_end().trim_end_matches('.').ends_with("46"), "{asked:?}");
+    assert!(asked.stderr.is_empty(), "{asked:?}");
+}
+
+#[test]
+fn a_talk_outlives_its_models_memory_and_what_is_no_text() {
+    // The model in the box is good for 256 tokens.
+    let mut lines = b"What is 12 + 34?\n\xff\xfe\n".to_vec();
+    lines.extend(b"What is 23 + 41?\n".repeat(30));
+    lines.extend("7".repeat(300).as_bytes());
+    lines.extend(b"\nWhat is 27 + 15?\n");
+    let talk = outcome(&["chat", "--max-tokens", "64"], &lines);
+    let answers: Vec<String> = text(&talk).lines().map(str::to_owned).collect();
+    let ends = |answer: &String, with| answer.trim_end_matches('.').ends_with(with);
+    assert!(ends(&answers[0], "46") && ends(&answers[answers.len() - 1], "42"), "{answers:?}");
+    assert!(answers[1..answers.len() - 1].iter().all(|answer| ends(answer, "64")), "{answers:?}");
+    let told = String::from_utf8_lossy(&talk.stderr).into_owned();
+    assert_eq!(told.matches("forgets the oldest turns").count(), 1, "{told}");
+    assert!(told.contains("must be UTF-8") && told.contains("messages: has"), "{told}");
 }
 
 #[test]

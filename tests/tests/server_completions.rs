@@ -191,6 +191,58 @@ fn prompt_logprobs_list_what_stands_there_and_what_is_likely() {
 }
 
 #[test]
+fn a_stream_brings_what_is_known_of_its_prompt_with_the_first_event() {
+    let _server = server();
+    // The first that is of this answer and has the field.
+    let first = |events: &[Value], index: usize, of: fn(&Value) -> &Value| {
+        let own = |event: &&Value| event["choices"][0]["index"] == index;
+        let told: Vec<Value> = events.iter().filter(own).map(|event| of(event).clone()).collect();
+        let at = told.iter().position(|value| !value.is_null()).expect("it comes");
+        assert!(told[at + 1..].iter().all(Value::is_null), "and once: {told:?}");
+        told[at].clone()
+    };
+    let asked =
+        json!({"n": 2, "max_tokens": 3, "ignore_eos": true, "seed": 4, "prompt_logprobs": 2});
+    let prompted = with(json!({"prompt": ["Hello, world", "Hi"]}), asked.clone());
+    let whole = server().ask("/v1/completions", &prompted);
+    let streamed = with(prompted, json!({"stream": true}));
+    let events = server().post("/v1/completions", &streamed).events();
+    for index in 0..4 {
+        let told = first(&events, index, |event| &event["choices"][0]["prompt_logprobs"]);
+        assert_eq!(told, whole["choices"][index]["prompt_logprobs"]);
+    }
+    let spoken = with(json!({"messages": [{"role": "user", "content": "Hi"}]}), asked);
+    let whole = server().ask("/v1/chat/completions", &spoken);
+    let streamed = with(spoken, json!({"stream": true}));
+    let events = server().post("/v1/chat/completions", &streamed).events();
+    for index in 0..2 {
+        let told = first(&events, index, |event| &event["prompt_logprobs"]);
+        assert_eq!(told, whole["prompt_logprobs"]);
+    }
+}
+
+#[test]
+fn an_echo_with_scores_streams_as_it_comes_whole() {
+    let _server = server();
+    for max_new in [0, 1, 5] {
+        let asked = json!({
+            "prompt": "Hello, world", "echo": true, "logprobs": 2, "max_tokens": max_new,
+            "ignore_eos": true, "seed": 4,
+        });
+        let whole = server().ask("/v1/completions", &asked)["choices"][0].clone();
+        let streamed = with(asked, json!({"stream": true}));
+        let events = server().post("/v1/completions", &streamed).events();
+        assert_eq!(whole["text"], gathered(&events, 0).0);
+        for (name, told) in whole["logprobs"].as_object().expect("lists") {
+            let parts = events.iter().flat_map(|event| {
+                event["choices"][0]["logprobs"][name].as_array().cloned().unwrap_or_default()
+            });
+            assert_eq!(told, &Value::Array(parts.collect()), "{name} after {max_new}");
+        }
+    }
+}
+
+#[test]
 fn stop_strings_end_an_answer_wherever_tokens_divide_them() {
     let _server = server();
     let asked = json!({"max_tokens": 40, "seed": 11, "return_token_ids": true, "ignore_eos": true});

@@ -64,6 +64,10 @@ fn a_wrong_field_is_refused_by_its_name() {
         ("prompt", json!("x".repeat(600))),
         ("suffix", json!("x")),
         ("stream", json!("yes")),
+        ("request_id", json!("x".repeat(129))),
+        ("request_id", json!("")),
+        ("request_id", json!("naïve")),
+        ("request_id", json!("a\nb")),
         ("temprature", json!(1)),
     ];
     for (name, value) in wrong {
@@ -74,8 +78,7 @@ fn a_wrong_field_is_refused_by_its_name() {
         assert_eq!(response.status, 400, "{name}: {value}");
         let told = response.json();
         assert_eq!(told["error"]["type"], "invalid_request_error");
-        let long = told["error"]["code"] == "context_length_exceeded";
-        assert!(long || response.param().as_deref() == Some(name), "{name}: {value}: {told}");
+        assert_eq!(response.param().as_deref(), Some(name), "{name}: {value}: {told}");
     }
     server().rests();
 }
@@ -83,12 +86,14 @@ fn a_wrong_field_is_refused_by_its_name() {
 #[test]
 fn what_is_not_there_yet_is_refused_not_ignored() {
     for (name, value) in [
-        ("tools", json!([])),
-        ("tool_choice", json!("auto")),
+        ("tools", json!([{"type": "function", "function": {"name": "add"}}])),
+        ("tool_choice", json!("required")),
+        ("functions", json!([{"name": "add"}])),
         ("response_format", json!({"type": "json_object"})),
         ("structured_outputs", json!({"json": {}})),
         ("guided_json", json!({})),
         ("best_of", json!(4)),
+        ("service_tier", json!("flex")),
         ("stream_interval", json!(4)),
         ("vllm_xargs", json!({})),
     ] {
@@ -98,11 +103,58 @@ fn what_is_not_there_yet_is_refused_not_ignored() {
         assert_eq!((response.status, response.param().as_deref()), (400, Some(name)));
         assert_eq!(response.json()["error"]["code"], "unsupported_parameter");
     }
-    let text = json!({
-        "messages": [{"role": "user", "content": "x"}], "response_format": {"type": "text"},
-        "max_tokens": 1, "user": "me", "metadata": {"a": "b"}, "tools": null,
-    });
-    assert_eq!(server().post("/v1/chat/completions", &text).status, 200);
+}
+
+/// What clients send though nobody asked them, and what holds anyway.
+#[test]
+fn fields_that_ask_for_what_holds_anyway_are_taken() {
+    let both = [
+        ("best_of", json!(1)),
+        ("best_of", json!(null)),
+        ("store", json!(true)),
+        ("store", json!(false)),
+        ("metadata", json!({"run": "7"})),
+        ("user", json!("me")),
+        ("logit_bias", json!({})),
+        ("service_tier", json!("auto")),
+        ("service_tier", json!("default")),
+        ("response_format", json!({"type": "text"})),
+    ];
+    let chat = [
+        ("tools", json!([])),
+        ("tools", json!(null)),
+        ("functions", json!([])),
+        ("tool_choice", json!("none")),
+        ("tool_choice", json!("auto")),
+        ("tool_choice", json!(null)),
+        ("parallel_tool_calls", json!(true)),
+        ("parallel_tool_calls", json!(false)),
+    ];
+    let taken = |path: &str, mut body: Value, (name, value): (&str, Value)| {
+        body[name] = value.clone();
+        let response = server().post(path, &body);
+        let told = String::from_utf8_lossy(&response.body).into_owned();
+        assert_eq!(response.status, 200, "{path} {name}: {value}: {told}");
+    };
+    let conversation = json!({"messages": [{"role": "user", "content": "x"}], "max_tokens": 1});
+    for field in both {
+        taken("/v1/completions", json!({"prompt": "x", "max_tokens": 1}), field.clone());
+        taken("/v1/chat/completions", conversation.clone(), field);
+    }
+    for field in chat {
+        taken("/v1/chat/completions", conversation.clone(), field);
+    }
+    let several = json!({"prompt": "x", "max_tokens": 1, "n": 3});
+    taken("/v1/completions", several, ("best_of", json!(3)));
+    for padded in [true, false] {
+        let body = json!({"prompt": "x", "max_tokens": 1, "stream": true});
+        let options = json!({"include_obfuscation": padded});
+        taken("/v1/completions", body, ("stream_options", options));
+    }
+    // As many as the small checkpoint's hidden states have.
+    taken("/v1/embeddings", json!({"input": "x"}), ("dimensions", json!(64)));
+    let fewer = server().post("/v1/embeddings", &json!({"input": "x", "dimensions": 32}));
+    assert_eq!((fewer.status, fewer.param().as_deref()), (400, Some("dimensions")));
 }
 
 #[test]
@@ -144,6 +196,19 @@ fn another_model_is_not_found_and_the_served_one_is_named() {
 }
 
 #[test]
+fn a_models_name_may_hold_what_a_path_must_not() {
+    let server = Server::start(&["--served-model-name", "my org/modèle 1%"]);
+    for path in ["my%20org/mod%C3%A8le%201%25", "my%20org%2Fmod%c3%a8le%201%25"] {
+        let told = server.get(&format!("/v1/models/{path}"));
+        assert_eq!((told.status, &told.json()["id"]), (200, &json!("my org/modèle 1%")), "{path}");
+    }
+    for path in ["my%20org", "my%2520org/mod%C3%A8le%201%25", "%FF"] {
+        let told = server.get(&format!("/v1/models/{path}"));
+        assert_eq!((told.status, &told.json()["error"]["code"]), (404, &json!("model_not_found")));
+    }
+}
+
+#[test]
 fn paths_methods_and_sizes_have_their_own_status() {
     assert_eq!(server().get("/nowhere").status, 404);
     let wrong = server().get("/v1/completions");
@@ -157,6 +222,28 @@ fn paths_methods_and_sizes_have_their_own_status() {
     );
     for path in ["/health", "/ready", "/version", "/metrics", "/debug/metrics"] {
         assert_eq!(server().get(path).status, 200, "{path}");
+    }
+}
+
+#[test]
+fn what_is_too_long_is_named() {
+    // The small checkpoint takes 512 tokens, each a byte.
+    let (long, full) = ("x".repeat(600), "x".repeat(512));
+    let spoken = |text: &str| json!({"messages": [{"role": "user", "content": text}]});
+    for (path, name, body) in [
+        ("/v1/completions", "prompt", json!({"prompt": long})),
+        ("/v1/completions", "prompt", json!({"prompt": full})),
+        ("/v1/completions", "prompt[1]", json!({"prompt": ["x", full]})),
+        ("/v1/completions", "prompt", json!({"prompt": vec![65; 600]})),
+        ("/v1/completions", "max_tokens", json!({"prompt": "x", "max_tokens": 512})),
+        ("/v1/chat/completions", "messages", spoken(&long)),
+        ("/v1/chat/completions", "messages", spoken(&full)),
+        ("/v1/embeddings", "input", json!({"input": long})),
+        ("/v1/embeddings", "input[1]", json!({"input": [[65], vec![65; 513]]})),
+    ] {
+        let response = server().post(path, &body);
+        assert_eq!((response.status, response.param().as_deref()), (400, Some(name)), "{path}");
+        assert_eq!(response.json()["error"]["code"], "context_length_exceeded");
     }
 }
 
@@ -175,6 +262,9 @@ fn a_request_has_a_name_in_and_out() {
     };
     let named = ask(Some("run-7"), None);
     assert_eq!(named.headers()["x-request-id"], "run-7");
+    let endless = "x".repeat(129);
+    let told = ask(Some(&endless), None).headers()["x-request-id"].to_str().map(str::to_owned);
+    assert!(told.expect("text").len() < 64, "a name of the server's own instead");
     assert_ne!(
         ask(None, None).headers()["x-request-id"],
         ask(None, None).headers()["x-request-id"]
@@ -190,8 +280,8 @@ fn a_request_has_a_name_in_and_out() {
 
 #[test]
 fn a_page_may_send_what_its_client_sends_and_read_the_name() {
-    let agent = ureq::Agent::new_with_defaults();
-    let url = format!("http://{}/v1/models", server().address);
+    let (server, agent) = (server(), ureq::Agent::new_with_defaults());
+    let url = format!("http://{}/v1/models", server.address);
     let asked = agent.options(&url).header("origin", "http://page.example");
     let asked = asked.header("access-control-request-headers", "authorization, x-stainless-lang");
     let told = asked.call().expect("an answer");

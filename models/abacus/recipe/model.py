@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import Qwen3Config
 
+# Tokens of a row in training: no document is longer, and what is asked should not be.
+LENGTH = 256
+
 SHAPE = Qwen3Config(
     vocab_size=1024,
     hidden_size=192,

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import data
-from model import SHAPE
+from model import LENGTH, SHAPE
 
 HOME = Path(__file__).resolve().parent.parent
 
@@ -105,7 +105,7 @@ def make():
         tokenizer_object=core,
         eos_token=END,
         pad_token=END_OF_TEXT,
-        model_max_length=SHAPE.max_position_embeddings,
+        model_max_length=LENGTH,
         clean_up_tokenization_spaces=False,
     )
     tokenizer.chat_template = TEMPLATE

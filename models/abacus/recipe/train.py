@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from transformers import GenerationConfig, Qwen3ForCausalLM
 
 import tokenizer as text
-from model import SHAPE, Abacus
+from model import LENGTH, SHAPE, Abacus
 from optimizer import optimizers
 
 SEED = 20
-ROWS, LENGTH = 8, 256
+ROWS = 8
 WARM_UP, STEADY, DECAY = 100, 2200, 900
 STEPS = STEADY + DECAY
 LOSSES = text.HOME / "losses.json"

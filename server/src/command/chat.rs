@@ -3,8 +3,8 @@
 use super::Failure;
 use super::session::{Session, drawing};
 use crate::config;
-use crate::openai::Chat;
-use serde_json::{Value, json};
+use crate::openai::{Chat, Refusal};
+use serde_json::{Map, Value, json};
 use std::io::{self, BufRead, IsTerminal, Write};
 
 /// Answers each line that is typed, until there are no more.
@@ -14,10 +14,8 @@ pub fn run(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let session = Session::open(&settings.model, &settings.running, machine)?;
-    let mut messages = Vec::new();
-    if let Some(text) = &settings.system {
-        messages.push(json!({"role": "system", "content": text}));
-    }
+    let session = session.within_training();
+    let mut talk = Talk::new(settings);
     let (input, typed) = (io::stdin().lock(), io::stdin().is_terminal());
     let prompt = |out: &mut dyn Write| -> io::Result<()> {
         if typed {
@@ -26,18 +24,75 @@ pub fn run(
         out.flush()
     };
     prompt(out)?;
-    for line in input.lines() {
-        let line = line?;
-        if !line.trim().is_empty() {
-            messages.push(json!({"role": "user", "content": line}));
-            let mut fields = drawing(&settings.drawing);
-            fields.insert("messages".into(), messages.clone().into());
-            let body = Value::Object(fields).to_string();
-            let asked = Chat::read(body.as_bytes(), session.context())?;
-            let answer = session.ask(&asked, out)?;
-            messages.push(json!({"role": "assistant", "content": answer}));
+    for line in input.split(b'\n') {
+        match String::from_utf8(line?) {
+            Ok(line) if line.trim().is_empty() => {}
+            Ok(line) => match talk.ask(line.trim_end_matches('\r'), &session) {
+                Ok(asked) => {
+                    let answer = session.ask(&asked, out)?;
+                    talk.messages.push(json!({"role": "assistant", "content": answer}));
+                }
+                Err(refusal) if refusal.is_too_long() => say(&refusal.message),
+                Err(refusal) => return Err(refusal.into()),
+            },
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                say(&format!("a line must be UTF-8, from byte {at} on it is not: not sent"));
+            }
         }
         prompt(out)?;
     }
     Ok(())
+}
+
+/// A conversation so far.
+struct Talk {
+    /// What goes with every request.
+    fields: Map<String, Value>,
+    messages: Vec<Value>,
+    /// Messages at the start that stay: what the model was told before.
+    kept: usize,
+    /// Whether it was said that some were dropped.
+    shortened: bool,
+}
+
+impl Talk {
+    fn new(settings: &config::Talk) -> Self {
+        let told = settings.system.iter();
+        let messages: Vec<Value> =
+            told.map(|text| json!({"role": "system", "content": text})).collect();
+        let kept = messages.len();
+        Self { fields: drawing(&settings.drawing), messages, kept, shortened: false }
+    }
+
+    /// The request of a line after all before it, or after the latest where not all fit. A
+    /// line that is refused leaves the conversation as if it had not been typed.
+    fn ask(&mut self, line: &str, session: &Session) -> Result<Chat, Refusal> {
+        let mut messages = self.messages.clone();
+        messages.push(json!({"role": "user", "content": line}));
+        loop {
+            self.fields.insert("messages".into(), messages.clone().into());
+            let body = Value::Object(self.fields.clone()).to_string();
+            match Chat::read(body.as_bytes(), session.context()) {
+                Ok(asked) => {
+                    let dropped = messages.len() <= self.messages.len();
+                    if dropped && !std::mem::replace(&mut self.shortened, true) {
+                        say("the talk is longer than the model takes: it forgets the oldest turns");
+                    }
+                    self.messages = messages;
+                    return Ok(asked);
+                }
+                // A turn is a question and its answer.
+                Err(refusal) if refusal.is_too_long() && messages.len() > self.kept + 2 => {
+                    messages.drain(self.kept..self.kept + 2);
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+    }
+}
+
+/// To whoever types, beside the answers. Where standard error is closed nobody misses it.
+fn say(words: &str) {
+    let _ = writeln!(io::stderr(), "pagewise: {words}");
 }

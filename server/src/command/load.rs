@@ -142,6 +142,7 @@ pub fn load(
         text,
         context: settings.len_max(),
         vocabulary: config.vocab,
+        hidden: config.hidden,
         trust_request_chat_template: false,
         numerics,
     };

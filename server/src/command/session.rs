@@ -36,6 +36,19 @@ impl Session {
         Ok(Self { runtime, served: Arc::new(served), executor })
     }
 
+    /// Takes no more tokens than the model was trained on, where it says how many: a talk
+    /// would go wrong before the model's positions end.
+    pub fn within_training(mut self) -> Self {
+        let served = Arc::get_mut(&mut self.served).expect("nobody has asked yet");
+        served.context = served.context.min(served.text.len_max.unwrap_or(u32::MAX));
+        self
+    }
+
+    /// Whether the model has a template for conversations.
+    pub fn speaks(&self) -> bool {
+        self.served.text.template().is_some()
+    }
+
     /// What a surface is told.
     pub fn context(&self) -> Arc<Context> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

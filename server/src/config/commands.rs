@@ -22,6 +22,9 @@ pub struct Drawing {
 pub struct Complete {
     /// What to go on from.
     pub prompt: String,
+    /// Send it as a message, by the model's chat template.
+    #[arg(long)]
+    pub chat: bool,
     /// Which model.
     #[command(flatten)]
     pub model: Model,

@@ -2,6 +2,7 @@
 
 use crate::config::Limits;
 use crate::openai::Refusal;
+use crate::openai::sampling::is_request_id;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::StatusCode;
@@ -15,8 +16,6 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// so long.
 const DISCARDED_TIMES: usize = 4;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
-/// Characters of a client's own name of a request.
-const NAME_MAX: usize = 128;
 
 /// Whether the client has a key, where one is asked for.
 pub fn key(headers: &HeaderMap, keys: &[String]) -> Result<(), Refusal> {
@@ -54,8 +53,7 @@ pub fn origin(headers: &HeaderMap, allowed: &[String]) -> Option<HeaderValue> {
 /// The client's name of the request, if it has one that can be told back.
 pub fn name(headers: &HeaderMap) -> Option<String> {
     let name = headers.get("x-request-id")?.to_str().ok()?;
-    let plain = !name.is_empty() && name.len() <= NAME_MAX && !name.contains(['"', '\\']);
-    plain.then(|| name.to_owned())
+    is_request_id(name).then(|| name.to_owned())
 }
 
 /// The body, of JSON, if it is not too large and comes in time. A page that may not ask

@@ -2,18 +2,19 @@
 
 use super::body::Reply;
 use super::{Server, generate, guard};
-use crate::metrics;
+use crate::metrics::{self, Format};
 use crate::openai::embeddings::Embeddings;
 use crate::openai::{self, Chat, Completions, Context, Refusal, Surface, tokens};
 use bytes::Bytes;
 use generate::json;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, CONTENT_TYPE, HeaderMap,
-    HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS,
+    ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -108,13 +109,16 @@ async fn dispatch(
         return Ok(not_so("GET"));
     }
     match model {
-        Some(name) => openai::model(name, &server.served).map(json),
-        None => Ok(get(path, server)),
+        Some(name) => {
+            let name = percent_decode_str(name).decode_utf8_lossy();
+            openai::model(&name, &server.served).map(json)
+        }
+        None => Ok(get(path, &head.headers, server)),
     }
 }
 
 /// What is asked without a body.
-fn get(path: &str, server: &Server) -> Response<Reply> {
+fn get(path: &str, headers: &HeaderMap, server: &Server) -> Response<Reply> {
     let state = |good: bool, word: &str| {
         let mut response = json(format!("{{\"status\":\"{word}\"}}").into_bytes());
         if !good {
@@ -132,9 +136,11 @@ fn get(path: &str, server: &Server) -> Response<Reply> {
         "/debug/metrics" => json(server.metrics.debug()),
         // `/metrics`, the last one.
         _ => {
-            let mut response = Response::new(Reply::whole(server.metrics.text()));
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+            let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+            let format = Format::asked(accept.unwrap_or(""));
+            let mut response = Response::new(Reply::whole(server.metrics.text(format)));
+            let kind = HeaderValue::from_static(format.content_type());
+            response.headers_mut().insert(CONTENT_TYPE, kind);
             response
         }
     }

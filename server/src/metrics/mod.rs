@@ -1,8 +1,10 @@
 //! What is counted, by vLLM's names so that dashboards made for it work.
 
+mod format;
 mod names;
 mod steps;
 
+pub use format::Format;
 pub use steps::Step;
 
 use engine::request::Miss;
@@ -128,10 +130,10 @@ impl Metrics {
     }
 
     /// As Prometheus reads it.
-    pub fn text(&self) -> String {
+    pub fn text(&self, format: Format) -> String {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a string can be written to");
-        text
+        format.of(text)
     }
 
     /// As people and tests read it.
@@ -235,7 +237,7 @@ impl Requests {
 
 #[cfg(test)]
 mod tests {
-    use super::{Metrics, Step};
+    use super::{Format, Metrics, Step};
     use engine::engine::Counters;
     use engine::request::Miss;
     use std::time::Duration;
@@ -257,7 +259,7 @@ mod tests {
         let step = Step { counters, ..Step::default() };
         metrics.step(&step);
         metrics.step(&step);
-        let text = metrics.text();
+        let text = metrics.text(Format::Text);
         for line in [
             r#"vllm:num_requests_running{model_name="abacus",engine="0"} 1"#,
             r#"vllm:kv_cache_usage_perc{model_name="abacus",engine="0"} 0.25"#,

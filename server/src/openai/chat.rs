@@ -84,7 +84,7 @@ impl Chat {
         let served = &context.served;
         super::check_model(&mut fields, served)?;
         let tokens = messages::prompt(&mut fields, served)?;
-        let mut prompt = [Prompt { tokens, text: None }];
+        let mut prompt = [Prompt { name: "messages".into(), tokens, text: None }];
         if let Some(keep) = fields.within("truncate_prompt_tokens", -1..=i64::from(u32::MAX))? {
             if keep == 0 {
                 return Err(Refusal::expected("truncate_prompt_tokens", "-1 or at least 1", 0));
@@ -102,9 +102,13 @@ impl Chat {
         let name = if newer.is_some() { "max_completion_tokens" } else { "max_tokens" };
         fields.only("echo", &[false.into()])?;
         fields.only("modalities", &[serde_json::json!(["text"])])?;
+        // Of no tools, `auto` chooses none.
+        fields.only("tool_choice", &["none".into(), "auto".into()])?;
+        fields.only("function_call", &["none".into(), "auto".into()])?;
+        fields.only("parallel_tool_calls", &[true.into(), false.into()])?;
         let asked = Asked::read(&mut fields, served, shown.then_some(top.unwrap_or(0)))?;
         fields.done()?;
-        let room = asked.room((name, newer.or(older)), prompt.tokens.len(), served)?;
+        let room = asked.room((name, newer.or(older)), &prompt, served)?;
         let head = Head::new("chatcmpl", &asked, &context);
         Ok(Self { head, asked, prompt, room, context })
     }
@@ -156,6 +160,11 @@ impl Chat {
         }
     }
 
+    fn prompt_logprobs(&self, answers: &Answers) -> Option<PromptScores> {
+        let scores = answers.computed[0].as_ref().map_or(&[][..], |computed| &computed.logprobs);
+        self.asked.prompt_top.map(|top| prompt_scores(scores, top, self.names()))
+    }
+
     fn usage(&self, answers: &Answers) -> Usage {
         usage(&[self.prompt.tokens.len()], &answers.computed, answers.new)
     }
@@ -183,9 +192,7 @@ impl Surface for Chat {
             self.response("chat.completion", pieces.into_iter().map(message).collect());
         response.usage = Some(self.usage(answers));
         response.prompt_token_ids = self.asked.show_tokens.then(|| self.prompt.tokens.clone());
-        let scores = answers.computed[0].as_ref().map_or(&[][..], |computed| &computed.logprobs);
-        response.prompt_logprobs =
-            self.asked.prompt_top.map(|top| prompt_scores(scores, top, self.names()));
+        response.prompt_logprobs = self.prompt_logprobs(answers);
         super::written(&response)
     }
 
@@ -201,11 +208,14 @@ impl Surface for Chat {
         (0..self.asked.choices as usize).map(begin).collect()
     }
 
-    fn chunk(&self, piece: Piece, _first: bool, _answers: &Answers) -> Vec<u8> {
+    fn chunk(&self, piece: Piece, first: bool, answers: &Answers) -> Vec<u8> {
         let choice = self.choice(&piece);
         let content = (!piece.text.is_empty()).then_some(piece.text);
         let delta = Some(Message { role: None, content });
-        super::written(&self.response(CHUNK, vec![Choice { delta, ..choice }]))
+        let mut response = self.response(CHUNK, vec![Choice { delta, ..choice }]);
+        // The stream has begun before its prompt was computed: they come with what follows.
+        response.prompt_logprobs = if first { self.prompt_logprobs(answers) } else { None };
+        super::written(&response)
     }
 
     fn last(&self, answers: &Answers) -> Vec<u8> {

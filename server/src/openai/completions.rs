@@ -83,8 +83,7 @@ impl Completions {
         fields.only("suffix", &["".into()])?;
         let asked = Asked::read(&mut fields, served, top)?;
         fields.done()?;
-        let room =
-            |prompt: &Prompt| asked.room(("max_tokens", max_new), prompt.tokens.len(), served);
+        let room = |prompt: &Prompt| asked.room(("max_tokens", max_new), prompt, served);
         let room = prompts.iter().map(room).collect::<Result<_, _>>()?;
         let head = Head::new("cmpl", &asked, &context);
         Ok(Self { head, asked, prompts, echo, room, context })

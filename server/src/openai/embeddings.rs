@@ -59,6 +59,9 @@ impl Embeddings {
         let special = fields.take("add_special_tokens")?.unwrap_or(true);
         let mut prompts = prompts::read("input", fields.must("input")?, special, served)?;
         if let Some(keep) = fields.within("truncate_prompt_tokens", -1..=i64::from(u32::MAX))? {
+            if keep == 0 {
+                return Err(Refusal::expected("truncate_prompt_tokens", "-1 or at least 1", 0));
+            }
             prompts::truncate(&mut prompts, keep, served);
         }
         let base64 = match fields.take::<String>("encoding_format")?.as_deref() {
@@ -73,15 +76,15 @@ impl Embeddings {
             Some("mean") => Pooling::Mean,
             Some(other) => return Err(Refusal::expected("pooling", "`last` or `mean`", other)),
         };
-        fields.only("dimensions", &[])?;
+        fields.only("dimensions", &[served.hidden.into()])?;
         fields.only("normalize", &[Value::Bool(true)])?;
         let priority = fields.take("priority")?.unwrap_or(0);
         fields.done()?;
         for prompt in &prompts {
             let (tokens, most) = (prompt.tokens.len(), served.context as usize);
-            if tokens == 0 || tokens > most {
-                let words = format!("texts of 1 to {most} tokens");
-                return Err(Refusal::expected("input", &words, format!("one of {tokens}")));
+            if tokens > most {
+                let words = format!("has {tokens} tokens; the model takes {most}");
+                return Err(Refusal::too_long(&prompt.name, words));
             }
         }
         Ok(Self { prompts, pooling, base64, priority, context })

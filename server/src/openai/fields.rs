@@ -11,7 +11,6 @@ use std::ops::RangeInclusive;
 const UNSUPPORTED: &[&str] = &[
     "audio",
     "beam_width",
-    "best_of",
     "documents",
     "function_call",
     "functions",

@@ -37,6 +37,8 @@ fn text(fields: &mut Fields, served: &Served) -> Result<String, Refusal> {
         let words = "not together with `add_generation_prompt`";
         return Err(Refusal::field("continue_final_message", words));
     }
+    fields.only("tools", &[Value::Array(Vec::new())])?;
+    fields.only("functions", &[Value::Array(Vec::new())])?;
     let more: Map<String, Value> = fields.take("chat_template_kwargs")?.unwrap_or_default();
     let taken = ["messages", "add_generation_prompt", "tools", "documents"];
     if let Some(name) = taken.iter().find(|name| more.contains_key(**name)) {

@@ -11,6 +11,8 @@ const PROMPTS_MAX: usize = 4096;
 
 /// A prompt.
 pub struct Prompt {
+    /// The field that holds it, and its place there.
+    pub name: String,
     /// Its tokens, at least one.
     pub tokens: Arc<[u32]>,
     /// As it was given, where it was given as text.
@@ -63,7 +65,7 @@ fn one(name: &str, value: Value, special: bool, served: &Served) -> Result<Promp
     if tokens.is_empty() {
         return Err(Refusal::field(name, "has no tokens"));
     }
-    Ok(Prompt { tokens, text })
+    Ok(Prompt { name: name.to_owned(), tokens, text })
 }
 
 /// The tokens of a text, unless it is sure to be longer than the model takes.
@@ -77,9 +79,7 @@ pub fn encode(
     let least = tokenizer.tokens_least(text.len());
     if least > served.context as usize {
         let words = format!("has at least {least} tokens; the model takes {}", served.context);
-        let mut refusal = Refusal::field(name, words);
-        refusal.code = Some("context_length_exceeded");
-        return Err(refusal);
+        return Err(Refusal::too_long(name, words));
     }
     Ok(tokenizer.encode(text, special)?)
 }

@@ -8,6 +8,9 @@ use std::time::Duration;
 /// Of a client's own words, so many are told back.
 const TOLD_BYTES_MAX: usize = 400;
 
+/// The code of what does not fit the model's context.
+const TOO_LONG: &str = "context_length_exceeded";
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub struct Refusal {
@@ -45,6 +48,18 @@ impl Refusal {
     /// A field must be one thing and is another.
     pub fn expected(name: &str, expected: &str, got: impl std::fmt::Display) -> Self {
         Self::field(name, format!("expected {expected}, got {got}"))
+    }
+
+    /// What a field asks for does not fit the model's context.
+    pub fn too_long(name: &str, why: impl AsRef<str>) -> Self {
+        let mut refusal = Self::field(name, why);
+        refusal.code = Some(TOO_LONG);
+        refusal
+    }
+
+    /// Whether something does not fit the model's context.
+    pub fn is_too_long(&self) -> bool {
+        self.code == Some(TOO_LONG)
     }
 
     /// The field belongs to what this server does not do.

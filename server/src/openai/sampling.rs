@@ -2,6 +2,7 @@
 
 use super::Refusal;
 use super::fields::Fields;
+use super::prompts::Prompt;
 use crate::served::Served;
 use engine::request::{Generate, Request, Sampling, Stop, Task};
 use serde_json::Value;
@@ -18,6 +19,8 @@ const STOPS_MAX: usize = 64;
 const STOP_BYTES_MAX: usize = 4096;
 /// Sequences that do not come out, at most.
 const BAD_WORDS_MAX: usize = 1024;
+/// Characters of a client's own name of a request.
+const REQUEST_ID_MAX: usize = 128;
 
 /// What is asked of every answer.
 pub struct Asked {
@@ -87,17 +90,16 @@ impl Asked {
             numbered_tokens: fields.switch("return_tokens_as_token_ids")?,
             salt: fields.take::<String>("cache_salt")?.unwrap_or_default().into_bytes().into(),
             priority: fields.take("priority")?.unwrap_or(0),
-            request_id: fields.take("request_id")?,
+            request_id: request_id(fields)?,
         };
         fields.only("detokenize", &[Value::Bool(true)])?;
         fields.only("spaces_between_special_tokens", &[Value::Bool(true)])?;
         fields.only("stream_interval", &[1.into()])?;
-        fields.only("store", &[Value::Bool(false)])?;
+        // Nothing is kept for later, whoever asks for it.
+        fields.only("store", &[Value::Bool(false), Value::Bool(true)])?;
+        fields.only("best_of", &[asked.choices.into()])?;
         fields.only("service_tier", &["auto".into(), "default".into()])?;
         fields.only("response_format", &[serde_json::json!({"type": "text"})])?;
-        if asked.prompt_top.is_some() && asked.stream.is_some() {
-            return Err(Refusal::field("prompt_logprobs", "do not come in a stream"));
-        }
         Ok(asked)
     }
 
@@ -128,27 +130,20 @@ impl Asked {
     pub fn room(
         &self,
         (field, asked): (&str, Option<u32>),
-        prompt: usize,
+        prompt: &Prompt,
         served: &Served,
     ) -> Result<u32, Refusal> {
+        let (prompt, name) = (prompt.tokens.len(), &prompt.name);
         let context = served.context as usize;
         let left = context.saturating_sub(prompt) as u32;
         if prompt > context || (left == 0 && asked != Some(0)) {
-            let words = format!(
-                "the prompt has {prompt} tokens; the model takes {context} with its answer"
-            );
-            return Err(Refusal {
-                code: Some("context_length_exceeded"),
-                ..Refusal::malformed(words)
-            });
+            let words = format!("has {prompt} tokens; the model takes {context} with its answer");
+            return Err(Refusal::too_long(name, words));
         }
         if let Some(new) = asked.filter(|new| *new > left) {
-            let words = format!(
-                "at most {left} after a prompt of {prompt} tokens in a context of {context}"
-            );
-            let mut refusal = Refusal::expected(field, &words, new);
-            refusal.code = Some("context_length_exceeded");
-            return Err(refusal);
+            let most = format!("at most {left} after a prompt of {prompt} tokens");
+            let words = format!("expected {most} in a context of {context}, got {new}");
+            return Err(Refusal::too_long(field, words));
         }
         let new = asked.unwrap_or(left);
         if self.stop.min_new > new {
@@ -157,6 +152,25 @@ impl Asked {
         }
         Ok(new)
     }
+}
+
+/// The client's own name of the request, which logs and answers hold.
+fn request_id(fields: &mut Fields) -> Result<Option<String>, Refusal> {
+    let id: Option<String> = fields.take("request_id")?;
+    match id {
+        Some(id) if !is_request_id(&id) => {
+            let expected = format!("1 to {REQUEST_ID_MAX} printable characters of ASCII");
+            Err(Refusal::expected("request_id", &expected, format!("{} bytes", id.len())))
+        }
+        id => Ok(id),
+    }
+}
+
+/// Whether a text may name a request, wherever it comes from: quotation marks and
+/// backslashes would have to be escaped where it is told.
+pub fn is_request_id(text: &str) -> bool {
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    (1..=REQUEST_ID_MAX).contains(&text.len()) && text.bytes().all(plain)
 }
 
 fn sampling(fields: &mut Fields, served: &Served) -> Result<Sampling, Refusal> {
@@ -199,6 +213,8 @@ fn streaming(fields: &mut Fields) -> Result<Option<Streaming>, Refusal> {
     for (name, value) in options {
         match (name.as_str(), value) {
             ("include_usage", Value::Bool(include)) => usage = include,
+            // Padding against those who watch the wire: clients ask for it by default.
+            ("include_obfuscation", Value::Bool(_)) => {}
             (_, Value::Null | Value::Bool(false)) => {}
             (name, _) => return Err(Refusal::unsupported(&format!("stream_options.{name}"))),
         }

@@ -10,7 +10,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use template::Template;
+use template::{Template, Told};
 use tokenizer::Tokenizer;
 
 /// Templates of requests that are remembered.
@@ -24,6 +24,9 @@ pub struct Text {
     template: Option<Arc<Template>>,
     /// Special tokens by the names that templates use.
     special: BTreeMap<String, String>,
+    /// Tokens that the model was trained on, where `model_max_length` says it: its positions
+    /// may go further.
+    pub len_max: Option<u32>,
     /// Those that came with requests, by their source.
     remembered: Mutex<LruCache<String, Arc<Template>>>,
 }
@@ -33,11 +36,11 @@ impl Text {
     /// `tokenizer_config.json` and `chat_template.jinja`.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let tokenizer = Tokenizer::open(&folder.join("tokenizer.json"))?;
-        let (source, special) = template::of_checkpoint(folder)?;
+        let Told { source, special, len_max } = template::of_checkpoint(folder)?;
         let compile = |source| Template::compile(source, special.clone()).map(Arc::new);
         let template = source.map(compile).transpose()?;
         let remembered = Mutex::new(LruCache::new(REMEMBERED));
-        Ok(Self { tokenizer, template, special, remembered })
+        Ok(Self { tokenizer, template, special, len_max, remembered })
     }
 
     /// The checkpoint's template.

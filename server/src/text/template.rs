@@ -33,9 +33,19 @@ pub struct Conversation<'a> {
     pub more: &'a serde_json::Map<String, serde_json::Value>,
 }
 
-/// A template's source and the special tokens that a checkpoint's folder names: what
-/// `chat_template.jinja` holds, else what `tokenizer_config.json` does.
-pub fn of_checkpoint(folder: &Path) -> Result<(Option<String>, BTreeMap<String, String>), Error> {
+/// What a checkpoint's folder says of its conversations.
+pub struct Told {
+    /// The template's source: what `chat_template.jinja` holds, else what
+    /// `tokenizer_config.json` does.
+    pub source: Option<String>,
+    /// Special tokens by their names.
+    pub special: BTreeMap<String, String>,
+    /// Tokens that the model was trained on, where that is said.
+    pub len_max: Option<u32>,
+}
+
+/// Of a folder.
+pub fn of_checkpoint(folder: &Path) -> Result<Told, Error> {
     let config = folder.join("tokenizer_config.json");
     let file = |why: String| Error::File { path: config.clone(), why };
     let json: serde_json::Value = match std::fs::read(&config) {
@@ -49,7 +59,9 @@ pub fn of_checkpoint(folder: &Path) -> Result<(Option<String>, BTreeMap<String, 
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => in_config(&json),
         Err(error) => return Err(Error::File { path, why: error.to_string() }),
     };
-    Ok((source, special(&json)))
+    // Some say 1e30 for none; a cast takes the nearest there is.
+    let len_max = json["model_max_length"].as_f64().map(|tokens| tokens as u32);
+    Ok(Told { source, special: special(&json), len_max: len_max.filter(|tokens| *tokens > 0) })
 }
 
 impl Template {
