@@ -358,13 +358,13 @@ fn a_prompt_beside_answers_comes_in_parts_as_small_as_was_set() {
         "--max-num-batched-tokens",
         "64",
         "--prefill-beside-decode",
-        "4",
+        "20",
     ]);
     let prompts = json!(["x", "y".repeat(200)]);
     server
         .ask("/v1/completions", &json!({"prompt": prompts, "max_tokens": 100, "ignore_eos": true}));
     // The first step has both: 63 tokens of the second. Then the first one answers.
-    assert_eq!(server.count("chunks"), 1 + (200 - 63) / 4);
+    assert_eq!(server.count("chunks"), 1 + (200 - 63) / 20);
 }
 
 #[test]
