@@ -8,7 +8,7 @@ use std::process::{Output, Stdio};
 
 fn run(words: &[&str], folder: &Path, input: &str) -> String {
     let mut command = command();
-    command.arg(words[0]).args(["--model-path"]).arg(folder).args(["--threads", "1"]);
+    command.arg(words[0]).arg("--model-path").arg(folder);
     command.args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("the binary starts");
     child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it listens");
@@ -27,6 +27,7 @@ fn complete_and_chat_say_what_a_server_says() {
     let asked = json!({"prompt": "Hello", "max_tokens": 20, "temperature": 1, "seed": 9});
     let told = server.ask("/v1/completions", &asked)["choices"][0]["text"].clone();
     let drawing = ["--max-tokens", "20", "--temperature", "1", "--seed", "9"];
+    let drawing = [&drawing[..], &["--threads", "1"]].concat();
     let printed = run(&[&["complete", "Hello"], &drawing[..]].concat(), &folder, "");
     assert_eq!(printed, format!("{}\n", told.as_str().expect("text")));
     let messages = json!([{"role": "user", "content": "Hi"}]);

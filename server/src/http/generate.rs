@@ -1,7 +1,7 @@
 //! Answers as the engine makes them: gathered, or sent piece by piece.
 
-use super::Server;
 use super::body::Reply;
+use super::{Begun, Server, closed};
 use crate::openai::answer::{Answers, Piece};
 use crate::openai::embeddings::Embeddings;
 use crate::openai::{Refusal, Surface};
@@ -12,7 +12,6 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{Sender, channel};
 
 /// Pieces that wait to be sent; more wait as events.
@@ -24,6 +23,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub async fn generate(
     server: Arc<Server>,
     surface: Arc<dyn Surface>,
+    begun: Begun,
 ) -> Result<Response<Reply>, Refusal> {
     let asked = surface.asked();
     let requests = surface.requests();
@@ -38,7 +38,10 @@ pub async fn generate(
     })?;
     let ticket = server.runtime.submit(requests, true).await?;
     let (sender, receiver) = channel(PIECES_WAITING);
-    tokio::spawn(stream(server, surface, answers, ticket, sender, permit));
+    tokio::spawn(async move {
+        stream(server, surface, answers, ticket, sender).await;
+        drop((permit, begun));
+    });
     let mut response = Response::new(Reply::Stream(receiver));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
@@ -74,9 +77,17 @@ async fn next(
     answers: &mut Answers,
     ticket: &mut Ticket,
 ) -> Result<Vec<Piece>, Refusal> {
-    let News { at, events } =
-        ticket.next().await.ok_or_else(|| Refusal::internal("the engine has stopped"))?;
+    let News { at, events } = news(ticket).await?;
     answers.take(at, events, &server.served.text.tokenizer)
+}
+
+/// What happened next. Nobody gives up a request whose ticket is held but a server that
+/// closes.
+async fn news(ticket: &mut Ticket) -> Result<News, Refusal> {
+    let stopped = || Refusal::internal("the engine has stopped");
+    let news = ticket.next().await.ok_or_else(stopped)?;
+    let given_up = |event: &Event| matches!(event, Event::End { why: Finish::Cancelled, .. });
+    if news.events.iter().any(given_up) { Err(closed::stopping()) } else { Ok(news) }
 }
 
 async fn stream(
@@ -85,7 +96,6 @@ async fn stream(
     mut answers: Answers,
     mut ticket: Ticket,
     to: Sender<Bytes>,
-    _permit: OwnedSemaphorePermit,
 ) {
     for piece in surface.beginning() {
         if to.send(event(&piece)).await.is_err() {
@@ -103,6 +113,7 @@ async fn stream(
             Ok(pieces) => send(surface.as_ref(), pieces, &mut begun, &answers, &to).await,
             Err(refusal) => {
                 let _ = to.send(event(refusal.body().to_string().as_bytes())).await;
+                let _ = to.send(event(b"[DONE]")).await;
                 return;
             }
         };
@@ -150,8 +161,7 @@ pub async fn embed(server: &Server, asked: &Embeddings) -> Result<Vec<u8>, Refus
     let mut vectors: Vec<Option<Vec<f32>>> = vec![None; requests.len()];
     let mut ticket = server.runtime.submit(requests, false).await?;
     while vectors.iter().any(Option::is_none) {
-        let stopped = || Refusal::internal("the engine has stopped");
-        let News { at, events } = ticket.next().await.ok_or_else(stopped)?;
+        let News { at, events } = news(&mut ticket).await?;
         for event in events {
             match event {
                 Event::Embedding { values, .. } => vectors[at] = Some(values),

@@ -1,17 +1,17 @@
 //! One request: which path, who may, and what comes back.
 
 use super::body::Reply;
-use super::{Server, generate, guard};
+use super::{Door, Server, closed, generate, guard};
 use crate::metrics;
 use crate::openai::embeddings::Embeddings;
-use crate::openai::{self, Chat, Completions, Context, Refusal, Surface, tokens};
+use crate::openai::{self, Chat, Completions, Context, Refusal, tokens};
 use bytes::Bytes;
 use generate::json;
 use hyper::body::Incoming;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, CONTENT_TYPE, HeaderMap,
-    HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, CONNECTION, CONTENT_TYPE,
+    HeaderMap, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use std::convert::Infallible;
@@ -39,31 +39,50 @@ const METHODS: &[Method] =
 /// The response to a request; errors are responses, too.
 pub async fn answer(
     request: Request<Incoming>,
-    server: Arc<Server>,
+    door: Arc<Door>,
 ) -> Result<Response<Reply>, Infallible> {
     let begun = Instant::now();
-    let number = server.requests.fetch_add(1, Ordering::Relaxed);
+    let number = door.requests.fetch_add(1, Ordering::Relaxed);
     let id = guard::name(request.headers()).unwrap_or_else(|| unnamed(number));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let origin = guard::origin(request.headers(), &server.limits.allowed_origins);
-    let outcome = dispatch(request, &server, &id).await;
+    let origin = guard::origin(request.headers(), &door.limits.allowed_origins);
+    let server = door.server.get();
+    let outcome = match server {
+        Some(server) => dispatch(request, server, &id).await,
+        None => unopened(request, &door).await,
+    };
     let mut response = outcome.unwrap_or_else(refused);
+    let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert("x-request-id", id);
+        headers.insert("x-request-id", id);
     }
     if let Some(origin) = origin {
-        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         let shown = HeaderValue::from_static("x-request-id, retry-after");
-        response.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, shown);
-        response.headers_mut().insert(VARY, HeaderValue::from_static("origin"));
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, shown);
+        headers.insert(VARY, HeaderValue::from_static("origin"));
+    }
+    if server.is_some_and(|server| server.draining()) {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let status = response.status().as_u16();
-    let handler = known(&path);
-    let counted = if METHODS.contains(&method) { method.as_str() } else { "other" };
-    server.metrics.request(&metrics::Response { handler, method: counted.to_owned(), status });
+    if let Some(server) = server {
+        let handler = known(&path);
+        let counted = if METHODS.contains(&method) { method.as_str() } else { "other" };
+        server.metrics.request(&metrics::Response { handler, method: counted.to_owned(), status });
+    }
     let seconds = begun.elapsed().as_secs_f64();
     tracing::info!(request = %id, %method, %path, status, seconds, "answered");
     Ok(response)
+}
+
+/// While the model is loaded.
+async fn unopened(request: Request<Incoming>, door: &Door) -> Result<Response<Reply>, Refusal> {
+    if let "/health" | "/ready" = request.uri().path() {
+        return Ok(state(StatusCode::SERVICE_UNAVAILABLE, "loading"));
+    }
+    guard::discard(request.into_body(), door.limits.max_body_bytes).await;
+    Err(closed::loading())
 }
 
 /// A name that no other request of this server has.
@@ -113,21 +132,23 @@ async fn dispatch(
     }
 }
 
+/// How it stands, in a word.
+fn state(status: StatusCode, word: &str) -> Response<Reply> {
+    let mut response = json(format!("{{\"status\":\"{word}\"}}").into_bytes());
+    *response.status_mut() = status;
+    response
+}
+
 /// What is asked without a body.
 fn get(path: &str, server: &Server) -> Response<Reply> {
-    let state = |good: bool, word: &str| {
-        let mut response = json(format!("{{\"status\":\"{word}\"}}").into_bytes());
-        if !good {
-            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        }
-        response
-    };
     match path {
         "/v1/models" => json(openai::models(&server.served)),
-        "/health" if server.runtime.alive() => state(true, "alive"),
-        "/health" => state(false, "the engine has stopped"),
-        "/ready" if server.ready() => state(true, "ready"),
-        "/ready" => state(false, "not ready"),
+        "/health" | "/ready" if !server.runtime.alive() => {
+            state(StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped")
+        }
+        "/health" => state(StatusCode::OK, "alive"),
+        "/ready" if server.ready() => state(StatusCode::OK, "ready"),
+        "/ready" => state(StatusCode::SERVICE_UNAVAILABLE, "shutting down"),
         "/version" => json(format!("{{\"version\":\"{}\"}}", env!("CARGO_PKG_VERSION")).into()),
         "/debug/metrics" => json(server.metrics.debug()),
         // `/metrics`, the last one.
@@ -148,9 +169,13 @@ async fn post(
     server: &Arc<Server>,
     id: &str,
 ) -> Result<Response<Reply>, Refusal> {
-    if !server.ready() {
-        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down"));
-    }
+    let begun = match server.begin() {
+        Ok(begun) => begun,
+        Err(refusal) => {
+            guard::discard(body, server.limits.max_body_bytes).await;
+            return Err(refusal);
+        }
+    };
     let body = guard::body(headers, body, &server.limits).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let served = server.served.clone();
@@ -158,11 +183,11 @@ async fn post(
     match path {
         "/v1/completions" => {
             let surface = read(body, move |body| Completions::read(body, context)).await?;
-            generate::generate(server.clone(), Arc::new(surface) as Arc<dyn Surface>).await
+            generate::generate(server.clone(), Arc::new(surface), begun).await
         }
         "/v1/chat/completions" => {
             let surface = read(body, move |body| Chat::read(body, context)).await?;
-            generate::generate(server.clone(), Arc::new(surface) as Arc<dyn Surface>).await
+            generate::generate(server.clone(), Arc::new(surface), begun).await
         }
         "/v1/embeddings" => {
             let asked = read(body, move |body| Embeddings::read(body, context)).await?;
