@@ -51,6 +51,31 @@ fn info_tells_shapes_and_what_fits() {
 }
 
 #[test]
+fn info_counts_weights_as_they_are_packed() {
+    let folder = checkpoint::write();
+    let weights = |quantize: &str| {
+        let told = run(&["info", "--quantize", quantize], &folder, "");
+        let line = told.lines().find_map(|line| line.strip_prefix("weights"));
+        let words: Vec<_> = line.expect("a line of weights").split_whitespace().collect();
+        assert_eq!(words[1..], ["KiB", "in", "memory"], "{told}");
+        words[0].parse::<f64>().expect("a number")
+    };
+    let (dense, q8, q4) = (weights("none"), weights("q8"), weights("q4"));
+    // All but the embedding, which is 66 KiB of floats.
+    let [packed8, packed4] = [q8, q4].map(|packed| (packed - 66.0) / (dense - 66.0));
+    assert!((0.2..0.4).contains(&packed8) && (0.1..0.3).contains(&packed4), "{dense} {q8} {q4}");
+    std::fs::remove_dir_all(folder.parent().expect("its own")).expect("removed");
+}
+
+#[test]
+fn bench_refuses_to_share_more_than_a_prompt_has() {
+    let words = ["bench", "--prompt-tokens", "8", "--shared-tokens", "9"];
+    let output = command().args(words).output().expect("it ends");
+    let told = String::from_utf8(output.stderr).expect("text");
+    assert!(told.contains("--shared-tokens: a prompt has 8 tokens, not 9"), "{told}");
+}
+
+#[test]
 fn bench_counts_what_a_server_gives() {
     let server = Server::start(&[]);
     let url = format!("http://{}", server.address);

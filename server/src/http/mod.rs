@@ -2,6 +2,7 @@
 
 mod body;
 mod closed;
+mod entry;
 mod generate;
 mod guard;
 mod patience;

@@ -1,6 +1,7 @@
 //! One request: which path, who may, and what comes back.
 
 use super::body::Reply;
+use super::entry::{Entry, Streamed};
 use super::{Door, Server, closed, generate, guard};
 use crate::metrics;
 use crate::openai::embeddings::Embeddings;
@@ -45,15 +46,16 @@ pub async fn answer(
     let number = door.requests.fetch_add(1, Ordering::Relaxed);
     let id = guard::name(request.headers()).unwrap_or_else(|| unnamed(number));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let entry = Entry { id, method, path, begun };
     let origin = guard::origin(request.headers(), &door.limits.allowed_origins);
     let server = door.server.get();
     let outcome = match server {
-        Some(server) => dispatch(request, server, &id).await,
+        Some(server) => dispatch(request, server, &entry).await,
         None => unopened(request, &door).await,
     };
     let mut response = outcome.unwrap_or_else(refused);
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&id) {
+    if let Ok(id) = HeaderValue::from_str(&entry.id) {
         headers.insert("x-request-id", id);
     }
     if let Some(origin) = origin {
@@ -65,14 +67,16 @@ pub async fn answer(
     if server.is_some_and(|server| server.draining()) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let status = response.status().as_u16();
+    let status = response.status();
     if let Some(server) = server {
-        let handler = known(&path);
-        let counted = if METHODS.contains(&method) { method.as_str() } else { "other" };
-        server.metrics.request(&metrics::Response { handler, method: counted.to_owned(), status });
+        let handler = known(&entry.path);
+        let method = if METHODS.contains(&entry.method) { entry.method.as_str() } else { "other" };
+        let (method, status) = (method.to_owned(), status.as_u16());
+        server.metrics.request(&metrics::Response { handler, method, status });
     }
-    let seconds = begun.elapsed().as_secs_f64();
-    tracing::info!(request = %id, %method, %path, status, seconds, "answered");
+    if response.extensions_mut().remove::<Streamed>().is_none() {
+        entry.write(status, response.extensions().get());
+    }
     Ok(response)
 }
 
@@ -102,7 +106,7 @@ fn known(path: &str) -> &'static str {
 async fn dispatch(
     request: Request<Incoming>,
     server: &Arc<Server>,
-    id: &str,
+    entry: &Entry,
 ) -> Result<Response<Reply>, Refusal> {
     let (head, body) = request.into_parts();
     let (method, path) = (head.method, head.uri.path());
@@ -115,7 +119,7 @@ async fn dispatch(
     }
     if POSTS.contains(&path) {
         return match method {
-            Method::POST => post(path, &head.headers, body, server, id).await,
+            Method::POST => post(path, &head.headers, body, server, entry).await,
             _ => Ok(not_so("POST")),
         };
     }
@@ -167,7 +171,7 @@ async fn post(
     headers: &HeaderMap,
     body: Incoming,
     server: &Arc<Server>,
-    id: &str,
+    entry: &Entry,
 ) -> Result<Response<Reply>, Refusal> {
     let begun = match server.begin() {
         Ok(begun) => begun,
@@ -179,15 +183,15 @@ async fn post(
     let body = guard::body(headers, body, &server.limits).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let served = server.served.clone();
-    let context = Arc::new(Context { served, request_id: id.to_owned(), now });
+    let context = Arc::new(Context { served, request_id: entry.id.clone(), now });
     match path {
         "/v1/completions" => {
             let surface = read(body, move |body| Completions::read(body, context)).await?;
-            generate::generate(server.clone(), Arc::new(surface), begun).await
+            generate::generate(server.clone(), Arc::new(surface), begun, entry.clone()).await
         }
         "/v1/chat/completions" => {
             let surface = read(body, move |body| Chat::read(body, context)).await?;
-            generate::generate(server.clone(), Arc::new(surface), begun).await
+            generate::generate(server.clone(), Arc::new(surface), begun, entry.clone()).await
         }
         "/v1/embeddings" => {
             let asked = read(body, move |body| Embeddings::read(body, context)).await?;
