@@ -103,7 +103,7 @@ impl Task {
 pub struct Model {
     /// A folder with a checkpoint, or its name on the Hugging Face hub; the model in the
     /// box, if not given.
-    #[arg(value_name = "MODEL", conflicts_with = "model_path")]
+    #[arg(value_name = "MODEL", conflicts_with = "model_path", help_heading = None::<&'static str>)]
     model: Option<String>,
     /// The same, as an option.
     #[arg(long, value_name = "MODEL")]
@@ -162,7 +162,8 @@ pub struct Running {
     /// Tokens of a prompt with its answer; what the model was made for, if not given.
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_model_len: Option<u32>,
-    /// Memory for keys and values, such as 4GiB; part of what is free, if not given.
+    /// Memory for keys and values, such as 4GiB; 80% of what weights and a step leave, if
+    /// not given.
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub kv_cache_memory: Option<u64>,
     /// Format of keys and values.

@@ -25,7 +25,7 @@ fn settings_are_told_at_the_start_and_every_request_when_it_has_ended() {
     let mut told = String::new();
     let address = loop {
         let line = lines.next().expect("it says where it listens").expect("text");
-        if let Some((_, address)) = line.split_once("http://") {
+        if let Some(address) = line.strip_prefix("listening http://") {
             break address.trim().parse().expect("an address");
         }
         told.push_str(&line);

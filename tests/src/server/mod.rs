@@ -121,7 +121,7 @@ impl Server {
         let address = loop {
             assert!(begun.elapsed() < UP_WITHIN, "the server does not come up");
             let line = lines.next().expect("it says where it listens").expect("text");
-            if let Some((_, address)) = line.split_once("http://") {
+            if let Some(address) = line.strip_prefix("listening http://") {
                 break address.trim().parse().expect("an address");
             }
         };
