@@ -1,5 +1,6 @@
 //! Which backend runs the kernels: the one place that chooses.
 
+mod memory;
 mod timed;
 
 use crate::config;
@@ -11,6 +12,7 @@ use std::io;
 use std::time::Instant;
 use timed::Timed;
 
+pub use memory::available_bytes;
 pub use timed::Busy;
 
 /// Times that memory is read to know its bandwidth.
@@ -73,14 +75,6 @@ impl Machine {
         rates.sort_by(f64::total_cmp);
         Ok(rates[READS / 2])
     }
-}
-
-/// Bytes that can be allocated without pushing anything out, if the system tells.
-pub fn free_bytes() -> Option<u64> {
-    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
 }
 
 fn cpu_name() -> String {

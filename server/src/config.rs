@@ -2,34 +2,34 @@
 
 mod commands;
 mod file;
+mod read;
 
 pub use commands::{Bench, Complete, Drawing, Info, Talk};
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use engine::engine::Settings;
 use kernels_core::simd::Level;
-use std::ffi::OsString;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// What to do, and with what.
 #[derive(Debug)]
 pub struct Config {
-    /// The machine's part in it.
-    pub machine: Machine,
     /// What to do.
     pub task: Task,
+    /// All its settings by name, as they are; what opens something is not shown.
+    pub told: Vec<(String, String)>,
 }
 
 /// The part of the machine that is used.
 #[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Machine")]
 pub struct Machine {
     /// Threads of the kernels; all that there are, if not given.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024), global = true)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
     /// Instructions of the kernels: scalar, avx2, avx512 or neon; the best this
     /// machine has, if not given.
-    #[arg(long, value_parser = level, global = true)]
+    #[arg(long, value_parser = level)]
     level: Option<Level>,
 }
 
@@ -53,8 +53,6 @@ impl Machine {
 #[derive(Parser)]
 #[command(name = "pagewise", version, args_override_self = true)]
 struct Arguments {
-    #[command(flatten)]
-    machine: Machine,
     /// A YAML or TOML file with settings, by the names they have here; the command line
     /// comes before it.
     #[arg(long, value_name = "FILE", global = true)]
@@ -82,15 +80,30 @@ pub enum Task {
     #[command(args_override_self = true)]
     Bench(Bench),
     /// Check and time a kernel on this machine.
-    Demo,
+    #[command(args_override_self = true)]
+    Demo(Machine),
+}
+
+impl Task {
+    /// The model that it is about.
+    fn model(&self) -> Option<&Model> {
+        match self {
+            Self::Serve(serve) => Some(&serve.model),
+            Self::Complete(complete) => Some(&complete.model),
+            Self::Chat(talk) => Some(&talk.model),
+            Self::Info(info) => Some(&info.model),
+            Self::Bench(_) | Self::Demo(_) => None,
+        }
+    }
 }
 
 /// Which model, and where it comes from.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Model")]
 pub struct Model {
     /// A folder with a checkpoint, or its name on the Hugging Face hub; the model in the
     /// box, if not given.
-    #[arg(value_name = "MODEL", conflicts_with = "model_path")]
+    #[arg(value_name = "MODEL", conflicts_with = "model_path", help_heading = None::<&'static str>)]
     model: Option<String>,
     /// The same, as an option.
     #[arg(long, value_name = "MODEL")]
@@ -134,6 +147,7 @@ impl Model {
 
 /// How a model is run.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Running")]
 pub struct Running {
     /// Answers that are generated together.
     #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -148,7 +162,8 @@ pub struct Running {
     /// Tokens of a prompt with its answer; what the model was made for, if not given.
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_model_len: Option<u32>,
-    /// Memory for keys and values, such as 4GiB; part of what is free, if not given.
+    /// Memory for keys and values, such as 4GiB; 80% of what weights and a step leave, if
+    /// not given.
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub kv_cache_memory: Option<u64>,
     /// Format of keys and values.
@@ -169,36 +184,40 @@ pub struct Serve {
     #[command(flatten)]
     pub model: Model,
     /// The name that clients ask for; the folder's, if not given.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub served_model_name: Option<String>,
-    /// Address to listen at.
-    #[arg(long, default_value = "127.0.0.1")]
-    pub host: IpAddr,
+    /// Address to listen at, or a name of this machine.
+    #[arg(long, default_value = "127.0.0.1", help_heading = "Address")]
+    pub host: String,
     /// Port to listen at; 0 takes a free one.
-    #[arg(long, default_value_t = 8000)]
+    #[arg(long, default_value_t = 8000, help_heading = "Address")]
     pub port: u16,
     /// How it is run.
     #[command(flatten)]
     pub running: Running,
     /// Milliseconds that an idle engine waits for more requests after the first.
-    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    #[arg(long, value_name = "MS", default_value_t = 0, help_heading = "Running", value_parser = clap::value_parser!(u64).range(0..=60_000))]
     pub batch_timeout: u64,
     /// How requests are brought together.
-    #[arg(long, value_enum, default_value_t = Scheduler::Continuous)]
+    #[arg(long, value_enum, default_value_t = Scheduler::Continuous, help_heading = "Running")]
     pub scheduler: Scheduler,
     /// Bounds on clients.
     #[command(flatten)]
     pub limits: Limits,
+    /// Where it is run.
+    #[command(flatten)]
+    pub machine: Machine,
     /// What is logged: error, warn, info, debug or trace.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = "Log")]
     pub log_level: tracing::level_filters::LevelFilter,
     /// How it is logged.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, help_heading = "Log")]
     pub log_format: LogFormat,
 }
 
 /// Bounds on clients.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Clients")]
 pub struct Limits {
     /// Seconds after which a request ends with what it has; 0: none.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
@@ -226,7 +245,15 @@ pub struct Limits {
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,
     /// Take chat templates that requests bring.
-    #[arg(long)]
+    #[arg(
+        long,
+        action = ArgAction::Set,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true"
+    )]
     pub trust_request_chat_template: bool,
     /// Seconds that requests have to end when the server is told to stop.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
@@ -277,67 +304,16 @@ pub enum LogFormat {
     Json,
 }
 
-impl Config {
-    /// From command line, file and environment; prints help or what is wrong, and ends
-    /// the process, if there is such.
-    pub fn from_args() -> Self {
-        match Self::read(std::env::args_os().collect()) {
-            Ok(config) => config,
-            Err(error) => error.exit(),
+#[cfg(test)]
+impl Serve {
+    /// As the command line gives them.
+    pub fn of(given: &[&str]) -> Self {
+        let words = std::iter::once("pagewise").chain(given.iter().copied());
+        match Config::read(words.map(Into::into).collect()).expect("a server's settings").task {
+            Task::Serve(serve) => *serve,
+            other => panic!("not a server: {other:?}"),
         }
     }
-
-    fn read(mut given: Vec<OsString>) -> Result<Self, clap::Error> {
-        let at = command_at(&given);
-        if given.get(at).is_none_or(begins_settings) {
-            given.insert(at, "serve".into());
-        }
-        let mut arguments = Arguments::try_parse_from(&given)?;
-        if let Some(path) = &arguments.config {
-            // Those given go before the file's, lists too.
-            let said = |option: &OsString| {
-                let name = option_name(option);
-                given.iter().any(|word| option_name(word) == name)
-            };
-            let mut settings = file::arguments(path)?;
-            settings.retain(|option| !said(option));
-            given.splice(at + 1..at + 1, settings);
-            arguments = Arguments::try_parse_from(&given)?;
-        }
-        let task = arguments.task.expect("there is a command");
-        Ok(Self { machine: arguments.machine, task })
-    }
-}
-
-/// Where the command stands, or would stand: after the options that all commands take.
-fn command_at(given: &[OsString]) -> usize {
-    let command = Arguments::command();
-    let common = |name: &str| {
-        let mut options = command.get_arguments().filter(|option| option.is_global_set());
-        options.any(|option| option.get_long() == name.strip_prefix("--"))
-    };
-    let mut at = 1;
-    while let Some(word) = given.get(at).and_then(|word| word.to_str()) {
-        at += match word.split_once('=') {
-            Some((name, _)) if common(name) => 1,
-            None if common(word) => 2,
-            _ => break,
-        };
-    }
-    at.min(given.len())
-}
-
-/// A word without what follows its `=`.
-fn option_name(word: &OsString) -> String {
-    let word = word.to_string_lossy();
-    word.split_once('=').map_or(&*word, |(name, _)| name).to_owned()
-}
-
-/// Whether a word where a command is expected is one of settings: neither a command, nor
-/// what might have been meant for one, nor a question about all commands.
-fn begins_settings(word: &OsString) -> bool {
-    let word = word.to_string_lossy();
-    word.starts_with('-') && !["-h", "--help", "-V", "--version"].contains(&&*word)
 }
 
 fn level(name: &str) -> Result<Level, String> {
@@ -372,90 +348,12 @@ fn body_bytes(text: &str) -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Arguments, Config, Serve, Task, bytes};
+    use super::{Arguments, bytes};
     use clap::CommandFactory;
-    use clap::error::ErrorKind;
-
-    fn read(given: &[&str]) -> Result<Config, clap::Error> {
-        let words = std::iter::once("pagewise").chain(given.iter().copied());
-        Config::read(words.map(Into::into).collect())
-    }
-
-    fn serve(given: &[&str]) -> Serve {
-        match read(given).expect("a server's settings").task {
-            Task::Serve(serve) => *serve,
-            other => panic!("not a server: {other:?}"),
-        }
-    }
 
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn without_a_command_it_serves_and_the_settings_still_count() {
-        let given = read(&["--threads", "3", "--level", "scalar"]).expect("settings");
-        assert!(matches!(given.task, Task::Serve(_)));
-        assert_eq!((given.machine.threads(), given.machine.level().name()), (3, "scalar"));
-        assert!(read(&["--level", "abacus"]).is_err());
-    }
-
-    #[test]
-    fn settings_without_a_command_are_those_of_serve() {
-        let port = |given: &[&str]| serve(given).port;
-        assert_eq!(port(&["--port", "9000"]), 9000);
-        assert_eq!(port(&["--port=9000", "--threads", "3"]), 9000);
-        assert_eq!(port(&["--threads=3", "--level", "scalar", "--port", "9000"]), 9000);
-        // Neither is a command: a value of a setting.
-        let named = serve(&["--served-model-name", "chat", "--model-path", "info"]);
-        assert_eq!(named.served_model_name.as_deref(), Some("chat"));
-        assert_eq!(named.model.name(), Some("info"));
-        // What is wrong is said of the setting.
-        let wrong = read(&["--port", "many"]).expect_err("no number");
-        assert!(wrong.to_string().contains("'--port <PORT>'"), "{wrong}");
-        let wrong = read(&["--prot", "9000"]).expect_err("a slip");
-        assert!(wrong.to_string().contains("'--port'"), "{wrong}");
-    }
-
-    #[test]
-    fn a_command_that_there_is_not_is_no_model() {
-        let wrong = read(&["severe", "--port", "9000"]).expect_err("a slip");
-        assert_eq!(wrong.kind(), ErrorKind::InvalidSubcommand);
-        assert!(wrong.to_string().contains("'serve'"), "{wrong}");
-        // Of other commands the settings are their own.
-        let wrong = read(&["chat", "--port", "9000"]).expect_err("a server's");
-        assert_eq!(wrong.kind(), ErrorKind::UnknownArgument);
-    }
-
-    #[test]
-    fn questions_about_all_commands_are_answered() {
-        for (word, kind) in [
-            ("--help", ErrorKind::DisplayHelp),
-            ("-h", ErrorKind::DisplayHelp),
-            ("--version", ErrorKind::DisplayVersion),
-            ("-V", ErrorKind::DisplayVersion),
-        ] {
-            let told = read(&["--threads", "3", word]).expect_err("no task");
-            assert_eq!(told.kind(), kind);
-            assert!(!told.to_string().contains("--port"), "{told}");
-        }
-        let told = read(&["--port", "9000", "--help"]).expect_err("no task");
-        assert!(told.to_string().contains("--port"), "of a server's settings: {told}");
-    }
-
-    #[test]
-    fn a_model_is_named_by_place_or_option_but_not_both() {
-        assert_eq!(serve(&["serve", "m"]).model.name(), Some("m"));
-        assert_eq!(serve(&["serve", "--model-path", "m"]).model.name(), Some("m"));
-        assert!(read(&["serve", "m", "--model-path", "n"]).is_err());
-    }
-
-    #[test]
-    fn a_key_is_never_empty() {
-        for keys in ["", "secret,", ",secret"] {
-            assert!(read(&["serve", "--api-key", keys]).is_err(), "{keys}");
-        }
     }
 
     #[test]
@@ -464,33 +362,5 @@ mod tests {
         assert_eq!(bytes("1.5 kib"), Ok(1536));
         assert_eq!(bytes("2MB"), Ok(2_000_000));
         assert!(bytes("-1").is_err() && bytes("0").is_err() && bytes("3 pages").is_err());
-    }
-
-    #[test]
-    fn a_file_has_the_same_names_and_the_command_line_comes_first() {
-        let folder = std::env::temp_dir().join(format!("pagewise-config-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let yaml = folder.join("a.yaml");
-        std::fs::write(&yaml, "port: 1234\nmax_batch_size: 5\napi-key: [a, b]\nhost: 0.0.0.0\n")
-            .expect("a file");
-        let toml = folder.join("a.toml");
-        std::fs::write(
-            &toml,
-            "port = 1234\nmax-batch-size = 5\napi-key = [\"a\", \"b\"]\nhost = \"0.0.0.0\"\n",
-        )
-        .expect("a file");
-        for path in [&yaml, &toml] {
-            let path = path.to_str().expect("plain");
-            let read = serve(&["serve", "--port", "99", "--config", path]);
-            assert_eq!((read.port, read.running.max_batch_size), (99, 5), "{path}");
-            assert_eq!(read.limits.api_key, ["a", "b"]);
-            assert!(read.host.is_unspecified());
-            let read = serve(&["serve", "--api-key", "c", "--config", path]);
-            assert_eq!(read.limits.api_key, ["c"], "{path}: the file's keys open no longer");
-        }
-        std::fs::write(&toml, "prot = 1\n").expect("a file");
-        let wrong = read(&["--config", toml.to_str().expect("plain")]).expect_err("a slip");
-        assert!(wrong.to_string().contains("prot"));
-        std::fs::remove_dir_all(&folder).expect("removed");
     }
 }

@@ -18,15 +18,15 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let Config { machine, task } = Config::from_args();
+    let Config { task, told } = Config::from_args();
     let mut out = io::stdout().lock();
     let outcome = match &task {
-        Task::Serve(settings) => command::serve::run(settings, &machine, &mut out),
-        Task::Complete(settings) => command::complete::run(settings, &machine, &mut out),
-        Task::Chat(settings) => command::chat::run(settings, &machine, &mut out),
+        Task::Serve(settings) => command::serve::run(settings, &told, &mut out),
+        Task::Complete(settings) => command::complete::run(settings, &settings.machine, &mut out),
+        Task::Chat(settings) => command::chat::run(settings, &settings.machine, &mut out),
         Task::Info(settings) => command::info::run(settings, &mut out),
         Task::Bench(settings) => command::bench::run(settings, &mut out),
-        Task::Demo => demo::run(&machine, &mut out).map_err(Failure::from),
+        Task::Demo(machine) => demo::run(machine, &mut out).map_err(Failure::from),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

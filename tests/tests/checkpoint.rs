@@ -4,7 +4,7 @@
 use backends::cpu::Cpu;
 use checkpoint::{Checkpoint, Fault};
 use engine::model::{Capacity, Config, Model, Scratch, Slabs, Source};
-use engine::weights::LoadError;
+use engine::weights::{LoadError, Quantize};
 use kernels_core::dtype::Dtype;
 use kernels_core::simd::Level;
 use kernels_core::workers::Inline;
@@ -261,6 +261,21 @@ fn what_memory_a_model_takes_beside_its_weights_is_told_before() {
         assert_eq!(Scratch::bytes(&config, &capacity), Scratch::bytes(&one, &capacity));
         scratch.release(&mut cpu).expect("its buffers are its own");
         assert_eq!(cpu.allocated_bytes(), 0);
+    }
+}
+
+#[test]
+fn what_weights_take_is_told_without_loading_them() {
+    let checkpoint = Spoilt::new("weights").open().expect("a good folder opens");
+    let (config, tensors, workers) = (&checkpoint.config, &checkpoint.tensors, &Inline);
+    for quantize in [None, Some(Quantize::Q8), Some(Quantize::Q4)] {
+        let source = Source { config, tensors, quantize, workers };
+        let told = Model::bytes(&source).expect("it would load");
+        let mut cpu = Cpu::new(Level::best(), 1);
+        Model::load(&mut cpu, &source, &mut |_, _| {}).expect("it loads");
+        let borrowed = told - cpu.allocated_bytes();
+        let table = tensors["model.embed_tokens.weight"].bytes().len() as u64;
+        assert!(borrowed == 0 || borrowed == table, "{quantize:?}: {borrowed} of {told}");
     }
 }
 

@@ -13,7 +13,7 @@ fn run(words: &[&str], folder: &Path, input: &str) -> String {
 
 fn outcome(words: &[&str], input: &[u8]) -> Output {
     let mut command = command();
-    command.args(words).args(["--threads", "1"]);
+    command.args(words);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary starts");
     child.stdin.take().expect("piped").write_all(input).expect("it listens");
@@ -32,6 +32,7 @@ fn complete_and_chat_say_what_a_server_says() {
     let asked = json!({"prompt": "Hello", "max_tokens": 20, "temperature": 1, "seed": 9});
     let told = server.ask("/v1/completions", &asked)["choices"][0]["text"].clone();
     let drawing = ["--max-tokens", "20", "--temperature", "1", "--seed", "9"];
+    let drawing = [&drawing[..], &["--threads", "1"]].concat();
     let printed = run(&[&["complete", "Hello"], &drawing[..]].concat(), &folder, "");
     assert_eq!(printed, format!("{}\n", told.as_str().expect("text")));
     let messages = json!([{"role": "user", "content": "Hi"}]);
@@ -80,6 +81,31 @@ fn info_tells_shapes_and_what_fits() {
     assert!(told.contains("f16: 256 B a token, 8.0 KiB a page"), "{told}");
     assert!(told.contains("128 pages of 32 tokens: 4096 tokens, or 8 answers of 512"), "{told}");
     std::fs::remove_dir_all(folder.parent().expect("its own")).expect("removed");
+}
+
+#[test]
+fn info_counts_weights_as_they_are_packed() {
+    let folder = checkpoint::write();
+    let weights = |quantize: &str| {
+        let told = run(&["info", "--quantize", quantize], &folder, "");
+        let line = told.lines().find_map(|line| line.strip_prefix("weights"));
+        let words: Vec<_> = line.expect("a line of weights").split_whitespace().collect();
+        assert_eq!(words[1..], ["KiB", "in", "memory"], "{told}");
+        words[0].parse::<f64>().expect("a number")
+    };
+    let (dense, q8, q4) = (weights("none"), weights("q8"), weights("q4"));
+    // All but the embedding, which is 66 KiB of floats.
+    let [packed8, packed4] = [q8, q4].map(|packed| (packed - 66.0) / (dense - 66.0));
+    assert!((0.2..0.4).contains(&packed8) && (0.1..0.3).contains(&packed4), "{dense} {q8} {q4}");
+    std::fs::remove_dir_all(folder.parent().expect("its own")).expect("removed");
+}
+
+#[test]
+fn bench_refuses_to_share_more_than_a_prompt_has() {
+    let words = ["bench", "--prompt-tokens", "8", "--shared-tokens", "9"];
+    let output = command().args(words).output().expect("it ends");
+    let told = String::from_utf8(output.stderr).expect("text");
+    assert!(told.contains("--shared-tokens: a prompt has 8 tokens, not 9"), "{told}");
 }
 
 #[test]

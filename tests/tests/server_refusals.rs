@@ -403,31 +403,3 @@ fn a_model_that_is_nowhere_is_answered_in_words() {
         assert!(!output.status.success() && told.contains(words), "{told}");
     }
 }
-
-#[test]
-fn a_server_that_is_told_to_stop_finishes_what_is_begun() {
-    let mut server = Server::start(&[]);
-    let long = json!({"prompt": "x", "max_tokens": 400, "ignore_eos": true, "n": 8});
-    let address = server.address;
-    let asked = std::thread::spawn(move || {
-        let url = format!("http://{address}/v1/completions");
-        let request = ureq::post(url).content_type("application/json");
-        request
-            .send(long.to_string())
-            .expect("an answer")
-            .body_mut()
-            .read_to_string()
-            .expect("text")
-    });
-    while server.count("running_last") == 0 {
-        std::thread::yield_now();
-    }
-    let number = server.process().id().to_string();
-    let told = std::process::Command::new("kill").args(["-TERM", &number]).status();
-    assert!(told.expect("kill runs").success());
-    let answer: Value = serde_json::from_str(&asked.join().expect("answered")).expect("JSON");
-    let choices = answer["choices"].as_array().expect("a list");
-    assert_eq!(choices.len(), 8);
-    assert!(choices.iter().all(|choice| choice["finish_reason"] == "length"));
-    assert!(server.process().wait().expect("it ends").success());
-}

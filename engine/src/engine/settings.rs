@@ -1,7 +1,7 @@
 //! How much an engine serves, and how it is shared out.
 
 use super::check::{above, range, refused};
-use crate::model::{Capacity, Config};
+use crate::model::{Capacity, Config, Scratch};
 use crate::request::Refused;
 use crate::schedule::Limits;
 use kernels_core::dtype::Dtype;
@@ -96,6 +96,16 @@ impl Settings {
             page_len: self.page_len,
             kv: self.kv,
         }
+    }
+
+    /// Bytes that an engine takes beside weights, keys and values: the rows of a step and
+    /// of its logits, with what changes these. Lists of a few KiB are not counted.
+    pub fn workspace_bytes(&self, config: &Config) -> u64 {
+        let capacity = self.capacity();
+        let logits = u64::from(capacity.logit_rows_max) * u64::from(config.vocab);
+        // Changed logits as f32, a count of each token in 16 bits, a bit of each mask.
+        let masked = logits * 6 + logits / 8;
+        Scratch::bytes(config, &capacity) + masked + 4 * u64::from(capacity.page_ids_max())
     }
 
     pub(super) fn limits(&self) -> Limits {

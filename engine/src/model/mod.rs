@@ -105,7 +105,7 @@ impl Model {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, LoadError> {
         source.config.check().map_err(LoadError::Config)?;
-        let mut loader = Loader::new(backend, source, progress);
+        let mut loader = Loader::new(Some(backend), source, progress);
         let outcome = load(&mut loader, source.config).and_then(|model| {
             loader.complete()?;
             Ok(model)
@@ -117,6 +117,17 @@ impl Model {
                 Err(error)
             }
         }
+    }
+
+    /// Bytes that its weights would take on a backend, packed as they would be, those
+    /// counted that a backend may borrow from their files.
+    pub fn bytes(source: &Source<'_>) -> Result<u64, LoadError> {
+        source.config.check().map_err(LoadError::Config)?;
+        let mut progress = |_, _| {};
+        let mut loader = Loader::new(None, source, &mut progress);
+        load(&mut loader, source.config)?;
+        loader.complete()?;
+        Ok(loader.bytes())
     }
 
     /// Its shape.

@@ -12,15 +12,21 @@ use kernels_core::workers::Workers;
 
 /// Takes tensors one after the other and knows in the end which were not asked for.
 pub struct Loader<'a> {
-    backend: &'a mut dyn Backend,
+    /// Where they go; `None` only counts what they would take.
+    backend: Option<&'a mut dyn Backend>,
     workers: &'a dyn Workers,
     shelf: Shelf<'a>,
     reading: Reading,
     progress: &'a mut dyn FnMut(u64, u64),
     buffers: Vec<Buffer>,
+    /// Memory that they take.
+    room_bytes: u64,
     done_bytes: u64,
     all_bytes: u64,
 }
+
+/// Of no backend: what a loader gives that only counts.
+const NOWHERE: Buffer = Buffer { owner: 0, id: 0, generation: 0 };
 
 /// A matrix in a backend's memory.
 #[derive(Clone, Copy, Debug)]
@@ -43,18 +49,30 @@ pub enum Table {
 }
 
 impl<'a> Loader<'a> {
-    /// A loader of those tensors. It tells `progress` bytes done and bytes in all.
+    /// A loader of those tensors. It tells `progress` bytes done and bytes in all. Without
+    /// a backend it only counts what they would take.
     pub fn new(
-        backend: &'a mut dyn Backend,
+        backend: Option<&'a mut dyn Backend>,
         source: &Source<'a>,
         progress: &'a mut dyn FnMut(u64, u64),
     ) -> Self {
         let Source { config, tensors, quantize, workers } = *source;
         let shelf = Shelf::new(tensors);
         let reading = Reading { quantize, zeros_less_one: config.zeros_less_one };
-        let (buffers, done_bytes, all_bytes) = (Vec::new(), 0, shelf.bytes());
+        let all_bytes = shelf.bytes();
         progress(0, all_bytes);
-        Self { backend, workers, shelf, reading, progress, buffers, done_bytes, all_bytes }
+        let (buffers, room_bytes, done_bytes) = (Vec::new(), 0, 0);
+        Self {
+            backend,
+            workers,
+            shelf,
+            reading,
+            progress,
+            buffers,
+            room_bytes,
+            done_bytes,
+            all_bytes,
+        }
     }
 
     /// The vectors of `names` with the elements of each, one after the other, as f32.
@@ -90,9 +108,16 @@ impl<'a> Loader<'a> {
         let aligned = [bytes.as_ptr().addr(), tensor.range.start];
         let aligned = aligned.iter().all(|at| at.is_multiple_of(dtype.align() as usize));
         let slice = if aligned {
-            let buffer = self.backend.import(tensor.file.clone());
-            let buffer = buffer.map_err(|error| backend_error(name, error))?;
-            self.buffers.push(buffer);
+            self.room_bytes += bytes.len() as u64;
+            let buffer = match &mut self.backend {
+                None => NOWHERE,
+                Some(backend) => {
+                    let buffer = backend.import(tensor.file.clone());
+                    let buffer = buffer.map_err(|error| backend_error(name, error))?;
+                    self.buffers.push(buffer);
+                    buffer
+                }
+            };
             Slice { buffer, offset: tensor.range.start as u64, bytes: bytes.len() as u64 }
         } else {
             self.upload(name, bytes)?
@@ -132,6 +157,11 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
+    /// Memory that all of it takes, what the backend borrows from files with it.
+    pub fn bytes(&self) -> u64 {
+        self.room_bytes
+    }
+
     /// The buffers of all that was loaded.
     pub fn into_buffers(self) -> Vec<Buffer> {
         self.buffers
@@ -139,10 +169,11 @@ impl<'a> Loader<'a> {
 
     /// Gives back what was loaded.
     pub fn release(self) {
+        let Some(backend) = self.backend else { return };
         for buffer in self.buffers {
             // A backend that refuses its own buffer has failed already; the first error is
             // the one to tell.
-            let _ = self.backend.release(buffer);
+            let _ = backend.release(buffer);
         }
     }
 
@@ -161,19 +192,30 @@ impl<'a> Loader<'a> {
         let refuse = |error| backend_error(name, error);
         let bytes = packing::packed_bytes(weight).map_err(refuse)?;
         let slice = self.room(name, bytes)?;
-        pack::pack(self.backend, self.workers, weight, &parts, slice).map_err(refuse)?;
+        if let Some(backend) = &mut self.backend {
+            pack::pack(*backend, self.workers, weight, &parts, slice).map_err(refuse)?;
+        }
         Ok(slice)
     }
 
     fn upload(&mut self, name: &str, bytes: &[u8]) -> Result<Slice, LoadError> {
         let slice = self.room(name, bytes.len() as u64)?;
-        self.backend.write(slice, bytes).map_err(|error| backend_error(name, error))?;
+        if let Some(backend) = &mut self.backend {
+            backend.write(slice, bytes).map_err(|error| backend_error(name, error))?;
+        }
         Ok(slice)
     }
 
     fn room(&mut self, name: &str, bytes: u64) -> Result<Slice, LoadError> {
-        let buffer = self.backend.alloc(bytes).map_err(|error| backend_error(name, error))?;
-        self.buffers.push(buffer);
+        self.room_bytes += bytes;
+        let buffer = match &mut self.backend {
+            None => NOWHERE,
+            Some(backend) => {
+                let buffer = backend.alloc(bytes).map_err(|error| backend_error(name, error))?;
+                self.buffers.push(buffer);
+                buffer
+            }
+        };
         Ok(Slice { buffer, offset: 0, bytes })
     }
 

@@ -1,5 +1,6 @@
 //! From a model's name to an engine that runs it.
 
+use super::memory::Needs;
 use super::{Failure, sized};
 use crate::backend::{self, Busy, Machine};
 use crate::config::{self, KvDtype, Quantize, Running};
@@ -13,13 +14,9 @@ use engine::vocabulary::Vocabulary;
 use engine::weights;
 use indicatif::{ProgressBar, ProgressStyle};
 use kernels_core::dtype::Dtype;
+use kernels_core::workers::Inline;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Of the free memory, what keys and values get if nothing is said.
-const FREE_SHARE: f64 = 0.5;
-/// Taken for free where the system does not tell.
-const FREE_UNKNOWN: u64 = 4 << 30;
 
 /// A model that is ready to run.
 pub struct Loaded {
@@ -37,18 +34,23 @@ pub struct Loaded {
 pub struct Plan {
     /// Where it lies.
     pub folder: PathBuf,
-    /// Its shape.
-    pub config: Config,
-    /// How it is run.
+    /// Its shape, and its tensors.
+    pub checkpoint: Checkpoint,
+    /// How it is run, as far as there is memory.
     pub settings: Settings,
-    /// Bytes of a page in all layers.
-    pub page_bytes: u64,
+    /// Memory that it takes.
+    pub needs: Needs,
+    /// Memory that can be had, if the system tells.
+    pub available: Option<u64>,
+    /// Why it does not fit, if it does not.
+    pub unfit: Option<String>,
 }
 
 /// Finds a model, and fits the settings to it.
 pub fn plan(model: &config::Model, running: &Running) -> Result<Plan, Failure> {
     let folder = hub::folder(model)?;
-    let config = checkpoint::config(&folder)?;
+    let checkpoint = Checkpoint::open(&folder)?;
+    let Checkpoint { config, tensors } = &checkpoint;
     let max_len = match running.max_model_len {
         Some(asked) if asked > config.max_len => {
             let words = "--max-model-len: the model was made for";
@@ -68,21 +70,20 @@ pub fn plan(model: &config::Model, running: &Running) -> Result<Plan, Failure> {
         page_len: running.block_size,
         max_len,
         kv: dtype(running.kv_cache_dtype),
-        ..Settings::of(&config, rows)
+        ..Settings::of(config, rows)
     };
-    let page_bytes = Slabs::page_bytes(&config, &settings.capacity())
-        .map_err(|error| Failure::Engine(error.into()))?;
-    // More than all answers at their longest can hold is never used.
-    let useful = u64::from(rows) * u64::from(max_len.div_ceil(settings.page_len));
-    let free = backend::free_bytes().unwrap_or(FREE_UNKNOWN);
-    let memory = running.kv_cache_memory.unwrap_or((free as f64 * FREE_SHARE) as u64);
-    let pages = (memory / page_bytes.max(1)).min(useful).min(u64::from(u32::MAX));
-    if pages == 0 {
-        let words = format!("a page takes {}, more than {}", sized(page_bytes), sized(memory));
-        return Err(Failure::Setting(format!("--kv-cache-memory: {words}")));
-    }
-    settings.pages = pages as u32;
-    Ok(Plan { folder, config, settings, page_bytes })
+    let source = Source { config, tensors, quantize: quantize(running.quantize), workers: &Inline };
+    let page = Slabs::page_bytes(config, &settings.capacity());
+    let needs = Needs {
+        weights: Model::bytes(&source)?,
+        workspace: settings.workspace_bytes(config),
+        page: page.map_err(|error| Failure::Engine(error.into()))?,
+        pages_useful: u64::from(rows) * u64::from(max_len.div_ceil(settings.page_len)),
+    };
+    let available = backend::available_bytes();
+    let pages = needs.pages(available, running.kv_cache_memory);
+    settings.pages = pages.as_ref().copied().unwrap_or(0);
+    Ok(Plan { folder, checkpoint, settings, needs, available, unfit: pages.err() })
 }
 
 /// Loads a model and makes an engine of it.
@@ -92,9 +93,12 @@ pub fn load(
     running: &Running,
     machine: &config::Machine,
 ) -> Result<Loaded, Failure> {
-    let Plan { folder, settings, page_bytes, .. } = plan(model, running)?;
+    let Plan { folder, checkpoint, settings, needs, unfit, .. } = plan(model, running)?;
+    if let Some(words) = unfit {
+        return Err(Failure::Setting(words));
+    }
     let text = Text::open(&folder)?;
-    let Checkpoint { config, tensors } = Checkpoint::open(&folder)?;
+    let Checkpoint { config, tensors } = checkpoint;
     let machine = Machine::open(machine);
     let (described, numerics, workers) =
         (machine.describe(), machine.numerics(), machine.more_workers());
@@ -102,21 +106,17 @@ pub fn load(
     let source = Source {
         config: &config,
         tensors: &tensors,
-        quantize: match running.quantize {
-            Quantize::None => None,
-            Quantize::Q8 => Some(weights::Quantize::Q8),
-            Quantize::Q4 => Some(weights::Quantize::Q4),
-        },
+        quantize: quantize(running.quantize),
         workers: &workers,
     };
     let loaded = with_progress(|progress| Model::load(backend.as_mut(), &source, progress))?;
     let vocabulary = Vocabulary::new(text.tokenizer.answer_bytes());
     let name = name.map_or_else(|| hub::name(model, &folder), str::to_owned);
-    let cache = u64::from(settings.pages) * page_bytes;
+    let cache = u64::from(settings.pages) * needs.page;
     let told = vec![
         ("model", format!("{name}: {}, {}", shape(&config), folder.display())),
         ("machine", described),
-        ("weights", packed(running.quantize).to_owned()),
+        ("weights", format!("{}, {}", packed(running.quantize), sized(needs.weights))),
         ("context", format!("{} tokens", settings.len_max())),
         (
             "kv cache",
@@ -183,6 +183,14 @@ fn with_progress<T>(load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T) -> T {
     });
     bar.finish_and_clear();
     outcome
+}
+
+fn quantize(asked: Quantize) -> Option<weights::Quantize> {
+    match asked {
+        Quantize::None => None,
+        Quantize::Q8 => Some(weights::Quantize::Q8),
+        Quantize::Q4 => Some(weights::Quantize::Q4),
+    }
 }
 
 fn dtype(asked: KvDtype) -> Dtype {

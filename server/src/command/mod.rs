@@ -5,6 +5,7 @@ pub mod chat;
 pub mod complete;
 pub mod info;
 pub mod load;
+mod memory;
 pub mod serve;
 pub mod session;
 
@@ -36,6 +37,13 @@ pub enum Failure {
     Address(String),
     /// A thread could not be started.
     Thread(io::Error),
+    /// A thread broke that nothing goes on without.
+    Broken(String),
+    /// It was told to end at once.
+    Stopped {
+        /// Answers that had not ended.
+        open: usize,
+    },
     /// What was asked is refused.
     Refused(Refusal),
     /// A server that is asked does not answer so.
@@ -54,6 +62,10 @@ impl fmt::Display for Failure {
             Self::Text(error) => error.fmt(to),
             Self::Engine(error) => error.fmt(to),
             Self::Thread(error) => write!(to, "no thread could be started: {error}"),
+            Self::Broken(why) => write!(to, "a fault of the server ended it: {why}"),
+            Self::Stopped { open } => {
+                write!(to, "told to stop again: {open} answers were given up")
+            }
             Self::Demo(failure) => failure.fmt(to),
             Self::Refused(refusal) => refusal.message.fmt(to),
             Self::Setting(words) | Self::Address(words) | Self::Server(words) => words.fmt(to),

@@ -2,15 +2,20 @@
 
 use super::Failure;
 use super::load::{Loaded, load};
+use crate::backend::Busy;
 use crate::config::{self, LogFormat};
-use crate::http::{self, Server};
+use crate::http::{self, Door};
 use crate::metrics::Metrics;
-use crate::runtime::{self, Pace};
+use crate::runtime::{self, Pace, Runtime};
+use crate::served::Served;
+use engine::engine::Engine;
+use std::any::Any;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// Threads for connections; the kernels have their own.
@@ -21,74 +26,136 @@ const END_WITHIN: Duration = Duration::from_secs(2);
 /// Serves until it is told to stop.
 pub fn run(
     settings: &config::Serve,
-    machine: &config::Machine,
+    given: &[(String, String)],
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     log(settings);
-    // Before the model is loaded: a port that is taken is known at once.
-    let listener = listen(SocketAddr::new(settings.host, settings.port))?;
-    let address = listener.local_addr()?;
+    // Before the model is loaded: a port that is taken is known at once, and whoever asks
+    // meanwhile is told to wait.
+    let host = Host::open(settings)?;
     let name = settings.served_model_name.as_deref();
     let Loaded { engine, busy, mut served, told } =
-        load(&settings.model, name, &settings.running, machine)?;
+        load(&settings.model, name, &settings.running, &settings.machine)?;
     served.trust_request_chat_template = settings.limits.trust_request_chat_template;
-    tell(out, settings, &told)?;
-    let shape = engine.settings();
-    let metrics = Arc::new(Metrics::new(&served.name, shape.page_len, shape.pages));
-    let limits = settings.limits.clone();
-    let pace = Pace {
-        gather: Duration::from_millis(settings.batch_timeout),
-        timeout: match limits.request_timeout_seconds {
-            0 => None,
-            seconds => Some(Duration::from_secs(seconds)),
-        },
-        open_max: settings.running.max_batch_size as usize + limits.max_queue as usize,
-    };
-    let (runtime, thread) =
-        runtime::start(engine, busy, pace, metrics.clone()).map_err(Failure::Thread)?;
-    invite(out, address, &served.name)?;
-    let server = Server::new(Arc::new(served), runtime, metrics, limits);
-    let threads = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
-        .enable_all()
-        .build()
-        .map_err(Failure::Thread)?;
-    let outcome = threads.block_on(serve(listener, server));
-    threads.shutdown_timeout(END_WITHIN);
-    // Nobody reaches the engine any more: its thread ends.
-    let _ = thread.join();
-    outcome
+    tell(out, given, &told)?;
+    let (name, address) = (served.name.clone(), host.address);
+    let serving = host.serve(engine, busy, served, settings)?;
+    invite(out, address, &name)?;
+    serving.attend()
 }
 
-async fn serve(listener: TcpListener, server: Arc<Server>) -> Result<(), Failure> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let (stop, stopped) = watch::channel(false);
-    let serving = http::serve(listener, server, stopped);
-    tokio::pin!(serving);
-    let told = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+/// A port at which clients are told that the model is being loaded.
+struct Host {
+    threads: tokio::runtime::Runtime,
+    address: SocketAddr,
+    door: Arc<Door>,
+    stop: watch::Sender<bool>,
+    /// Ends when it was said to stop, and all has ended.
+    connections: tokio::task::JoinHandle<()>,
+}
+
+/// One that has a model.
+struct Serving {
+    host: Host,
+    signals: [Signal; 2],
+    runtime: Runtime,
+    engine: JoinHandle<()>,
+}
+
+impl Host {
+    fn open(settings: &config::Serve) -> Result<Self, Failure> {
+        let listener = listen(&settings.host, settings.port)?;
+        let address = listener.local_addr()?;
+        let threads = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .enable_all()
+            .build()
+            .map_err(Failure::Thread)?;
+        let listener = threads.block_on(async { tokio::net::TcpListener::from_std(listener) })?;
+        let door = Door::new(settings.limits.clone());
+        let (stop, stopped) = watch::channel(false);
+        let connections = threads.spawn(http::serve(listener, door.clone(), stopped));
+        Ok(Self { threads, address, door, stop, connections })
+    }
+
+    /// Lets clients in to a model.
+    fn serve(
+        self,
+        engine: Engine,
+        busy: Busy,
+        served: Served,
+        settings: &config::Serve,
+    ) -> Result<Serving, Failure> {
+        let shape = engine.settings();
+        let metrics = Arc::new(Metrics::new(&served.name, shape.page_len, shape.pages));
+        let limits = &settings.limits;
+        let pace = Pace {
+            gather: Duration::from_millis(settings.batch_timeout),
+            timeout: match limits.request_timeout_seconds {
+                0 => None,
+                seconds => Some(Duration::from_secs(seconds)),
+            },
+            open_max: settings.running.max_batch_size as usize + limits.max_queue as usize,
+        };
+        let (runtime, engine) =
+            runtime::start(engine, busy, pace, metrics.clone()).map_err(Failure::Thread)?;
+        let signals = self.threads.block_on(async {
+            Ok::<_, io::Error>([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?])
+        })?;
+        self.door.open(Arc::new(served), runtime.clone(), metrics);
+        Ok(Serving { host: self, signals, runtime, engine })
+    }
+}
+
+impl Serving {
+    /// Serves until it is told to stop and all has ended, or until the engine breaks.
+    fn attend(self) -> Result<(), Failure> {
+        let Self { host, mut signals, runtime, engine } = self;
+        let Host { threads, door, stop, mut connections, .. } = host;
+        let ended = threads.block_on(async {
+            tokio::select! {
+                () = told(&mut signals) => {}
+                () = runtime.ended() => tracing::error!("the engine has stopped: so does the server"),
+            }
+            stop.send_replace(true);
+            tokio::select! {
+                ended = &mut connections => ended.map_err(|error| Failure::Broken(error.to_string())),
+                // Whoever says it twice does not want to wait.
+                () = told(&mut signals) => Err(Failure::Stopped { open: runtime.open() }),
+            }
+        });
+        if ended.is_err() {
+            threads.shutdown_background();
+            return ended;
         }
-    };
-    tokio::select! {
-        () = serving.as_mut() => return Ok(()),
-        () = told => {}
+        drop((door, runtime));
+        threads.shutdown_timeout(END_WITHIN);
+        // Nobody reaches the engine any more: its thread ends, if it has not broken.
+        engine.join().map_err(|panic| Failure::Broken(words(panic.as_ref())))
     }
-    let _ = stop.send(true);
-    tokio::select! {
-        () = serving => {}
-        // Whoever interrupts twice does not want to wait.
-        _ = interrupt.recv() => tracing::warn!("interrupted again: requests are given up"),
-    }
-    Ok(())
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
-    let listener = TcpListener::bind(address).map_err(|error| {
-        let (host, port) = (address.ip(), address.port());
+/// Waits until it is told to stop.
+async fn told([terminate, interrupt]: &mut [Signal; 2]) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// What a thread said when it broke.
+fn words(panic: &(dyn Any + Send)) -> String {
+    let fixed = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
+    let words = fixed.or_else(|| panic.downcast_ref::<String>().cloned());
+    words.unwrap_or_else(|| "a thread broke".to_owned())
+}
+
+fn listen(host: &str, port: u16) -> Result<TcpListener, Failure> {
+    let unknown = |error| Failure::Address(format!("--host {host}: no address is known: {error}"));
+    let mut addresses: Vec<_> = (host, port).to_socket_addrs().map_err(unknown)?.collect();
+    // A name may have addresses of both kinds: clients that know one mostly know this.
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    let listener = TcpListener::bind(&addresses[..]).map_err(|error| {
         Failure::Address(match error.kind() {
             io::ErrorKind::AddrInUse => format!(
                 "port {port} of {host} is taken, perhaps by another server; --port takes another \
@@ -118,32 +185,18 @@ fn log(settings: &config::Serve) {
     }
 }
 
-/// The settings, as they are.
+/// What is served, and all settings as they are.
 fn tell(
     out: &mut impl Write,
-    settings: &config::Serve,
+    given: &[(String, String)],
     told: &[(&'static str, String)],
 ) -> io::Result<()> {
     writeln!(out, "pagewise  {}", env!("CARGO_PKG_VERSION"))?;
     for (name, words) in told {
         writeln!(out, "{name:<9} {words}")?;
     }
-    let limits = &settings.limits;
-    let timeout = match limits.request_timeout_seconds {
-        0 => "no timeout".to_owned(),
-        seconds => format!("{seconds} s for a request"),
-    };
-    let keys = match limits.api_key.len() {
-        0 => "no key is asked for".to_owned(),
-        count => format!("{count} keys"),
-    };
-    writeln!(
-        out,
-        "limits    {} may wait, {} streams, {timeout}, bodies of {}, {keys}",
-        limits.max_queue,
-        limits.max_concurrent_streams,
-        super::sized(limits.max_body_bytes as u64)
-    )
+    writeln!(out, "settings")?;
+    given.iter().try_for_each(|(name, words)| writeln!(out, "  {name:<27} {words}"))
 }
 
 /// Where it listens, and how to ask it.
@@ -164,4 +217,58 @@ fn invite(out: &mut impl Write, address: SocketAddr, name: &str) -> io::Result<(
          print(answer.choices[0].message.content)\n"
     )?;
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Host;
+    use crate::command::Failure;
+    use crate::command::load::{Loaded, load};
+    use crate::config::Serve;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    /// Sends a request for a long answer, and reads what comes until the end.
+    fn ask(mut stream: TcpStream, streamed: bool) -> String {
+        let body = format!(
+            "{{\"prompt\": \"1\", \"max_tokens\": 60, \"n\": 100, \"ignore_eos\": true, \
+             \"stream\": {streamed}}}"
+        );
+        let length = body.len();
+        let head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json";
+        write!(stream, "{head}\r\nContent-Length: {length}\r\n\r\n{body}").expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    #[test]
+    fn an_engine_that_breaks_answers_what_is_begun_and_ends_the_server() {
+        let settings = Serve::of(&["--port", "0", "--max-batch-size", "1"]);
+        let host = Host::open(&settings).expect("a port");
+        let Loaded { engine, busy, served, .. } =
+            load(&settings.model, None, &settings.running, &settings.machine)
+                .expect("the box's model");
+        let address = host.address;
+        let serving = host.serve(engine, busy, served, &settings).expect("it serves");
+        let runtime = serving.runtime.clone();
+        let asked = [false, true].map(|streamed| {
+            let stream = TcpStream::connect(address).expect("a connection");
+            std::thread::spawn(move || ask(stream, streamed))
+        });
+        let breaks = std::thread::spawn(move || {
+            while runtime.open() < 200 {
+                std::thread::yield_now();
+            }
+            runtime.break_off();
+        });
+        let outcome = serving.attend();
+        assert!(matches!(outcome, Err(Failure::Broken(why)) if why == "told to break"));
+        breaks.join().expect("it broke");
+        let [whole, streamed] = asked.map(|asked| asked.join().expect("an answer"));
+        assert!(whole.starts_with("HTTP/1.1 500 "), "{whole}");
+        let told = "\"the engine has stopped\"";
+        assert!(whole.contains(told) && streamed.contains(told), "{streamed}");
+        assert!(streamed.contains("data: [DONE]"), "{streamed}");
+    }
 }

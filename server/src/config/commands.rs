@@ -1,10 +1,11 @@
 //! Settings of the commands beside `serve`.
 
-use super::{Model, Running};
-use clap::Args;
+use super::{Machine, Model, Running};
+use clap::{ArgAction, Args};
 
 /// How one answer is drawn, on the command line.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Answer")]
 pub struct Drawing {
     /// Tokens of an answer.
     #[arg(long, value_name = "TOKENS", default_value_t = 128)]
@@ -34,6 +35,9 @@ pub struct Complete {
     /// How it is run.
     #[command(flatten)]
     pub running: Running,
+    /// Where it is run.
+    #[command(flatten)]
+    pub machine: Machine,
 }
 
 /// `pagewise chat`.
@@ -51,6 +55,9 @@ pub struct Talk {
     /// How it is run.
     #[command(flatten)]
     pub running: Running,
+    /// Where it is run.
+    #[command(flatten)]
+    pub machine: Machine,
 }
 
 /// `pagewise info`.
@@ -68,44 +75,59 @@ pub struct Info {
 #[derive(Args, Clone, Debug)]
 pub struct Bench {
     /// Where the server listens.
-    #[arg(long, default_value = "http://127.0.0.1:8000")]
+    #[arg(long, default_value = "http://127.0.0.1:8000", help_heading = "Server")]
     pub base_url: String,
     /// A key that it asks for.
-    #[arg(long, value_name = "KEY", env = "PAGEWISE_API_KEY", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "PAGEWISE_API_KEY",
+        hide_env_values = true,
+        help_heading = "Server"
+    )]
     pub api_key: Option<String>,
     /// Requests in all.
-    #[arg(long, value_name = "COUNT", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "COUNT", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
     pub requests: u32,
     /// Requests at a time, each client sending its next when its last has ended.
-    #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096), help_heading = "Load")]
     pub concurrency: u32,
     /// Requests that arrive in a second on average, at random, whoever has ended:
     /// instead of clients that wait.
-    #[arg(long, value_name = "PER_SECOND")]
+    #[arg(long, value_name = "PER_SECOND", help_heading = "Load")]
     pub rate: Option<f64>,
     /// Tokens of a prompt.
-    #[arg(long, value_name = "TOKENS", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "TOKENS", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
     pub prompt_tokens: u32,
     /// Of these, the ones that all prompts begin with.
-    #[arg(long, value_name = "TOKENS", default_value_t = 0)]
+    #[arg(long, value_name = "TOKENS", default_value_t = 0, help_heading = "Load")]
     pub shared_tokens: u32,
     /// Prompts are made of tokens below this one, for a server that does not tell how
     /// a text becomes tokens as this one does.
-    #[arg(long, value_name = "TOKEN", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "TOKEN", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
     pub token_ids_below: Option<u32>,
     /// Tokens of an answer.
-    #[arg(long, value_name = "TOKENS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "TOKENS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
     pub max_tokens: u32,
     /// Key of the prompts and of the arrivals.
-    #[arg(long, default_value_t = 2026)]
+    #[arg(long, default_value_t = 2026, help_heading = "Load")]
     pub seed: u64,
     /// First token within so many seconds, to count as served well.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, help_heading = "Report")]
     pub ttft_within: f64,
     /// And each later one within so many milliseconds of the last.
-    #[arg(long, value_name = "MS", default_value_t = 150.0)]
+    #[arg(long, value_name = "MS", default_value_t = 150.0, help_heading = "Report")]
     pub gap_within: f64,
     /// One line of JSON instead of words.
-    #[arg(long)]
+    #[arg(
+        long,
+        action = ArgAction::Set,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        help_heading = "Report"
+    )]
     pub json: bool,
 }

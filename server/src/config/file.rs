@@ -6,11 +6,14 @@ use serde_json::{Map, Value};
 use std::ffi::OsString;
 use std::path::Path;
 
-/// The arguments that a file stands for.
-pub fn arguments(path: &Path) -> Result<Vec<OsString>, clap::Error> {
-    let wrong = |why: String| {
-        clap::Error::raw(ErrorKind::Io, format!("--config {}: {why}\n", path.display()))
-    };
+/// What is wrong with a file.
+pub fn wrong(path: &Path, why: &str) -> clap::Error {
+    clap::Error::raw(ErrorKind::Io, format!("--config {}: {why}\n", path.display()))
+}
+
+/// The arguments that a file stands for, by their keys.
+pub fn arguments(path: &Path) -> Result<Vec<(String, OsString)>, clap::Error> {
+    let wrong = |why: String| wrong(path, &why);
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     let kind = path.extension().and_then(|kind| kind.to_str()).unwrap_or("");
     let settings: Map<String, Value> = match kind {
@@ -18,21 +21,19 @@ pub fn arguments(path: &Path) -> Result<Vec<OsString>, clap::Error> {
         "yaml" | "yml" | "json" => {
             serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))?
         }
-        _ => return Err(wrong("its name must end in .toml, .yaml or .yml".into())),
+        _ => return Err(wrong("its name must end in .toml, .yaml, .yml or .json".into())),
     };
     let mut arguments = Vec::new();
-    for (name, value) in settings {
-        if name == "config" {
-            return Err(wrong("a file does not name another".into()));
-        }
-        let option = format!("--{}", name.replace('_', "-"));
-        match spelled(&value) {
-            // A switch that is off, or a setting that is left to its default.
-            None => {}
-            Some(text) if text.is_empty() && value == Value::Bool(true) => {
-                arguments.push(option.into());
-            }
-            Some(text) => arguments.push(format!("{option}={text}").into()),
+    for (key, value) in settings {
+        let name = match key.replace('_', "-").as_str() {
+            "config" => return Err(wrong("config: a file does not name another".into())),
+            // On the command line its place says what it is.
+            "model" => "model-path".to_owned(),
+            other => other.to_owned(),
+        };
+        // One that is left to its default is none.
+        if let Some(text) = spelled(&value) {
+            arguments.push((key, format!("--{name}={text}").into()));
         }
     }
     Ok(arguments)
@@ -41,8 +42,7 @@ pub fn arguments(path: &Path) -> Result<Vec<OsString>, clap::Error> {
 /// A value as an argument; `None` where there is none to give.
 fn spelled(value: &Value) -> Option<String> {
     match value {
-        Value::Null | Value::Bool(false) => None,
-        Value::Bool(true) => Some(String::new()),
+        Value::Null => None,
         Value::String(text) => Some(text.clone()),
         Value::Array(all) => Some(all.iter().filter_map(spelled).collect::<Vec<_>>().join(",")),
         other => Some(other.to_string()),

@@ -1,7 +1,8 @@
 //! Answers as the engine makes them: gathered, or sent piece by piece.
 
-use super::Server;
 use super::body::Reply;
+use super::entry::{Course, Entry, Streamed};
+use super::{Begun, Server, closed};
 use crate::openai::answer::{Answers, Piece};
 use crate::openai::embeddings::Embeddings;
 use crate::openai::{Refusal, Surface};
@@ -12,7 +13,6 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{Sender, channel};
 
 /// Pieces that wait to be sent; more wait as events.
@@ -24,13 +24,15 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub async fn generate(
     server: Arc<Server>,
     surface: Arc<dyn Surface>,
+    begun: Begun,
+    entry: Entry,
 ) -> Result<Response<Reply>, Refusal> {
     let asked = surface.asked();
     let requests = surface.requests();
     let answers = Answers::new(asked, requests.len());
     if asked.stream.is_none() {
         let ticket = server.runtime.submit(requests, false).await?;
-        return gathered(&server, surface.as_ref(), answers, ticket).await.map(json);
+        return gathered(&server, surface.as_ref(), answers, ticket).await;
     }
     let permit = server.streams.clone().try_acquire_owned().map_err(|_| {
         let most = server.limits.max_concurrent_streams;
@@ -38,8 +40,13 @@ pub async fn generate(
     })?;
     let ticket = server.runtime.submit(requests, true).await?;
     let (sender, receiver) = channel(PIECES_WAITING);
-    tokio::spawn(stream(server, surface, answers, ticket, sender, permit));
+    tokio::spawn(async move {
+        let course = stream(server, surface, answers, ticket, sender).await;
+        entry.write(StatusCode::OK, Some(&course));
+        drop((permit, begun));
+    });
     let mut response = Response::new(Reply::Stream(receiver));
+    response.extensions_mut().insert(Streamed);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -59,14 +66,18 @@ async fn gathered(
     surface: &dyn Surface,
     mut answers: Answers,
     mut ticket: Ticket,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<Response<Reply>, Refusal> {
+    let mut course = Course::default();
     let mut whole: Vec<Piece> = (0..answers.count()).map(Piece::empty).collect();
     while !answers.ended() {
         for piece in next(server, &mut answers, &mut ticket).await? {
+            course.take(&piece);
             whole[piece.index].join(piece);
         }
     }
-    Ok(surface.whole(whole, &answers))
+    let mut response = json(surface.whole(whole, &answers));
+    response.extensions_mut().insert(course);
+    Ok(response)
 }
 
 async fn next(
@@ -74,22 +85,31 @@ async fn next(
     answers: &mut Answers,
     ticket: &mut Ticket,
 ) -> Result<Vec<Piece>, Refusal> {
-    let News { at, events } =
-        ticket.next().await.ok_or_else(|| Refusal::internal("the engine has stopped"))?;
+    let News { at, events } = news(ticket).await?;
     answers.take(at, events, &server.served.text.tokenizer)
 }
 
+/// What happened next. Nobody gives up a request whose ticket is held but a server that
+/// closes.
+async fn news(ticket: &mut Ticket) -> Result<News, Refusal> {
+    let stopped = || Refusal::internal("the engine has stopped");
+    let news = ticket.next().await.ok_or_else(stopped)?;
+    let given_up = |event: &Event| matches!(event, Event::End { why: Finish::Cancelled, .. });
+    if news.events.iter().any(given_up) { Err(closed::stopping()) } else { Ok(news) }
+}
+
+/// Sends answers as they come; what came of them.
 async fn stream(
     server: Arc<Server>,
     surface: Arc<dyn Surface>,
     mut answers: Answers,
     mut ticket: Ticket,
     to: Sender<Bytes>,
-    _permit: OwnedSemaphorePermit,
-) {
+) -> Course {
+    let mut course = Course::default();
     for piece in surface.beginning() {
         if to.send(event(&piece)).await.is_err() {
-            return;
+            return course.broken("client gone");
         }
     }
     let mut begun = vec![false; answers.count()];
@@ -97,23 +117,28 @@ async fn stream(
         let pieces = tokio::select! {
             pieces = next(&server, &mut answers, &mut ticket) => pieces,
             // The client has gone: the ticket goes, too.
-            () = to.closed() => return,
+            () = to.closed() => return course.broken("client gone"),
         };
         let sent = match pieces {
-            Ok(pieces) => send(surface.as_ref(), pieces, &mut begun, &answers, &to).await,
+            Ok(pieces) => {
+                pieces.iter().for_each(|piece| course.take(piece));
+                send(surface.as_ref(), pieces, &mut begun, &answers, &to).await
+            }
             Err(refusal) => {
                 let _ = to.send(event(refusal.body().to_string().as_bytes())).await;
-                return;
+                let _ = to.send(event(b"[DONE]")).await;
+                return course.broken(refusal.code.unwrap_or("error"));
             }
         };
         if !sent {
-            return;
+            return course.broken("client gone");
         }
     }
     if surface.asked().stream.is_some_and(|stream| stream.usage) {
         let _ = to.send(event(&surface.last(&answers))).await;
     }
     let _ = to.send(event(b"[DONE]")).await;
+    course
 }
 
 /// Whether the client is still there.
@@ -150,8 +175,7 @@ pub async fn embed(server: &Server, asked: &Embeddings) -> Result<Vec<u8>, Refus
     let mut vectors: Vec<Option<Vec<f32>>> = vec![None; requests.len()];
     let mut ticket = server.runtime.submit(requests, false).await?;
     while vectors.iter().any(Option::is_none) {
-        let stopped = || Refusal::internal("the engine has stopped");
-        let News { at, events } = ticket.next().await.ok_or_else(stopped)?;
+        let News { at, events } = news(&mut ticket).await?;
         for event in events {
             match event {
                 Event::Embedding { values, .. } => vectors[at] = Some(values),

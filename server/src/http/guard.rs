@@ -81,7 +81,7 @@ pub async fn body(headers: &HeaderMap, body: Incoming, limits: &Limits) -> Resul
 }
 
 /// Reads on for a while: a client that is still sending would not see the answer.
-async fn discard(mut body: Incoming, most: usize) {
+pub async fn discard(mut body: Incoming, most: usize) {
     let reading = async {
         let mut left = most.saturating_mul(DISCARDED_TIMES);
         while let Some(Ok(frame)) = body.frame().await {

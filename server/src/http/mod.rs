@@ -1,6 +1,8 @@
-//! HTTP/1.1: who may connect, for how long, and how the doors are closed.
+//! HTTP/1.1: who may connect, for how long, and how the doors are opened and closed.
 
 mod body;
+mod closed;
+mod entry;
 mod generate;
 mod guard;
 mod patience;
@@ -8,18 +10,19 @@ mod route;
 
 use crate::config::Limits;
 use crate::metrics::Metrics;
+use crate::openai::Refusal;
 use crate::runtime::Runtime;
 use crate::served::Served;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use patience::Patient;
-use std::sync::Arc;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 
 /// Connections at a time; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 8192;
@@ -30,6 +33,20 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Waited where the system has no room for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long answers that are given up have to say so.
+const GIVE_UP_WITHIN: Duration = Duration::from_secs(10);
+/// How long clients have to take what is left of their answers when all have ended.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
+/// A server as clients find it from the moment that its port is bound.
+pub struct Door {
+    limits: Arc<Limits>,
+    /// Requests so far, for their names.
+    requests: AtomicU64,
+    /// There when the model is loaded.
+    server: OnceLock<Arc<Server>>,
+}
+
 /// What every request is handled with.
 pub struct Server {
     /// The model.
@@ -39,49 +56,87 @@ pub struct Server {
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Bounds on clients.
-    pub limits: Limits,
+    pub limits: Arc<Limits>,
     /// Streams that may still begin.
     streams: Arc<Semaphore>,
     /// Whether it is closing.
     draining: AtomicBool,
-    /// Requests so far, for their names.
-    requests: AtomicU64,
+    /// Whoever answers a request holds a receiver: it closes when all have ended.
+    begun: watch::Sender<()>,
+}
+
+/// Says while it is held that a request is being answered.
+type Begun = watch::Receiver<()>;
+
+impl Door {
+    /// With nobody behind it yet.
+    pub fn new(limits: Limits) -> Arc<Self> {
+        let (limits, requests) = (Arc::new(limits), AtomicU64::new(0));
+        Arc::new(Self { limits, requests, server: OnceLock::new() })
+    }
+
+    /// Lets requests in to a model.
+    pub fn open(&self, served: Arc<Served>, runtime: Runtime, metrics: Arc<Metrics>) {
+        let limits = self.limits.clone();
+        self.server.get_or_init(|| {
+            Arc::new(Server {
+                streams: Arc::new(Semaphore::new(limits.max_concurrent_streams as usize)),
+                served,
+                runtime,
+                metrics,
+                limits,
+                draining: AtomicBool::new(false),
+                begun: watch::Sender::new(()),
+            })
+        });
+    }
 }
 
 impl Server {
-    /// Of its parts.
-    pub fn new(
-        served: Arc<Served>,
-        runtime: Runtime,
-        metrics: Arc<Metrics>,
-        limits: Limits,
-    ) -> Arc<Self> {
-        let streams = Arc::new(Semaphore::new(limits.max_concurrent_streams as usize));
-        let (draining, requests) = (AtomicBool::new(false), AtomicU64::new(0));
-        Arc::new(Self { served, runtime, metrics, limits, streams, draining, requests })
-    }
-
     /// Whether it takes requests that arrive now.
     fn ready(&self) -> bool {
-        !self.draining.load(Ordering::Relaxed) && self.runtime.alive()
+        !self.draining() && self.runtime.alive()
+    }
+
+    fn draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Begins a request, unless the server is closing.
+    fn begin(&self) -> Result<Begun, Refusal> {
+        // In this order: whoever closes looks for requests when `draining` is set.
+        let begun = self.begun.subscribe();
+        if self.draining() { Err(closed::stopping()) } else { Ok(begun) }
     }
 }
 
-/// Serves until `stop` says so; then lets what is begun come to its end, for a while.
-pub async fn serve(listener: TcpListener, server: Arc<Server>, stop: watch::Receiver<bool>) {
+/// Serves until `stop` says so; then lets what is begun come to its end, for a while. Until
+/// that end whoever comes is told how it stands.
+pub async fn serve(listener: TcpListener, door: Arc<Door>, stop: watch::Receiver<bool>) {
+    let (close, closing) = watch::channel(false);
+    tokio::select! {
+        never = accept(listener, &door, closing) => match never {},
+        () = drained(&door, stop) => {}
+    }
+    close.send_replace(true);
+    // Each connection holds a receiver.
+    if tokio::time::timeout(CLOSE_WITHIN, close.closed()).await.is_err() {
+        tracing::warn!(connections = close.receiver_count(), "clients take nothing and are left");
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    door: &Arc<Door>,
+    closing: watch::Receiver<bool>,
+) -> Infallible {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    let mut stopped = stop.clone();
     loop {
         let permit = room.clone().acquire_owned().await;
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = told(&mut stopped) => break,
-        };
-        match accepted {
+        match listener.accept().await {
             Ok((stream, _)) => {
-                let connection = connection(stream, server.clone(), stop.clone());
-                connections.spawn(async move {
+                let connection = connection(stream, door.clone(), closing.clone());
+                tokio::spawn(async move {
                     connection.await;
                     drop(permit);
                 });
@@ -91,25 +146,34 @@ pub async fn serve(listener: TcpListener, server: Arc<Server>, stop: watch::Rece
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
-        while connections.try_join_next().is_some() {}
     }
-    drop(listener);
-    server.draining.store(true, Ordering::Relaxed);
+}
+
+/// Waits until it is said to stop and every answer has ended; those that take too long are
+/// ended in words.
+async fn drained(door: &Door, mut stop: watch::Receiver<bool>) {
+    told(&mut stop).await;
+    let Some(server) = door.server.get() else { return };
+    server.draining.store(true, Ordering::SeqCst);
     let seconds = server.limits.drain_timeout_seconds;
     tracing::info!(open = server.runtime.open(), seconds, "draining");
-    let drained = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(Duration::from_secs(seconds), drained).await.is_err() {
-        tracing::warn!(open = server.runtime.open(), "requests are given up");
-        connections.shutdown().await;
+    let ended = async |within| tokio::time::timeout(within, server.begun.closed()).await.is_ok();
+    if ended(Duration::from_secs(seconds)).await {
+        return;
+    }
+    tracing::warn!(open = server.runtime.open(), "answers are given up");
+    server.runtime.give_up();
+    if !ended(GIVE_UP_WITHIN).await {
+        tracing::warn!(open = server.runtime.open(), "answers did not end in time");
     }
 }
 
 /// One connection, with all its requests.
-async fn connection(stream: TcpStream, server: Arc<Server>, mut stop: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, door: Arc<Door>, mut closing: watch::Receiver<bool>) {
     // Pieces of a stream are small, and each is awaited.
     let _ = stream.set_nodelay(true);
     let io = TokioIo::new(Patient::new(stream, WRITE_TIMEOUT));
-    let service = service_fn(move |request| route::answer(request, server.clone()));
+    let service = service_fn(move |request| route::answer(request, door.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -118,7 +182,7 @@ async fn connection(stream: TcpStream, server: Arc<Server>, mut stop: watch::Rec
     tokio::pin!(connection);
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
-        () = told(&mut stop) => {
+        () = told(&mut closing) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -1,17 +1,18 @@
 //! One request: which path, who may, and what comes back.
 
 use super::body::Reply;
-use super::{Server, generate, guard};
+use super::entry::{Entry, Streamed};
+use super::{Door, Server, closed, generate, guard};
 use crate::metrics::{self, Format};
 use crate::openai::embeddings::Embeddings;
-use crate::openai::{self, Chat, Completions, Context, Refusal, Surface, tokens};
+use crate::openai::{self, Chat, Completions, Context, Refusal, tokens};
 use bytes::Bytes;
 use generate::json;
 use hyper::body::Incoming;
 use hyper::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS,
-    ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
@@ -40,31 +41,53 @@ const METHODS: &[Method] =
 /// The response to a request; errors are responses, too.
 pub async fn answer(
     request: Request<Incoming>,
-    server: Arc<Server>,
+    door: Arc<Door>,
 ) -> Result<Response<Reply>, Infallible> {
     let begun = Instant::now();
-    let number = server.requests.fetch_add(1, Ordering::Relaxed);
+    let number = door.requests.fetch_add(1, Ordering::Relaxed);
     let id = guard::name(request.headers()).unwrap_or_else(|| unnamed(number));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let origin = guard::origin(request.headers(), &server.limits.allowed_origins);
-    let outcome = dispatch(request, &server, &id).await;
+    let entry = Entry { id, method, path, begun };
+    let origin = guard::origin(request.headers(), &door.limits.allowed_origins);
+    let server = door.server.get();
+    let outcome = match server {
+        Some(server) => dispatch(request, server, &entry).await,
+        None => unopened(request, &door).await,
+    };
     let mut response = outcome.unwrap_or_else(refused);
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert("x-request-id", id);
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&entry.id) {
+        headers.insert("x-request-id", id);
     }
     if let Some(origin) = origin {
-        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         let shown = HeaderValue::from_static("x-request-id, retry-after");
-        response.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, shown);
-        response.headers_mut().insert(VARY, HeaderValue::from_static("origin"));
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, shown);
+        headers.insert(VARY, HeaderValue::from_static("origin"));
     }
-    let status = response.status().as_u16();
-    let handler = known(&path);
-    let counted = if METHODS.contains(&method) { method.as_str() } else { "other" };
-    server.metrics.request(&metrics::Response { handler, method: counted.to_owned(), status });
-    let seconds = begun.elapsed().as_secs_f64();
-    tracing::info!(request = %id, %method, %path, status, seconds, "answered");
+    if server.is_some_and(|server| server.draining()) {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let status = response.status();
+    if let Some(server) = server {
+        let handler = known(&entry.path);
+        let method = if METHODS.contains(&entry.method) { entry.method.as_str() } else { "other" };
+        let (method, status) = (method.to_owned(), status.as_u16());
+        server.metrics.request(&metrics::Response { handler, method, status });
+    }
+    if response.extensions_mut().remove::<Streamed>().is_none() {
+        entry.write(status, response.extensions().get());
+    }
     Ok(response)
+}
+
+/// While the model is loaded.
+async fn unopened(request: Request<Incoming>, door: &Door) -> Result<Response<Reply>, Refusal> {
+    if let "/health" | "/ready" = request.uri().path() {
+        return Ok(state(StatusCode::SERVICE_UNAVAILABLE, "loading"));
+    }
+    guard::discard(request.into_body(), door.limits.max_body_bytes).await;
+    Err(closed::loading())
 }
 
 /// A name that no other request of this server has.
@@ -84,7 +107,7 @@ fn known(path: &str) -> &'static str {
 async fn dispatch(
     request: Request<Incoming>,
     server: &Arc<Server>,
-    id: &str,
+    entry: &Entry,
 ) -> Result<Response<Reply>, Refusal> {
     let (head, body) = request.into_parts();
     let (method, path) = (head.method, head.uri.path());
@@ -97,7 +120,7 @@ async fn dispatch(
     }
     if POSTS.contains(&path) {
         return match method {
-            Method::POST => post(path, &head.headers, body, server, id).await,
+            Method::POST => post(path, &head.headers, body, server, entry).await,
             _ => Ok(not_so("POST")),
         };
     }
@@ -117,21 +140,23 @@ async fn dispatch(
     }
 }
 
+/// How it stands, in a word.
+fn state(status: StatusCode, word: &str) -> Response<Reply> {
+    let mut response = json(format!("{{\"status\":\"{word}\"}}").into_bytes());
+    *response.status_mut() = status;
+    response
+}
+
 /// What is asked without a body.
 fn get(path: &str, headers: &HeaderMap, server: &Server) -> Response<Reply> {
-    let state = |good: bool, word: &str| {
-        let mut response = json(format!("{{\"status\":\"{word}\"}}").into_bytes());
-        if !good {
-            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        }
-        response
-    };
     match path {
         "/v1/models" => json(openai::models(&server.served)),
-        "/health" if server.runtime.alive() => state(true, "alive"),
-        "/health" => state(false, "the engine has stopped"),
-        "/ready" if server.ready() => state(true, "ready"),
-        "/ready" => state(false, "not ready"),
+        "/health" | "/ready" if !server.runtime.alive() => {
+            state(StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped")
+        }
+        "/health" => state(StatusCode::OK, "alive"),
+        "/ready" if server.ready() => state(StatusCode::OK, "ready"),
+        "/ready" => state(StatusCode::SERVICE_UNAVAILABLE, "shutting down"),
         "/version" => json(format!("{{\"version\":\"{}\"}}", env!("CARGO_PKG_VERSION")).into()),
         "/debug/metrics" => json(server.metrics.debug()),
         // `/metrics`, the last one.
@@ -152,23 +177,27 @@ async fn post(
     headers: &HeaderMap,
     body: Incoming,
     server: &Arc<Server>,
-    id: &str,
+    entry: &Entry,
 ) -> Result<Response<Reply>, Refusal> {
-    if !server.ready() {
-        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down"));
-    }
+    let begun = match server.begin() {
+        Ok(begun) => begun,
+        Err(refusal) => {
+            guard::discard(body, server.limits.max_body_bytes).await;
+            return Err(refusal);
+        }
+    };
     let body = guard::body(headers, body, &server.limits).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let served = server.served.clone();
-    let context = Arc::new(Context { served, request_id: id.to_owned(), now });
+    let context = Arc::new(Context { served, request_id: entry.id.clone(), now });
     match path {
         "/v1/completions" => {
             let surface = read(body, move |body| Completions::read(body, context)).await?;
-            generate::generate(server.clone(), Arc::new(surface) as Arc<dyn Surface>).await
+            generate::generate(server.clone(), Arc::new(surface), begun, entry.clone()).await
         }
         "/v1/chat/completions" => {
             let surface = read(body, move |body| Chat::read(body, context)).await?;
-            generate::generate(server.clone(), Arc::new(surface) as Arc<dyn Surface>).await
+            generate::generate(server.clone(), Arc::new(surface), begun, entry.clone()).await
         }
         "/v1/embeddings" => {
             let asked = read(body, move |body| Embeddings::read(body, context)).await?;

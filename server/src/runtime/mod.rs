@@ -8,11 +8,11 @@ pub use worker::{Pace, start};
 use crate::openai::Refusal;
 use engine::request::{Event, Refused, Request, Task};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// When to come again, where there is no room.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ struct Load {
     open: AtomicUsize,
     /// Answers that may be open.
     open_max: usize,
-    alive: AtomicBool,
+    alive: watch::Sender<bool>,
 }
 
 /// What the engine's thread is told.
@@ -39,6 +39,11 @@ enum Message {
     Submit(Submission),
     /// Give up those of these numbers.
     Cancel(Range<u64>),
+    /// Give up all, and whatever comes after.
+    GiveUp,
+    /// Break, as a fault would.
+    #[cfg(test)]
+    Break,
 }
 
 /// Requests to take, all or none.
@@ -97,7 +102,26 @@ impl Runtime {
 
     /// Whether the engine's thread runs.
     pub fn alive(&self) -> bool {
-        self.load.alive.load(Ordering::Relaxed)
+        *self.load.alive.borrow()
+    }
+
+    /// Waits until the engine's thread has ended.
+    pub async fn ended(&self) {
+        let mut alive = self.load.alive.subscribe();
+        // An error says that nobody can say it any more.
+        drop(alive.wait_for(|alive| !alive).await);
+    }
+
+    /// Ends every answer as cancelled, within a step, and those that are asked for later.
+    pub fn give_up(&self) {
+        // An engine that has stopped has given up already.
+        let _ = self.to.send(Message::GiveUp);
+    }
+
+    /// Breaks the engine's thread.
+    #[cfg(test)]
+    pub fn break_off(&self) {
+        self.to.send(Message::Break).expect("the engine runs");
     }
 }
 

@@ -8,12 +8,13 @@ use engine::engine::Engine;
 use engine::request::{Event, Finish, Request, Task};
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 
 /// How the engine is driven.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +35,11 @@ pub fn start(
     metrics: Arc<Metrics>,
 ) -> std::io::Result<(Runtime, JoinHandle<()>)> {
     let (to, inbox) = mpsc::channel();
-    let load =
-        Load { open: AtomicUsize::new(0), open_max: pace.open_max, alive: AtomicBool::new(true) };
+    let load = Load {
+        open: AtomicUsize::new(0),
+        open_max: pace.open_max,
+        alive: watch::Sender::new(true),
+    };
     let load = Arc::new(load);
     let alive = Alive(load.clone());
     let worker = Worker {
@@ -48,6 +52,7 @@ pub fn start(
         load: load.clone(),
         live: HashMap::new(),
         next: 1,
+        gives_up: false,
         began: Instant::now(),
     };
     let thread = std::thread::Builder::new().name("engine".into());
@@ -63,7 +68,7 @@ struct Alive(Arc<Load>);
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        self.0.alive.store(false, std::sync::atomic::Ordering::Relaxed);
+        self.0.alive.send_replace(false);
     }
 }
 
@@ -80,6 +85,8 @@ struct Worker {
     live: HashMap<u64, Live>,
     /// The number of the next request.
     next: u64,
+    /// Nothing is answered any more.
+    gives_up: bool,
     began: Instant,
 }
 
@@ -140,6 +147,14 @@ impl Worker {
         match message {
             Message::Submit(submission) => self.submit(submission),
             Message::Cancel(ids) => self.cancel(ids),
+            Message::GiveUp => {
+                self.gives_up = true;
+                for id in self.live.keys() {
+                    self.engine.cancel(*id);
+                }
+            }
+            #[cfg(test)]
+            Message::Break => panic!("told to break"),
         }
     }
 
@@ -176,6 +191,9 @@ impl Worker {
             self.next += 1;
         }
         ticket.requests = first..self.next;
+        if self.gives_up {
+            self.cancel(first..self.next);
+        }
         // Where whoever asked has gone, the ticket is dropped, which gives them up.
         let _ = taken.send(Ok(ticket));
     }

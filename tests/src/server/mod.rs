@@ -121,12 +121,17 @@ impl Server {
         let address = loop {
             assert!(begun.elapsed() < UP_WITHIN, "the server does not come up");
             let line = lines.next().expect("it says where it listens").expect("text");
-            if let Some((_, address)) = line.split_once("http://") {
+            if let Some(address) = line.strip_prefix("listening http://") {
                 break address.trim().parse().expect("an address");
             }
         };
         // Whatever it says further is not looked at, but must not fill its pipe.
         std::thread::spawn(move || lines.for_each(drop));
+        Self::already(child, address)
+    }
+
+    /// One that was started already, and listens there.
+    pub fn already(child: Child, address: SocketAddr) -> Self {
         let config = ureq::Agent::config_builder().http_status_as_error(false);
         let agent = config.timeout_global(Some(Duration::from_secs(120))).build().into();
         Self { child, address, agent, folder: None }
@@ -169,6 +174,13 @@ impl Server {
             assert!(begun.elapsed() < REST_WITHIN, "pages are not given back: {told}");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Tells it to stop.
+    pub fn terminate(&self) {
+        let number = self.child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &number]).status();
+        assert!(told.expect("kill runs").success());
     }
 
     /// Its process.

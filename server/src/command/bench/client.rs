@@ -59,7 +59,7 @@ impl Asker {
             seed: settings.seed,
             below: 0,
             tokens: settings.prompt_tokens,
-            shared: settings.shared_tokens.min(settings.prompt_tokens),
+            shared: settings.shared_tokens,
         };
         let (key, max_tokens) = (settings.api_key.clone(), settings.max_tokens);
         let mut asker = Self { authority, key, model: String::new(), prompts, max_tokens };

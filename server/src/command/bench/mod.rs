@@ -38,6 +38,11 @@ async fn load(settings: &Bench) -> Result<(Vec<Outcome>, Duration), Failure> {
     if settings.rate.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)) {
         return Err(Failure::Setting("--rate: must be above 0".into()));
     }
+    let (shared, prompt) = (settings.shared_tokens, settings.prompt_tokens);
+    if shared > prompt {
+        let words = format!("--shared-tokens: a prompt has {prompt} tokens, not {shared}");
+        return Err(Failure::Setting(words));
+    }
     let asker = Arc::new(Asker::open(settings).await?);
     let begun = Instant::now();
     let outcomes = match settings.rate {
