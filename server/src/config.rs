@@ -53,7 +53,7 @@ impl Machine {
 #[derive(Parser)]
 #[command(name = "pagewise", version, args_override_self = true)]
 struct Arguments {
-    /// A YAML or TOML file with settings, by the names they have here; the command line
+    /// A YAML, TOML or JSON file with settings, by the names they have here; the command line
     /// comes before it.
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,

@@ -114,6 +114,16 @@ fn f16_pages_keep_the_bits() {
 }
 
 #[test]
+fn f16_pages_under_quantised_weights_keep_the_bits() {
+    same_bits(&["--kv-cache-dtype", "f16", "--quantize", "q4"]);
+}
+
+#[test]
+fn int8_pages_keep_the_bits() {
+    same_bits(&["--kv-cache-dtype", "int8"]);
+}
+
+#[test]
 fn int8_pages_under_quantised_weights_keep_the_bits() {
     same_bits(&["--kv-cache-dtype", "int8", "--quantize", "q8"]);
 }

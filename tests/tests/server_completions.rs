@@ -1,8 +1,8 @@
 //! `/v1/completions` and `/v1/chat/completions` of a real server: what is asked comes,
 //! the same however it is sent and in whatever company.
 
-use pagewise_tests::server::checkpoint::SPECIAL;
-use pagewise_tests::server::{Server, Shared};
+use pagewise_tests::server::checkpoint::{self, SPECIAL};
+use pagewise_tests::server::{Server, Shared, command};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -420,4 +420,45 @@ fn the_prefix_cache_is_told_in_usage() {
         (&other["cached_tokens"], &other["miss_tokens"]["salt"]),
         (&json!(0), &json!(prompt.len()))
     );
+}
+
+#[test]
+fn scaled_positions_are_served_as_far_as_they_were_stretched() {
+    let folder = checkpoint::write();
+    let path = folder.join("config.json");
+    let read = std::fs::read(&path).expect("it was written");
+    let mut config: Value = serde_json::from_slice(&read).expect("JSON");
+    config["rope_scaling"] = json!({"rope_type": "dynamic", "factor": 2.0});
+    std::fs::write(&path, config.to_string()).expect("a file");
+    // The file's own 512, and what is asked for.
+    let mut command = command();
+    command.arg("info").arg(&folder).args(["--max-model-len", "1025"]);
+    let told = command.output().expect("it runs");
+    let words = String::from_utf8_lossy(&told.stderr);
+    assert!(!told.status.success() && words.contains("made for 1024 tokens, not 1025"), "{words}");
+    let prompt =
+        json!({"prompt": "x".repeat(900), "max_tokens": 4, "temperature": 0, "logprobs": 0});
+    let server = Server::of(folder, &["--max-model-len", "1024"]);
+    let told = server.ask("/v1/completions", &prompt);
+    assert_eq!(told["usage"]["prompt_tokens"], 900);
+    assert_eq!(told["choices"][0]["logprobs"]["tokens"].as_array().map(Vec::len), Some(4));
+}
+
+#[test]
+fn a_prompt_cut_to_what_fits_leaves_room_for_its_answer() {
+    let words = |text: &str| json!({"prompt": text, "max_tokens": 12, "temperature": 0});
+    let cut = |text: &str, keep: i64| with(words(text), json!({"truncate_prompt_tokens": keep}));
+    let long: Vec<u32> = (0..600).map(|at| 65 + at % 26).collect();
+    let told = server().ask("/v1/completions", &with(cut("", -1), json!({"prompt": long})));
+    assert_eq!(told["usage"]["prompt_tokens"], 500);
+    let kept = with(words(""), json!({"prompt": long[100..]}));
+    assert_eq!(told["choices"], server().ask("/v1/completions", &kept)["choices"]);
+    let told = server().ask("/v1/completions", &cut("Hello", 3));
+    assert_eq!(told["usage"]["prompt_tokens"], 3);
+    let message = json!([{"role": "user", "content": "x".repeat(505)}]);
+    let asked = json!({"messages": message, "truncate_prompt_tokens": -1, "max_tokens": 9});
+    let told = server().ask("/v1/chat/completions", &asked);
+    assert_eq!(told["usage"]["prompt_tokens"], 503);
+    let refused = server().post("/v1/completions", &cut("Hello", 0));
+    assert_eq!((refused.status, refused.param().as_deref()), (400, Some("truncate_prompt_tokens")));
 }

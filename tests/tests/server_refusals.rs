@@ -403,3 +403,10 @@ fn a_model_that_is_nowhere_is_answered_in_words() {
         assert!(!output.status.success() && told.contains(words), "{told}");
     }
 }
+
+#[test]
+fn a_short_body_cannot_ask_for_ever_so_many_answers() {
+    let asked = json!({"prompt": vec!["a"; 600], "n": 128, "max_tokens": 1});
+    let refused = server().post("/v1/completions", &asked);
+    assert_eq!((refused.status, refused.param().as_deref()), (400, Some("n")));
+}

@@ -113,6 +113,20 @@ impl Config {
         Table { base: self.rope.base, rotary_dims: self.head_dim, scaling }
     }
 
+    /// Positions that it can be told to serve: those that its turns were stretched to, where
+    /// its file counts the ones before.
+    pub fn reach(&self) -> u32 {
+        let stretched = |positions: u32, factor: f64| (f64::from(positions) * factor) as u32;
+        self.max_len.max(match self.rope.scaling {
+            Scaling::Linear { factor } => stretched(self.max_len, factor),
+            Scaling::Dynamic { factor, original_positions, .. } => {
+                stretched(original_positions, factor)
+            }
+            Scaling::Yarn(yarn) => stretched(yarn.original_positions, yarn.factor),
+            Scaling::None | Scaling::Llama3 { .. } => self.max_len,
+        })
+    }
+
     /// Elements of all queries of a token.
     pub const fn q_width(&self) -> u32 {
         self.heads * self.head_dim

@@ -52,12 +52,9 @@ pub fn plan(model: &config::Model, running: &Running) -> Result<Plan, Failure> {
     let checkpoint = Checkpoint::open(&folder)?;
     let Checkpoint { config, tensors } = &checkpoint;
     let max_len = match running.max_model_len {
-        Some(asked) if asked > config.max_len => {
-            let words = "--max-model-len: the model was made for";
-            return Err(Failure::Setting(format!(
-                "{words} {} tokens, not {asked}",
-                config.max_len
-            )));
+        Some(asked) if asked > config.reach() => {
+            let (words, reach) = ("--max-model-len: the model was made for", config.reach());
+            return Err(Failure::Setting(format!("{words} {reach} tokens, not {asked}")));
         }
         asked => asked.unwrap_or(config.max_len),
     };

@@ -85,13 +85,6 @@ impl Chat {
         super::check_model(&mut fields, served)?;
         let tokens = messages::prompt(&mut fields, served)?;
         let mut prompt = [Prompt { name: "messages".into(), tokens, text: None }];
-        if let Some(keep) = fields.within("truncate_prompt_tokens", -1..=i64::from(u32::MAX))? {
-            if keep == 0 {
-                return Err(Refusal::expected("truncate_prompt_tokens", "-1 or at least 1", 0));
-            }
-            prompts::truncate(&mut prompt, keep, served);
-        }
-        let [prompt] = prompt;
         let shown = fields.switch("logprobs")?;
         let top = fields.within("top_logprobs", 0..=TOP_MAX)?;
         if top.is_some_and(|top| top > 0) && !shown {
@@ -100,6 +93,9 @@ impl Chat {
         let newer: Option<u32> = fields.take("max_completion_tokens")?;
         let older: Option<u32> = fields.take("max_tokens")?;
         let name = if newer.is_some() { "max_completion_tokens" } else { "max_tokens" };
+        let new = newer.or(older);
+        prompts::truncate(&mut fields, &mut prompt, new.unwrap_or(1), served)?;
+        let [prompt] = prompt;
         fields.only("echo", &[false.into()])?;
         fields.only("modalities", &[serde_json::json!(["text"])])?;
         // Of no tools, `auto` chooses none.
@@ -108,7 +104,7 @@ impl Chat {
         fields.only("parallel_tool_calls", &[true.into(), false.into()])?;
         let asked = Asked::read(&mut fields, served, shown.then_some(top.unwrap_or(0)))?;
         fields.done()?;
-        let room = asked.room((name, newer.or(older)), &prompt, served)?;
+        let room = asked.room((name, new), &prompt, served)?;
         let head = Head::new("chatcmpl", &asked, &context);
         Ok(Self { head, asked, prompt, room, context })
     }

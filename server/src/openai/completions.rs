@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// Tokens of an answer where nothing is asked, as in OpenAI's API.
 const MAX_NEW: u32 = 16;
+/// Answers to all prompts of a request, at most.
+const ANSWERS_MAX: usize = 1 << 16;
 
 /// What is asked.
 pub struct Completions {
@@ -71,18 +73,19 @@ impl Completions {
         super::check_model(&mut fields, served)?;
         let special = fields.take("add_special_tokens")?.unwrap_or(true);
         let mut prompts = prompts::read("prompt", fields.must("prompt")?, special, served)?;
-        if let Some(keep) = fields.within("truncate_prompt_tokens", -1..=i64::from(u32::MAX))? {
-            if keep == 0 {
-                return Err(Refusal::expected("truncate_prompt_tokens", "-1 or at least 1", 0));
-            }
-            prompts::truncate(&mut prompts, keep, served);
-        }
         let top = fields.within("logprobs", 0..=TOP_MAX)?;
-        let max_new = Some(fields.take("max_tokens")?.unwrap_or(MAX_NEW));
+        let new = fields.take("max_tokens")?.unwrap_or(MAX_NEW);
+        prompts::truncate(&mut fields, &mut prompts, new, served)?;
+        let max_new = Some(new);
         let echo = fields.switch("echo")?;
         fields.only("suffix", &["".into()])?;
         let asked = Asked::read(&mut fields, served, top)?;
         fields.done()?;
+        let answers = prompts.len() * asked.choices as usize;
+        if answers > ANSWERS_MAX {
+            let expected = format!("at most {ANSWERS_MAX} answers to all prompts together");
+            return Err(Refusal::expected("n", &expected, answers));
+        }
         let room = |prompt: &Prompt| asked.room(("max_tokens", max_new), prompt, served);
         let room = prompts.iter().map(room).collect::<Result<_, _>>()?;
         let head = Head::new("cmpl", &asked, &context);
@@ -94,8 +97,10 @@ impl Completions {
         let prompt = &self.prompts[at];
         let End { reason, stop } = piece.end.unwrap_or(End { reason: "", stop: None });
         let scores = answers.computed[at].as_ref().map_or(&[][..], |computed| &computed.logprobs);
-        let echoed = if self.echo { self.echoed(prompt) } else { String::new() };
         let mut logprobs = self.asked.top.map(|_| Logprobs::default());
+        // Later events need no more of it than its length, for offsets.
+        let echoes = self.echo && (first || logprobs.is_some());
+        let echoed = if echoes { self.echoed(prompt) } else { String::new() };
         if let (Some(logprobs), true, true) = (&mut logprobs, first, self.echo) {
             self.score_prompt(logprobs, prompt, scores);
         }

@@ -58,12 +58,7 @@ impl Embeddings {
         check_model(&mut fields, served)?;
         let special = fields.take("add_special_tokens")?.unwrap_or(true);
         let mut prompts = prompts::read("input", fields.must("input")?, special, served)?;
-        if let Some(keep) = fields.within("truncate_prompt_tokens", -1..=i64::from(u32::MAX))? {
-            if keep == 0 {
-                return Err(Refusal::expected("truncate_prompt_tokens", "-1 or at least 1", 0));
-            }
-            prompts::truncate(&mut prompts, keep, served);
-        }
+        prompts::truncate(&mut fields, &mut prompts, 0, served)?;
         let base64 = match fields.take::<String>("encoding_format")?.as_deref() {
             None | Some("float") => false,
             Some("base64") => true,

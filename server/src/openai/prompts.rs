@@ -1,6 +1,7 @@
 //! Prompts as clients give them: one or several, as text or as tokens.
 
 use super::Refusal;
+use super::fields::Fields;
 use super::sampling::known;
 use crate::served::Served;
 use serde_json::Value;
@@ -84,13 +85,27 @@ pub fn encode(
     Ok(tokenizer.encode(text, special)?)
 }
 
-/// Leaves the last tokens alone, as `truncate_prompt_tokens` asks; -1 leaves what fits.
-pub fn truncate(prompts: &mut [Prompt], keep: i64, served: &Served) {
-    let keep = usize::try_from(keep).unwrap_or(served.context as usize);
+/// Leaves the last tokens alone, as `truncate_prompt_tokens` asks; -1 leaves what fits
+/// before an answer of so many tokens.
+pub fn truncate(
+    fields: &mut Fields,
+    prompts: &mut [Prompt],
+    answer: u32,
+    served: &Served,
+) -> Result<(), Refusal> {
+    const NAME: &str = "truncate_prompt_tokens";
+    let keep = match fields.within(NAME, -1..=i64::from(u32::MAX))? {
+        None => return Ok(()),
+        Some(0) => return Err(Refusal::expected(NAME, "-1 or at least 1", 0)),
+        // Where the answer takes all, its own field is refused.
+        Some(-1) => served.context.saturating_sub(answer).max(1) as usize,
+        Some(keep) => keep as usize,
+    };
     for prompt in prompts {
         if prompt.tokens.len() > keep {
             prompt.tokens = prompt.tokens[prompt.tokens.len() - keep..].into();
             prompt.text = None;
         }
     }
+    Ok(())
 }

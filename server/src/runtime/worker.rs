@@ -128,12 +128,14 @@ impl Worker {
         }
     }
 
-    /// Waits for more after the first, if it is to.
+    /// Waits for more after the first request, if it is to and there is room for more.
     fn gather(&mut self) {
         let until = Instant::now() + self.pace.gather;
+        let rows = self.engine.settings().rows as usize;
         loop {
+            let open: usize = self.live.values().map(|live| live.open).sum();
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || open == 0 || open >= rows || self.gives_up {
                 return;
             }
             match self.inbox.recv_timeout(left) {

@@ -164,11 +164,15 @@ fn percent(share: f64) -> String {
 }
 
 fn rate(row: &Row) -> String {
-    // Items are single: thousands and millions read better with fewer digits.
+    if row.unit == "parts" {
+        return format!("{:.1} %", row.figure * 100.0);
+    }
+    // Items are single: thousands and millions of them read better with fewer digits.
+    let items = row.peak.is_none() && row.unit.ends_with("/s");
     let (figure, prefix) = match row.figure {
-        large if large >= 1e6 && row.peak.is_none() => (large / 1e6, " M"),
-        large if large >= 1e4 && row.peak.is_none() => (large / 1e3, " k"),
-        small => (small, " "),
+        large if items && large >= 1e6 => (large / 1e6, " M"),
+        large if items && large >= 1e4 => (large / 1e3, " k"),
+        figure => (figure, " "),
     };
     format!("{figure:.1}{prefix}{}", row.unit)
 }
