@@ -462,3 +462,12 @@ fn a_prompt_cut_to_what_fits_leaves_room_for_its_answer() {
     let refused = server().post("/v1/completions", &cut("Hello", 0));
     assert_eq!((refused.status, refused.param().as_deref()), (400, Some("truncate_prompt_tokens")));
 }
+
+#[test]
+fn nobody_waits_for_company_that_has_no_room() {
+    // Two answers fill the batch: there is nothing to wait half a minute for.
+    let server = Server::start(&["--max-batch-size", "2", "--batch-timeout", "30000"]);
+    let begun = std::time::Instant::now();
+    server.ask("/v1/completions", &json!({"prompt": "Hello", "max_tokens": 2, "n": 2}));
+    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+}
