@@ -1,7 +1,7 @@
 //! Rows of one matrix of a checkpoint, in whichever way it stores them.
 
 use super::columns::Columns;
-use super::quantise::{GROUP, Numbers};
+use super::quantise::{Numbers, group};
 use super::{Quantize, widen};
 use kernels_core::dtype::Dtype;
 use kernels_core::packing::Source;
@@ -67,7 +67,8 @@ impl Rows<'_> {
                 floats.clear();
                 widen(dtype, self.part(dtype, values, rows), floats);
                 numbers.clear();
-                floats.chunks(GROUP).for_each(|group| quantize.push(group, numbers));
+                let group = group(self.inputs).expect("only rows of whole groups are quantised");
+                floats.chunks(group).for_each(|group| quantize.push(group, numbers));
                 let Numbers { numbers, scales, biases } = numbers;
                 Source::Groups { numbers, scales, biases }
             }

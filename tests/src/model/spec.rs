@@ -115,10 +115,11 @@ impl Truth<'_> {
         let rows = self.rows(&format!("{name}.weight"));
         match self.by.quantize {
             Some(quantize) if rows[0].len().is_multiple_of(32) => {
+                let group = if rows[0].len().is_multiple_of(64) { 64 } else { 32 };
                 let row = |row: &Vec<f64>| {
-                    row.chunks(32).flat_map(|group| quantised(quantize, group)).collect()
+                    row.chunks(group).flat_map(|group| quantised(quantize, group)).collect()
                 };
-                (rows.iter().map(row).collect(), Some(32))
+                (rows.iter().map(row).collect(), Some(group))
             }
             _ => (rows, None),
         }
