@@ -22,16 +22,9 @@ pub fn smoke(shell: &Shell) -> Result<Tally, String> {
     }
     shell.run(&mut shell.cargo(&["+nightly", "fuzz", "build"]))?;
     let mut tally = Tally::default();
-    for target in targets(shell)? {
-        // What the fuzzer finds on the way stays out of the committed corpus.
-        let found = shell.target.join("check/fuzz").join(&target);
-        std::fs::create_dir_all(&found).map_err(|error| format!("{target}: {error}"))?;
-        let mut command = shell.cargo(&["+nightly", "fuzz", "run", &target]);
-        command.arg(found).arg(format!("fuzz/corpus/{target}")).arg("--");
-        command.arg(format!("-max_total_time={SECONDS}")).arg(format!("-seed={SEED}"));
-        command.arg("-max_len=4096");
-        match shell.run(&mut command) {
-            Ok(_) => tally.passed += 1,
+    for outcome in shell.side_by_side(&targets(shell)?, fuzz) {
+        match outcome {
+            Ok(()) => tally.passed += 1,
             Err(message) => {
                 tally.failed += 1;
                 println!("{message}");
@@ -39,6 +32,18 @@ pub fn smoke(shell: &Shell) -> Result<Tally, String> {
         }
     }
     Ok(tally)
+}
+
+/// Fuzzes one target.
+fn fuzz(shell: &Shell, target: &str) -> Result<(), String> {
+    // What the fuzzer finds on the way stays out of the committed corpus.
+    let found = shell.target.join("check/fuzz").join(target);
+    std::fs::create_dir_all(&found).map_err(|error| format!("{target}: {error}"))?;
+    let mut command = shell.cargo(&["+nightly", "fuzz", "run", target]);
+    command.arg(found).arg(format!("fuzz/corpus/{target}")).arg("--");
+    command.arg(format!("-max_total_time={SECONDS}")).arg(format!("-seed={SEED}"));
+    command.arg("-max_len=4096");
+    shell.run(&mut command).map(drop)
 }
 
 /// The names of the targets.

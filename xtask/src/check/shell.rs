@@ -4,6 +4,8 @@
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 /// Lines of a failed tool that are printed.
 const LINES_SHOWN: usize = 200;
@@ -17,6 +19,7 @@ pub struct Shell {
     pub root: PathBuf,
     /// What cargo builds into.
     pub target: PathBuf,
+    stage: String,
     log: PathBuf,
 }
 
@@ -28,7 +31,36 @@ impl Shell {
         let log = target.join("check").join(format!("{stage}.log"));
         let made = std::fs::create_dir_all(target.join("check")).and_then(|()| File::create(&log));
         made.map_err(|error| format!("{}: {error}", log.display()))?;
-        Ok(Self { root: root.to_owned(), target, log })
+        Ok(Self { root: root.to_owned(), target, stage: stage.to_owned(), log })
+    }
+
+    /// Does a job for each name, as many at a time as there are cores, each in a shell
+    /// with a log of its own; what came of them, in order. For tools that keep to one core.
+    pub fn side_by_side<R: Send>(
+        &self,
+        names: &[String],
+        job: impl Fn(&Self, &str) -> Result<R, String> + Sync,
+    ) -> Vec<Result<R, String>> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut done = Vec::new();
+            while let at = next.fetch_add(1, Ordering::Relaxed)
+                && let Some(name) = names.get(at)
+            {
+                let shell = Self::new(&self.root, &format!("{}-{name}", self.stage));
+                done.push((at, shell.and_then(|shell| job(&shell, name))));
+            }
+            done
+        };
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let mut done = thread::scope(|scope| {
+            let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+            let ended =
+                |worker: thread::ScopedJoinHandle<'_, _>| worker.join().expect("a job ends");
+            workers.into_iter().flat_map(ended).collect::<Vec<_>>()
+        });
+        done.sort_by_key(|(at, _)| *at);
+        done.into_iter().map(|(_, came)| came).collect()
     }
 
     /// `cargo` with these words; a toolchain may come first (`+nightly`).

@@ -12,20 +12,16 @@ const TARGETS: &[&str] = &["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gn
 /// Compiles kernels-core to assembly, optimised, and looks for calls.
 pub fn check(shell: &Shell) -> Result<Tally, String> {
     let mut tally = Tally::default();
+    let mut here = Vec::new();
     for target in TARGETS {
-        if let Err(by_hand) = shell.add_target(target) {
-            tally.skipped.push(format!("the target is not here: {by_hand}"));
-            continue;
+        match shell.add_target(target) {
+            Ok(()) => here.push((*target).to_owned()),
+            Err(by_hand) => tally.skipped.push(format!("the target is not here: {by_hand}")),
         }
-        let folder = shell.target.join("symbols");
-        let out = folder.join(format!("{target}.s"));
-        let mut command = shell.cargo(&["rustc", "--locked", "--release", "--lib"]);
-        command.args(["--package", "pagewise-kernels-core", "--target", target]);
-        command.arg("--target-dir").arg(&folder).arg("--");
-        command.args(["-C", "codegen-units=1", "-C", "debuginfo=0"]);
-        command.arg(format!("--emit=asm={}", out.display()));
-        shell.run(&mut command)?;
-        let calls = calls_in(&out)?;
+    }
+    let found = shell.side_by_side(&here, calls_of);
+    for (target, calls) in here.iter().zip(found) {
+        let calls = calls?;
         if calls.is_empty() {
             tally.passed += 1;
         } else {
@@ -34,6 +30,20 @@ pub fn check(shell: &Shell) -> Result<Tally, String> {
         }
     }
     Ok(tally)
+}
+
+/// The intrinsics that are called where kernels-core is built for a target.
+fn calls_of(shell: &Shell, target: &str) -> Result<Vec<String>, String> {
+    // A folder for each: builds in one wait for each other.
+    let folder = shell.target.join("symbols").join(target);
+    let out = folder.join("kernels.s");
+    let mut command = shell.cargo(&["rustc", "--locked", "--release", "--lib"]);
+    command.args(["--package", "pagewise-kernels-core", "--target", target]);
+    command.arg("--target-dir").arg(&folder).arg("--");
+    command.args(["-C", "codegen-units=1", "-C", "debuginfo=0"]);
+    command.arg(format!("--emit=asm={}", out.display()));
+    shell.run(&mut command)?;
+    calls_in(&out)
 }
 
 fn calls_in(path: &Path) -> Result<Vec<String>, String> {
