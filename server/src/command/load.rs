@@ -1,6 +1,6 @@
 //! From a model's name to an engine that runs it.
 
-use super::memory::Needs;
+use super::needs::Needs;
 use super::{Failure, sized};
 use crate::backend::{self, Busy, Machine};
 use crate::config::{self, KvDtype, Quantize, Running};
