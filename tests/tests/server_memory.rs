@@ -122,3 +122,14 @@ fn a_text_that_is_to_be_cut_may_be_longer_than_what_the_model_takes() {
         }
     }
 }
+
+#[test]
+fn weights_that_are_packed_are_not_held_as_they_were() {
+    let mut server = Server::start(&[]);
+    let Some(maps) = told(&mut server, "smaps") else { return };
+    let at = maps.find("model.safetensors").expect("its embedding is read where it lies");
+    let file = &maps[at..];
+    let (held, all) = (kib(file, "Rss:"), kib(file, "Size:"));
+    assert!(4 * held < all, "{held} of {all} KiB are held");
+    server.ask("/v1/completions", &json!({"prompt": "Hello", "max_tokens": 2}));
+}
