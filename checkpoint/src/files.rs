@@ -1,19 +1,20 @@
 //! Tensors of safetensors files, mapped into memory and left there.
 
 use crate::error::{Error, Fault};
-use backends::mapped;
+use backends::mapped::{self, Mapped};
 use engine::weights::{Element, Tensor, Tensors};
 use kernels_core::dtype::Dtype;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Bytes before a file's header: its length.
 const LENGTH_BYTES: usize = 8;
 
-/// All tensors of a folder.
-pub fn tensors(folder: &Path) -> Result<Tensors, Error> {
+/// All tensors of a folder, and their files.
+pub fn tensors(folder: &Path) -> Result<(Tensors, Vec<Arc<Mapped>>), Error> {
     let index = folder.join("model.safetensors.index.json");
     let single = folder.join("model.safetensors");
     if !index.exists() {
@@ -22,25 +23,25 @@ pub fn tensors(folder: &Path) -> Result<Tensors, Error> {
             return Err(Error::malformed(folder, what));
         }
         let mut all = Tensors::new();
-        read(&single, &mut all)?;
-        return Ok(all);
+        let file = read(&single, &mut all)?;
+        return Ok((all, vec![file]));
     }
     let places = places(&index)?;
     let files: BTreeSet<&String> = places.values().collect();
-    let mut all = Tensors::new();
+    let (mut all, mut mapped) = (Tensors::new(), Vec::new());
     for file in files {
         // A name with a path in it would reach beyond the folder.
         if Path::new(file).file_name().is_none_or(|name| name != file.as_str()) {
             return Err(Error::malformed(&index, format!("lists {file:?}, which is no file name")));
         }
-        read(&folder.join(file), &mut all)?;
+        mapped.push(read(&folder.join(file), &mut all)?);
     }
     match places.keys().find(|name| !all.contains_key(*name)) {
         Some(name) => {
             let what = format!("is missing from {}, where the index has it", places[name]);
             Err(Error::tensor(&index, name, what))
         }
-        None => Ok(all),
+        None => Ok((all, mapped)),
     }
 }
 
@@ -64,7 +65,7 @@ fn places(index: &Path) -> Result<BTreeMap<String, String>, Error> {
 }
 
 /// Adds the tensors of one file.
-fn read(path: &Path, all: &mut Tensors) -> Result<(), Error> {
+fn read(path: &Path, all: &mut Tensors) -> Result<Arc<Mapped>, Error> {
     let file = mapped::open(path).map_err(|error| Error::unreadable(path, &error))?;
     let bytes = (*file).as_ref();
     let (length, metadata) = SafeTensors::read_metadata(bytes)
@@ -79,7 +80,7 @@ fn read(path: &Path, all: &mut Tensors) -> Result<(), Error> {
             return Err(Error::tensor(path, &name, "is in another file too"));
         }
     }
-    Ok(())
+    Ok(file)
 }
 
 fn element(dtype: safetensors::Dtype) -> Element {

@@ -8,9 +8,11 @@ mod files;
 mod packed;
 mod rope;
 
+use backends::mapped::Mapped;
 use engine::model::Config;
 use engine::weights::Tensors;
 use std::path::Path;
+use std::sync::Arc;
 
 pub use error::{Error, Fault};
 
@@ -21,13 +23,22 @@ pub struct Checkpoint {
     pub config: Config,
     /// Its tensors.
     pub tensors: Tensors,
+    /// The files that they are in.
+    pub files: Vec<Arc<Mapped>>,
 }
 
 impl Checkpoint {
     /// The checkpoint in a folder: `config.json`, and `model.safetensors` or the files
     /// that `model.safetensors.index.json` lists.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        Ok(Self { config: config(folder)?, tensors: files::tensors(folder)? })
+        let (tensors, files) = files::tensors(folder)?;
+        Ok(Self { config: config(folder)?, tensors, files })
+    }
+
+    /// Lets go of what was read of its tensors, which can be read again. Else the process
+    /// holds all of a checkpoint beside the weights that were made of it.
+    pub fn let_go(&self) {
+        self.files.iter().for_each(|file| file.let_go());
     }
 }
 

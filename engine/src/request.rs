@@ -59,7 +59,13 @@ pub struct Generate {
     pub prompt_from: u32,
 }
 
-/// How tokens are drawn.
+impl Generate {
+    /// Tokens that a request bans in a step at most: the model's ends, its own stop tokens,
+    /// and one for each of its bad words.
+    pub const BANNED_MAX: usize = 1024;
+}
+
+/// How tokens are drawn. Requests that are asked together share its lists.
 #[derive(Clone, Debug)]
 pub struct Sampling {
     /// 0 takes the most likely token.
@@ -79,20 +85,20 @@ pub struct Sampling {
     /// Divides the positive logits of tokens seen, multiplies the others; 1 is none.
     pub repetition: f32,
     /// Added to the logits of these tokens.
-    pub bias: Vec<(u32, f32)>,
+    pub bias: Arc<[(u32, f32)]>,
     /// If given, no other tokens are drawn.
-    pub allowed: Option<Vec<u32>>,
+    pub allowed: Option<Arc<[u32]>>,
     /// Sequences of tokens that do not come out.
-    pub bad_words: Vec<Vec<u32>>,
+    pub bad_words: Arc<[Vec<u32>]>,
 }
 
-/// When an answer ends, besides its length.
+/// When an answer ends, besides its length. Requests that are asked together share its lists.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     /// Tokens that end it, the model's own besides them.
-    pub tokens: Vec<u32>,
+    pub tokens: Arc<[u32]>,
     /// Bytes that end it, wherever tokens divide them.
-    pub strings: Vec<Vec<u8>>,
+    pub strings: Arc<[Vec<u8>]>,
     /// The model's own end does not end it.
     pub ignore_eos: bool,
     /// Tokens before which none of these ends it.
@@ -254,9 +260,9 @@ impl Default for Sampling {
             presence: 0.0,
             frequency: 0.0,
             repetition: 1.0,
-            bias: Vec::new(),
+            bias: Arc::default(),
             allowed: None,
-            bad_words: Vec::new(),
+            bad_words: Arc::default(),
         }
     }
 }

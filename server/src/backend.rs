@@ -1,6 +1,6 @@
 //! Which backend runs the kernels: the one place that chooses.
 
-mod memory;
+mod available;
 mod timed;
 
 use crate::config;
@@ -12,7 +12,7 @@ use std::io;
 use std::time::Instant;
 use timed::Timed;
 
-pub use memory::available_bytes;
+pub use available::available_bytes;
 pub use timed::Busy;
 
 /// Times that memory is read to know its bandwidth.

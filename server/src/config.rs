@@ -6,7 +6,7 @@ mod read;
 
 pub use commands::{Bench, Complete, Drawing, Info, Talk};
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::engine::Settings;
 use kernels_core::simd::Level;
 use std::path::PathBuf;
@@ -245,15 +245,7 @@ pub struct Limits {
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,
     /// Take chat templates that requests bring.
-    #[arg(
-        long,
-        action = ArgAction::Set,
-        value_name = "BOOL",
-        num_args = 0..=1,
-        require_equals = true,
-        default_value_t = false,
-        default_missing_value = "true"
-    )]
+    #[arg(long)]
     pub trust_request_chat_template: bool,
     /// Seconds that requests have to end when the server is told to stop.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
@@ -348,12 +340,11 @@ fn body_bytes(text: &str) -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Arguments, bytes};
-    use clap::CommandFactory;
+    use super::{bytes, read};
 
     #[test]
     fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
+        read::command().debug_assert();
     }
 
     #[test]

@@ -42,9 +42,9 @@ fn subject(id: u64) -> Request {
         presence: 0.2,
         frequency: 0.3,
         repetition: 1.1,
-        bias: vec![(5, 1.5), (9, -2.0)],
+        bias: [(5, 1.5), (9, -2.0)].into(),
         allowed: Some((0..120).collect()),
-        bad_words: vec![vec![3], vec![4, 5]],
+        bad_words: [vec![3], vec![4, 5]].into(),
     };
     asked.top = Some(5);
     request

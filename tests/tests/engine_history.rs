@@ -41,7 +41,7 @@ impl Arrival {
             0 => asked.prompt_top = Some(2),
             1 => asked.sampling.frequency = 0.5,
             2 => asked.top = Some(3),
-            3 => asked.stop.strings = vec![b"1 ".to_vec()],
+            3 => asked.stop.strings = [b"1 ".to_vec()].into(),
             4 => request.task = Task::Embed(Pooling::Mean),
             _ => {}
         }
@@ -197,8 +197,8 @@ prop_compose! {
     ) -> Sampling {
         let [temperature, top_p, min_p, presence, frequency, repetition] = floats;
         Sampling {
-            temperature, top_k, top_p, min_p, seed, presence, frequency, repetition, bias,
-            allowed, bad_words,
+            temperature, top_k, top_p, min_p, seed, presence, frequency, repetition,
+            bias: bias.into(), allowed: allowed.map(Into::into), bad_words: bad_words.into(),
         }
     }
 }
@@ -217,6 +217,7 @@ prop_compose! {
         let prompt_from = if prompt_top.is_some() { prompt_from } else { prompt_from / 8 };
         let (tokens, strings) = stops;
         let (ignore_eos, priority, embeds) = flags;
+        let (tokens, strings) = (tokens.into(), strings.into());
         let stop = Stop { tokens, strings, ignore_eos, min_new };
         let task = match embeds {
             0 => Task::Embed(Pooling::Last),

@@ -5,7 +5,8 @@ use engine::engine::{OpenError, Settings};
 use engine::request::{Finish, Generate, Miss, Pooling, Refused, Request, Task};
 use engine::weights::{Element, Tensor};
 use kernels_core::dtype::Dtype;
-use pagewise_tests::model::thin;
+use kernels_core::simd::Level;
+use pagewise_tests::model::{Runner, thin};
 use pagewise_tests::serving::{
     Making, Served, VOCAB, generate, greedy, prompt, settings, vocabulary,
 };
@@ -40,7 +41,7 @@ fn an_answer_ends_with_the_models_end_with_a_stop_token_or_with_neither() {
     assert_eq!((&got[..], end), (upto, Finish::Eos));
     let (got, end, _) = answered(ends(), |asked| asked.stop.ignore_eos = true);
     assert_eq!((&got, end), (&tokens, Finish::Length));
-    let (got, end, _) = answered(Making::default(), |asked| asked.stop.tokens = vec![last]);
+    let (got, end, _) = answered(Making::default(), |asked| asked.stop.tokens = [last].into());
     assert_eq!((&got[..], end), (upto, Finish::Token(last)));
     // A stop token is not drawn before the least that is asked for.
     let (got, _, _) = answered(ends(), |asked| asked.stop.min_new = 15);
@@ -65,7 +66,7 @@ fn a_stop_string_is_found_across_tokens_and_what_may_begin_it_is_held() {
     let first = bytes.windows(string.len()).position(|part| part == string);
     let before = first.expect("it is there");
     let (got, end, held) = answered(Making::default(), |asked| {
-        asked.stop.strings = vec![b"none".to_vec(), string.clone()];
+        asked.stop.strings = [b"none".to_vec(), string.clone()].into();
     });
     assert_eq!(end, Finish::String { which: 1, before });
     let count = starts.iter().position(|&end| end >= before + string.len()).expect("it ends");
@@ -73,7 +74,7 @@ fn a_stop_string_is_found_across_tokens_and_what_may_begin_it_is_held() {
     assert!(starts[count - 1] > before, "tokens divide it");
     assert_eq!(held[count - 1], starts[count - 1] - before);
     let (got, _, _) = answered(Making::default(), |asked| {
-        asked.stop.strings = vec![string];
+        asked.stop.strings = [string].into();
         asked.stop.min_new = 12;
     });
     assert!(got.len() >= 12);
@@ -90,12 +91,12 @@ fn penalties_biases_masks_and_bad_words_change_what_is_drawn() {
     // Nothing of the prompt or before comes again.
     let new = change(|asked| asked.sampling.repetition = 1e6);
     assert!(!repeated(&new) && new.iter().all(|token| !prompt(1, 9).contains(token)));
-    assert_eq!(change(|asked| asked.sampling.bias = vec![(77, 1000.0)]), [77; 20]);
-    let few = change(|asked| asked.sampling.allowed = Some(vec![3, 64, 130]));
+    assert_eq!(change(|asked| asked.sampling.bias = [(77, 1000.0)].into()), [77; 20]);
+    let few = change(|asked| asked.sampling.allowed = Some([3, 64, 130].into()));
     assert!(few.iter().all(|token| [3, 64, 130].contains(token)));
     let pair = [tokens[4], tokens[5]];
     let (got, _, _) = answered(Making::default(), |asked| {
-        asked.sampling.bad_words = vec![pair.to_vec(), vec![tokens[8]]];
+        asked.sampling.bad_words = [pair.to_vec(), vec![tokens[8]]].into();
     });
     assert!(!got.windows(2).any(|two| two == pair) && !got.contains(&tokens[8]));
     assert!(tokens.windows(2).any(|two| two == pair));
@@ -105,7 +106,7 @@ fn penalties_biases_masks_and_bad_words_change_what_is_drawn() {
 fn where_no_token_is_allowed_an_answer_fails_in_words() {
     let making = Making { eos: vec![7], ..Making::default() };
     let (tokens, end, _) = answered(making, |asked| {
-        asked.sampling.allowed = Some(vec![7]);
+        asked.sampling.allowed = Some([7].into());
         asked.stop.min_new = 1;
     });
     assert!(tokens.is_empty());
@@ -298,6 +299,38 @@ fn embeddings_are_of_length_one_and_of_the_states_they_name() {
 }
 
 #[test]
+fn a_mean_is_that_of_the_states_of_all_tokens() {
+    let tokens = thin::prompt();
+    let mut served = Served::new(settings());
+    let asked = Request { task: Task::Embed(Pooling::Mean), ..greedy(1, &tokens, 1) };
+    let mean = served.answer(asked).embedding.expect("it is computed");
+    // Logits are linear in the states: so the output weights make the mean of all logits of
+    // the mean state, but for its length.
+    let checkpoint = thin::checkpoint();
+    let cpu = backends::cpu::Cpu::new(Level::best(), 1);
+    let capacity = thin::capacity(Dtype::F16);
+    let mut runner = Runner::new(cpu, &checkpoint, None, &capacity, &[0, 1, 2, 3, 4, 5, 6, 7]);
+    let logits = runner.forward(&tokens);
+    assert!(logits.len() > 1);
+    let sum = |token: usize| logits.iter().map(|row| f64::from(row[token])).sum::<f64>();
+    let weights = checkpoint.tensors["lm_head.weight"].bytes().chunks_exact(4);
+    let float = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("four"));
+    let floats: Vec<f32> = weights.map(float).collect();
+    let of_mean = |row: &[f32]| -> f64 {
+        row.iter().zip(&mean).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum()
+    };
+    let [mut dot, mut squares, mut own] = [0.0; 3];
+    for (token, row) in floats.chunks(96).enumerate() {
+        let (expected, got) = (sum(token), of_mean(row));
+        dot += expected * got;
+        squares += expected * expected;
+        own += got * got;
+    }
+    let cosine = dot / (squares * own).sqrt();
+    assert!(cosine > 0.9999, "{cosine}");
+}
+
+#[test]
 fn every_field_that_is_wrong_is_refused_by_its_name() {
     let mut served = Served::new(settings());
     let mut refused = |expected: &str, change: &dyn Fn(&mut Request)| {
@@ -328,19 +361,19 @@ fn every_field_that_is_wrong_is_refused_by_its_name() {
     of("sampling.repetition", &|x| x.sampling.repetition = 0.0);
     of("sampling.presence", &|x| x.sampling.presence = f32::NAN);
     of("sampling.frequency", &|x| x.sampling.frequency = f32::NEG_INFINITY);
-    of("sampling.bias", &|x| x.sampling.bias = vec![(VOCAB, 1.0)]);
-    of("sampling.bias", &|x| x.sampling.bias = vec![(1, f32::NAN)]);
-    of("sampling.bias", &|x| x.sampling.bias = vec![(1, 1.0); 1025]);
-    of("sampling.allowed", &|x| x.sampling.allowed = Some(vec![]));
-    of("sampling.allowed", &|x| x.sampling.allowed = Some(vec![u32::MAX]));
-    of("sampling.bad_words", &|x| x.sampling.bad_words = vec![vec![]]);
-    of("sampling.bad_words", &|x| x.sampling.bad_words = vec![vec![1, VOCAB]]);
-    of("sampling.bad_words", &|x| x.sampling.bad_words = vec![vec![1]; 1025]);
-    of("stop.tokens", &|x| x.stop.tokens = vec![VOCAB]);
-    of("stop.tokens", &|x| x.stop.tokens = vec![1; 1025]);
-    of("stop.strings", &|x| x.stop.strings = vec![vec![]]);
-    of("stop.strings", &|x| x.stop.strings = vec![vec![b'a'; 1025]]);
-    of("stop.strings", &|x| x.stop.strings = vec![vec![b'a']; 65]);
+    of("sampling.bias", &|x| x.sampling.bias = [(VOCAB, 1.0)].into());
+    of("sampling.bias", &|x| x.sampling.bias = [(1, f32::NAN)].into());
+    of("sampling.bias", &|x| x.sampling.bias = [(1, 1.0); 1025].into());
+    of("sampling.allowed", &|x| x.sampling.allowed = Some([].into()));
+    of("sampling.allowed", &|x| x.sampling.allowed = Some([u32::MAX].into()));
+    of("sampling.bad_words", &|x| x.sampling.bad_words = [vec![]].into());
+    of("sampling.bad_words", &|x| x.sampling.bad_words = [vec![1, VOCAB]].into());
+    of("sampling.bad_words", &|x| x.sampling.bad_words = vec![vec![1]; 1025].into());
+    of("stop.tokens", &|x| x.stop.tokens = [VOCAB].into());
+    of("stop.tokens", &|x| x.stop.tokens = [1; 1025].into());
+    of("stop.strings", &|x| x.stop.strings = [vec![]].into());
+    of("stop.strings", &|x| x.stop.strings = [vec![b'a'; 1025]].into());
+    of("stop.strings", &|x| x.stop.strings = vec![vec![b'a']; 65].into());
     served.submit(greedy(1, &prompt(1, 9), 4));
     let twice = served.refused(greedy(1, &prompt(1, 9), 4));
     assert_eq!(twice.to_string(), "id must be a number that no living request has, not 1");

@@ -78,23 +78,6 @@ fn a_megabyte_is_answered_or_refused() {
 }
 
 #[test]
-fn many_answers_share_what_was_asked_of_them() {
-    let mut server = Server::start(&[]);
-    // 8192 answers under 64 stop strings of 1000 bytes: 512 MiB, if each had its own.
-    let stops: Vec<String> = (0..64).map(|stop| format!("{stop:0>1000}")).collect();
-    let body = json!({"prompt": vec!["x"; 64], "n": 128, "max_tokens": 1, "stop": stops});
-    let told = server.ask("/v1/completions", &body);
-    assert_eq!(told["choices"].as_array().map(Vec::len), Some(8192));
-    server.rests();
-    let status = format!("/proc/{}/status", server.process().id());
-    // Only Linux tells the memory of a process; the answer is held to its length anywhere.
-    let Ok(status) = std::fs::read_to_string(status) else { return };
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
-    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
-    assert!(kib < 256 << 10, "{kib} KiB");
-}
-
-#[test]
 fn http_that_is_none_is_dropped() {
     let server = server();
     for bytes in [
@@ -136,6 +119,38 @@ fn half_requests_do_not_keep_others_waiting() {
         })
         .collect();
     serves(&server);
+    drop(half);
+    serves(&server);
+}
+
+#[test]
+fn large_bodies_have_room_together_and_keep_no_small_one_waiting() {
+    let server = Server::start(&["--max-body-bytes", "1MiB"]);
+    let body = json!({"prompt": "x".repeat(900 << 10)}).to_string();
+    let head = format!(
+        "POST /v1/completions HTTP/1.1\r\nHost: server\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let begin = |part: &str| {
+        let mut wire = Wire::open(server.address);
+        wire.send(head.as_bytes());
+        wire.send(part.as_bytes());
+        wire
+    };
+    // Four take the room, and never end.
+    let mut half: Vec<Wire> = (0..4).map(|_| begin(&body[..body.len() / 2])).collect();
+    std::thread::sleep(Duration::from_millis(500));
+    let begun = Instant::now();
+    server.ask("/v1/completions", &json!({"prompt": "Hello", "max_tokens": 2}));
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    std::thread::scope(|scope| {
+        let fifth = scope.spawn(|| begin(&body).status());
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(!fifth.is_finished(), "it waits for room");
+        half.pop();
+        assert_eq!(fifth.join().expect("answered"), Some(400), "its turn: its prompt is too long");
+    });
     drop(half);
     serves(&server);
 }

@@ -1,8 +1,8 @@
 //! The commands of the binary beside `serve`.
 
-use pagewise_tests::server::{Server, checkpoint, command};
+use pagewise_tests::server::{Server, checkpoint, command, send};
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Output, Stdio};
 
@@ -70,6 +70,40 @@ fn a_talk_outlives_its_models_memory_and_what_is_no_text() {
     let told = String::from_utf8_lossy(&talk.stderr).into_owned();
     assert_eq!(told.matches("forgets the oldest turns").count(), 1, "{told}");
     assert!(told.contains("must be UTF-8") && told.contains("messages: has"), "{told}");
+}
+
+#[test]
+fn an_interrupt_ends_the_answer_and_where_none_is_written_the_talk() {
+    // So hot that what comes is anything but the end of an answer; slow enough to be met.
+    let words = ["chat", "--max-tokens", "200", "--temperature", "90", "--seed", "5"];
+    let words = [&words[..], &["--threads", "1", "--level", "scalar"]].concat();
+    let whole = text(&outcome(&words, b"Hi\n")).into_bytes();
+    assert!(whole.len() > 60, "a long answer: {}", whole.len());
+    let start = || {
+        let mut command = command();
+        command.args(&words).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the binary starts");
+        let mut input = child.stdin.take().expect("piped");
+        input.write_all(b"Hi\n").expect("it listens");
+        (child.stdout.take().expect("piped"), input, child)
+    };
+    let (mut output, mut input, mut child) = start();
+    let mut told = vec![0];
+    output.read_exact(&mut told).expect("it answers");
+    send("-INT", &child);
+    input.write_all(b"Hi\n").expect("it listens");
+    drop(input);
+    output.read_to_end(&mut told).expect("it ends");
+    assert!(child.wait().expect("it ends").success());
+    let same = told.iter().zip(&whole).take_while(|(a, b)| a == b).count();
+    assert!(same < whole.len() - 1 && told[same] == b'\n', "cut after {same} of {}", whole.len());
+    assert!(told.len() > same + 10, "the next line is answered");
+    let (mut output, input, mut child) = start();
+    let mut told = vec![0; whole.len()];
+    output.read_exact(&mut told).expect("the whole answer");
+    send("-INT", &child);
+    assert!(child.wait().expect("it ends").success());
+    drop(input);
 }
 
 #[test]

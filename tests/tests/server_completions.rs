@@ -215,10 +215,13 @@ fn a_stream_brings_what_is_known_of_its_prompt_with_the_first_event() {
     let whole = server().ask("/v1/chat/completions", &spoken);
     let streamed = with(spoken, json!({"stream": true}));
     let events = server().post("/v1/chat/completions", &streamed).events();
-    for index in 0..2 {
-        let told = first(&events, index, |event| &event["prompt_logprobs"]);
-        assert_eq!(told, whole["prompt_logprobs"]);
-    }
+    // Of a chat there is one prompt, whatever the answers.
+    let told: Vec<&Value> = events
+        .iter()
+        .map(|event| &event["prompt_logprobs"])
+        .filter(|told| !told.is_null())
+        .collect();
+    assert_eq!(told, [&whole["prompt_logprobs"]]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use pagewise_tests::server::wire::Wire;
 use pagewise_tests::server::{Response, Server, checkpoint, command};
 use serde_json::{Value, json};
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -136,6 +137,38 @@ fn while_the_model_is_loaded_clients_are_told_so() {
     server.terminate();
     assert!(server.process().wait().expect("it ends").success());
     std::fs::remove_dir_all(folder.parent().expect("its own")).expect("removed");
+}
+
+#[test]
+fn told_to_stop_while_its_model_is_loaded_a_server_says_so_and_ends() {
+    for signal in ["-TERM", "-INT"] {
+        let folder = checkpoint::write();
+        let tokenizer = folder.join("tokenizer.json");
+        std::fs::remove_file(&tokenizer).expect("removed");
+        assert!(Command::new("mkfifo").arg(&tokenizer).status().expect("mkfifo runs").success());
+        let address = free();
+        let mut serve = command();
+        serve.arg("serve").arg(&folder).args(["--threads", "1", "--log-level", "warn"]);
+        serve.args(["--port", &address.port().to_string()]).stdout(Stdio::null());
+        let mut child = serve.stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let mut words = child.stderr.take().expect("piped");
+        let mut server = Server::already(child, address);
+        until("it listens", || std::net::TcpStream::connect(address).is_ok());
+        assert_eq!(server.get("/ready").status, 503);
+        server.signal(signal);
+        let begun = Instant::now();
+        let status = server.process().wait().expect("it ends");
+        assert!(status.success() && begun.elapsed() < Duration::from_secs(20), "{status}");
+        let mut told = String::new();
+        words.read_to_string(&mut told).expect("text");
+        assert_eq!(
+            told.matches("told to stop while the model is being loaded").count(),
+            1,
+            "{told}"
+        );
+        assert_eq!(told.lines().count(), 1, "{told}");
+        std::fs::remove_dir_all(folder.parent().expect("its own")).expect("removed");
+    }
 }
 
 /// An address that nobody listens at.

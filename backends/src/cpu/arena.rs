@@ -46,7 +46,7 @@ impl Arena {
         if isize::try_from(length).is_err() {
             return Err(refuse());
         }
-        let mut map = super::memory::map(length).map_err(|_| refuse())?;
+        let mut map = super::map::map(length).map_err(|_| refuse())?;
         self.allocated += bytes;
         let base = map.as_mut_ptr();
         Ok(self.insert(Store::Own { _map: map, base, bytes }))

@@ -2,7 +2,7 @@
 
 #[expect(unsafe_code, reason = "one memory is read and written by commands in turn")]
 mod arena;
-mod memory;
+mod map;
 pub mod peaks;
 #[expect(unsafe_code, reason = "threads borrow a caller's tiles while it waits")]
 mod threads;
@@ -18,7 +18,7 @@ use kernels_core::workers::Workers;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-pub use memory::Map;
+pub use map::Map;
 pub use threads::Threads;
 
 /// The id of the arithmetic of every level: committed hashes change only with it.

@@ -93,7 +93,7 @@ impl Engine {
         }
     }
 
-    /// Takes the hidden states that an embedding is of; pools them when all are there.
+    /// Adds the hidden states that an embedding is of; their mean is told when all are there.
     fn embed(&mut self, run: &Run, row: u32, pooling: Pooling) -> Result<(), Error> {
         let width = self.device.width() as usize;
         let Some(sequence) = self.running.get(&run.id) else { return Ok(()) };
@@ -101,23 +101,19 @@ impl Engine {
         let request = sequence.request;
         let group = self.groups.get_mut(&request).expect("a sequence has a request");
         let first = match pooling {
-            Pooling::Mean => group.hidden.len() / width,
+            Pooling::Mean => group.pooled,
             Pooling::Last => prompt_len - 1,
         };
         let skipped = first.saturating_sub(run.first) as u32;
         if skipped < run.tokens {
             let hidden = self.device.hidden(row + skipped..row + run.tokens)?;
-            group.hidden.extend(hidden);
+            group.pool(&hidden, width);
         }
         if computed < prompt_len {
             return Ok(());
         }
-        let hidden = std::mem::take(&mut group.hidden);
-        let kind = match pooling {
-            Pooling::Mean => params::POOL_MEAN,
-            Pooling::Last => params::POOL_LAST,
-        };
-        let values = self.device.pool(&hidden, kind)?;
+        let mean = group.mean();
+        let values = self.device.normalised(&mean)?;
         if values.iter().all(|value| value.is_finite()) {
             self.events.push(Event::Embedding { id: request, values });
             self.end(run.id, Finish::Length);

@@ -9,9 +9,8 @@ use std::ops::RangeInclusive;
 const CHOICES_MAX: u32 = 4096;
 /// Most likely tokens that are listed with one.
 pub(super) const TOP_MAX: u32 = 128;
-/// Tokens of a request that it bans in a step at most: the model's ends, its own stop
-/// tokens, and one for each bad word.
-pub(super) const BANNED_MAX: usize = 1024;
+/// Tokens of a request that it bans in a step at most.
+pub(super) const BANNED_MAX: usize = Generate::BANNED_MAX;
 /// Biases of a request.
 pub(super) const BIAS_MAX: usize = 1024;
 /// Stop strings of a request, and bytes of each.
@@ -108,7 +107,7 @@ impl Checks<'_> {
             let expected = format!("at most {BIAS_MAX}");
             return Err(refused("sampling.bias", expected, sampling.bias.len()));
         }
-        for &(token, bias) in &sampling.bias {
+        for &(token, bias) in sampling.bias.iter() {
             self.tokens("sampling.bias", &[token])?;
             number("sampling.bias", bias, |_| true, "finite")?;
         }
@@ -118,7 +117,7 @@ impl Checks<'_> {
             }
             self.tokens("sampling.allowed", allowed)?;
         }
-        for word in &sampling.bad_words {
+        for word in sampling.bad_words.iter() {
             if word.is_empty() {
                 return Err(refused("sampling.bad_words", "words of at least one token", "none"));
             }

@@ -200,17 +200,12 @@ impl Device {
         Ok(floats(&words))
     }
 
-    /// One vector of length one from the hidden states of a prompt.
-    pub fn pool(&mut self, hidden: &[f32], kind: u32) -> Result<Vec<f32>, Error> {
-        let (to, width) = (self.backend.as_mut(), self.model.config().hidden);
-        let x = words(to, hidden.len() as u64)?;
-        let rest = words(to, u64::from(2 + width));
-        let pooled = rest.and_then(|rest| {
-            let pooled = record::pool(to, x, rest, kind, hidden, width);
-            to.release(rest.buffer).and(pooled)
-        });
-        to.release(x.buffer)?;
-        pooled
+    /// A hidden state divided by its length.
+    pub fn normalised(&mut self, hidden: &[f32]) -> Result<Vec<f32>, Error> {
+        let to = self.backend.as_mut();
+        let room = words(to, 2 * (1 + hidden.len() as u64))?;
+        let normalised = record::normalise(to, room, hidden);
+        to.release(room.buffer).and(normalised)
     }
 
     /// The program of a kind, recorded if it is the first of it.
@@ -228,7 +223,6 @@ impl Device {
                 let hidden = self.model.forward(&place, &mut commands);
                 if samples {
                     let logits = self.model.logits(&place, hidden, self.logit_rows, &mut commands);
-                    self.hidden = hidden;
                     self.record_sampling(logits, masked, top, &mut commands)?;
                 }
                 self.hidden = hidden;

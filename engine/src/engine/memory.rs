@@ -11,8 +11,6 @@ pub(super) struct Memory {
     pub pages: Pages,
     pub index: Prefixes,
     page_len: usize,
-    /// Elements of a hidden state.
-    width: usize,
     pub evictions: u64,
 }
 
@@ -47,12 +45,11 @@ struct Reusable<'a> {
 }
 
 impl Memory {
-    pub fn new(pages: u32, page_len: u32, width: u32) -> Self {
+    pub fn new(pages: u32, page_len: u32) -> Self {
         Self {
             pages: Pages::new(pages),
             index: Prefixes::new(page_len),
             page_len: page_len as usize,
-            width: width as usize,
             evictions: 0,
         }
     }
@@ -167,7 +164,7 @@ impl Memory {
 
     fn reusable<'a>(&self, group: &Group, sequence: &'a Sequence) -> Reusable<'a> {
         let tokens = &sequence.tokens[..];
-        let from = group.asked_from(tokens.len(), self.width);
+        let from = group.asked_from(tokens.len());
         let mut whole = tokens.len() / self.page_len;
         // Where all pages are its own the last one cannot be copied.
         if whole * self.page_len == tokens.len() && whole >= self.pages.total() as usize {

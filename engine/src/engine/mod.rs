@@ -107,14 +107,14 @@ impl Engine {
     ) -> Result<Self, OpenError> {
         settings.check()?;
         let config = model.config();
-        let (vocab, hidden) = (config.vocab, config.hidden);
+        let vocab = config.vocab;
         let eos: Vec<u32> = config.eos.iter().copied().filter(|&token| token < vocab).collect();
         let device = Device::new(backend, model, settings.capacity())?;
         Ok(Self {
             device,
             limits: settings.limits(),
             vocabulary,
-            memory: Memory::new(settings.pages, settings.page_len, hidden),
+            memory: Memory::new(settings.pages, settings.page_len),
             groups: HashMap::new(),
             running: BTreeMap::new(),
             waiting: BTreeMap::new(),

@@ -304,27 +304,26 @@ impl Scores {
     }
 }
 
-/// Pools hidden states by a program of its own: `x` holds them, `rest` the two bounds of
-/// their rows and then the result.
-pub(super) fn pool(
+/// Divides a hidden state by its length, by a program of its own: `room` takes the two
+/// bounds of its one row, the row, and then the result.
+pub(super) fn normalise(
     backend: &mut dyn Backend,
-    x: Slice,
-    rest: Slice,
-    kind: u32,
+    room: Slice,
     hidden: &[f32],
-    width: u32,
 ) -> Result<Vec<f32>, Error> {
-    let rows = (hidden.len() / width as usize) as u32;
-    let starts = Slice { bytes: 8, ..rest };
-    let out = Slice { offset: rest.offset + 8, bytes: 4 * u64::from(width), ..rest };
+    let width = hidden.len() as u32;
+    let bytes = 4 * u64::from(width);
+    let starts = Slice { bytes: 8, ..room };
+    let x = Slice { offset: room.offset + 8, bytes, ..room };
+    let out = Slice { offset: x.offset + bytes, bytes, ..room };
     let command = Pool {
         params: params::Pool {
             x_row_stride: width.into(),
             out_row_stride: width.into(),
-            rows_max: rows,
+            rows_max: 1,
             seqs_max: 1,
             columns: width,
-            kind,
+            kind: params::POOL_LAST,
             x_dtype: F32,
             normalise: 1,
         },
@@ -334,8 +333,8 @@ pub(super) fn pool(
         seqs: None,
     };
     let program = backend.record(&[command.into()])?;
-    let bounds = [0, rows];
+    let bounds = [0, 1];
     let writes = [(x, bytemuck::cast_slice(hidden)), part(starts, &bounds)];
-    let pooled = submit(backend, &writes, program, &[out]);
-    backend.forget(program).and(pooled).map(|words| floats(&words))
+    let normalised = submit(backend, &writes, program, &[out]);
+    backend.forget(program).and(normalised).map(|words| floats(&words))
 }

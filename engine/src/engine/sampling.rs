@@ -122,12 +122,12 @@ impl Masks {
     fn ban(&mut self, generate: &Generate, generated: &[u32]) {
         let stop = &generate.stop;
         if generated.len() < stop.min_new as usize {
-            self.banned.extend(&stop.tokens);
+            self.banned.extend(stop.tokens.iter());
             if !stop.ignore_eos {
                 self.banned.extend(&self.eos);
             }
         }
-        for word in &generate.sampling.bad_words {
+        for word in generate.sampling.bad_words.iter() {
             if let Some((last, before)) = word.split_last()
                 && generated.ends_with(before)
             {

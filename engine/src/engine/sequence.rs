@@ -19,8 +19,10 @@ pub(super) struct Group {
     pub found: Option<(u32, Miss)>,
     /// Log-probabilities of the prompt so far, where they are asked for.
     pub scored: Vec<Option<Scored>>,
-    /// Hidden states so far, where their mean is asked for.
+    /// `[hidden]` f32: the sum of the hidden states that its embedding is of, so far; and
+    /// how many they are.
     pub hidden: Vec<f32>,
+    pub pooled: usize,
     /// Whether its prompt was computed once.
     pub prompted: bool,
 }
@@ -43,6 +45,7 @@ impl Group {
             found: None,
             scored,
             hidden: Vec::new(),
+            pooled: 0,
             prompted: false,
         }
     }
@@ -54,12 +57,30 @@ impl Group {
         }
     }
 
+    /// Adds hidden states, each `width` wide, in the order of the kernel `pool`: so their
+    /// mean has the same bits wherever its prompt was cut.
+    pub fn pool(&mut self, rows: &[f32], width: usize) {
+        for row in rows.chunks_exact(width) {
+            match self.pooled {
+                0 => self.hidden = row.to_vec(),
+                _ => self.hidden.iter_mut().zip(row).for_each(|(sum, x)| *sum += x),
+            }
+            self.pooled += 1;
+        }
+    }
+
+    /// The mean of the hidden states that were added.
+    pub fn mean(&self) -> Vec<f32> {
+        let count = self.pooled as f32;
+        self.hidden.iter().map(|sum| sum / count).collect()
+    }
+
     /// The first of `known` tokens whose hidden state is still asked for: all but the last
     /// may come from pages otherwise.
-    pub fn asked_from(&self, known: usize, width: usize) -> usize {
+    pub fn asked_from(&self, known: usize) -> usize {
         let last = known - 1;
         match &self.request.task {
-            Task::Embed(Pooling::Mean) => (self.hidden.len() / width).min(last),
+            Task::Embed(Pooling::Mean) => self.pooled.min(last),
             Task::Embed(Pooling::Last) => last,
             Task::Generate(_) if self.prompted => last,
             Task::Generate(generate) => match generate.prompt_top {

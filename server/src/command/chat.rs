@@ -6,8 +6,10 @@ use crate::config;
 use crate::openai::{Chat, Refusal};
 use serde_json::{Map, Value, json};
 use std::io::{self, BufRead, IsTerminal, Write};
+use tokio::sync::mpsc::{Receiver, channel};
 
-/// Answers each line that is typed, until there are no more.
+/// Answers each line that is typed, until there are no more. Ctrl-C ends an answer, and
+/// the talk where none is being written.
 pub fn run(
     settings: &config::Talk,
     machine: &config::Machine,
@@ -16,7 +18,8 @@ pub fn run(
     let session = Session::open(&settings.model, &settings.running, machine)?;
     let session = session.within_training();
     let mut talk = Talk::new(settings);
-    let (input, typed) = (io::stdin().lock(), io::stdin().is_terminal());
+    let mut interrupts = session.interrupts()?;
+    let (mut lines, typed) = (lines()?, io::stdin().is_terminal());
     let prompt = |out: &mut dyn Write| -> io::Result<()> {
         if typed {
             write!(out, "> ")?;
@@ -24,12 +27,22 @@ pub fn run(
         out.flush()
     };
     prompt(out)?;
-    for line in input.split(b'\n') {
+    loop {
+        let line = session.wait(async {
+            tokio::select! {
+                line = lines.recv() => line,
+                _ = interrupts.recv() => None,
+            }
+        });
+        let Some(line) = line else { break };
         match String::from_utf8(line?) {
             Ok(line) if line.trim().is_empty() => {}
             Ok(line) => match talk.ask(line.trim_end_matches('\r'), &session) {
                 Ok(asked) => {
-                    let answer = session.ask(&asked, out)?;
+                    let over = async {
+                        interrupts.recv().await;
+                    };
+                    let answer = session.ask_until(&asked, over, out)?;
                     talk.messages.push(json!({"role": "assistant", "content": answer}));
                 }
                 Err(refusal) if refusal.is_too_long() => say(&refusal.message),
@@ -42,7 +55,22 @@ pub fn run(
         }
         prompt(out)?;
     }
+    // Whatever comes next is on a line of its own.
+    if typed {
+        writeln!(out)?;
+    }
     Ok(())
+}
+
+/// Lines as they come, read on a thread that may wait for the next one for ever.
+fn lines() -> Result<Receiver<io::Result<Vec<u8>>>, Failure> {
+    let (to, lines) = channel(1);
+    let read = move || {
+        let mut all = io::stdin().lock().split(b'\n');
+        while all.next().is_some_and(|line| to.blocking_send(line).is_ok()) {}
+    };
+    std::thread::Builder::new().name("input".into()).spawn(read).map_err(Failure::Thread)?;
+    Ok(lines)
 }
 
 /// A conversation so far.

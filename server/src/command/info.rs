@@ -10,7 +10,7 @@ use std::io::Write;
 pub fn run(settings: &config::Info, out: &mut impl Write) -> Result<(), Failure> {
     let Plan { folder, checkpoint, settings, needs, available, unfit } =
         plan(&settings.model, &settings.running)?;
-    let Checkpoint { config, tensors } = checkpoint;
+    let Checkpoint { config, tensors, .. } = checkpoint;
     let bytes: u64 = tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
     let token = needs.page / u64::from(settings.page_len);
     writeln!(out, "folder    {}", folder.display())?;

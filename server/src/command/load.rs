@@ -1,6 +1,6 @@
 //! From a model's name to an engine that runs it.
 
-use super::memory::Needs;
+use super::needs::Needs;
 use super::{Failure, sized};
 use crate::backend::{self, Busy, Machine};
 use crate::config::{self, KvDtype, Quantize, Running};
@@ -50,7 +50,7 @@ pub struct Plan {
 pub fn plan(model: &config::Model, running: &Running) -> Result<Plan, Failure> {
     let folder = hub::folder(model)?;
     let checkpoint = Checkpoint::open(&folder)?;
-    let Checkpoint { config, tensors } = &checkpoint;
+    let Checkpoint { config, tensors, .. } = &checkpoint;
     let max_len = match running.max_model_len {
         Some(asked) if asked > config.reach() => {
             let (words, reach) = ("--max-model-len: the model was made for", config.reach());
@@ -95,23 +95,25 @@ pub fn load(
         return Err(Failure::Setting(words));
     }
     let text = Text::open(&folder)?;
-    let Checkpoint { config, tensors } = checkpoint;
+    let Checkpoint { config, tensors, .. } = &checkpoint;
     let machine = Machine::open(machine);
     let (described, numerics, workers) =
         (machine.describe(), machine.numerics(), machine.more_workers());
     let (mut backend, busy) = machine.into_backend();
-    let source = Source {
-        config: &config,
-        tensors: &tensors,
-        quantize: quantize(running.quantize),
-        workers: &workers,
-    };
-    let loaded = with_progress(|progress| Model::load(backend.as_mut(), &source, progress))?;
+    let source =
+        Source { config, tensors, quantize: quantize(running.quantize), workers: &workers };
+    let loaded = with_progress(|progress| {
+        let mut progress = |done, all| {
+            checkpoint.let_go();
+            progress(done, all);
+        };
+        Model::load(backend.as_mut(), &source, &mut progress)
+    })?;
     let vocabulary = Vocabulary::new(text.tokenizer.answer_bytes());
     let name = name.map_or_else(|| hub::name(model, &folder), str::to_owned);
     let cache = u64::from(settings.pages) * needs.page;
     let told = vec![
-        ("model", format!("{name}: {}, {}", shape(&config), folder.display())),
+        ("model", format!("{name}: {}, {}", shape(config), folder.display())),
         ("machine", described),
         ("weights", format!("{}, {}", packed(running.quantize), sized(needs.weights))),
         ("context", format!("{} tokens", settings.len_max())),

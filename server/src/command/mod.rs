@@ -5,7 +5,7 @@ pub mod chat;
 pub mod complete;
 pub mod info;
 pub mod load;
-mod memory;
+mod needs;
 pub mod serve;
 pub mod session;
 

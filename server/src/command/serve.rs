@@ -32,10 +32,10 @@ pub fn run(
     log(settings);
     // Before the model is loaded: a port that is taken is known at once, and whoever asks
     // meanwhile is told to wait.
-    let host = Host::open(settings)?;
-    let name = settings.served_model_name.as_deref();
-    let Loaded { engine, busy, mut served, told } =
-        load(&settings.model, name, &settings.running, &settings.machine)?;
+    let mut host = Host::open(settings)?;
+    let Some(Loaded { engine, busy, mut served, told }) = host.load(settings)? else {
+        return host.close();
+    };
     served.trust_request_chat_template = settings.limits.trust_request_chat_template;
     tell(out, given, &told)?;
     let (name, address) = (served.name.clone(), host.address);
@@ -49,6 +49,8 @@ struct Host {
     threads: tokio::runtime::Runtime,
     address: SocketAddr,
     door: Arc<Door>,
+    /// By which it is told to stop.
+    signals: [Signal; 2],
     stop: watch::Sender<bool>,
     /// Ends when it was said to stop, and all has ended.
     connections: tokio::task::JoinHandle<()>,
@@ -57,7 +59,6 @@ struct Host {
 /// One that has a model.
 struct Serving {
     host: Host,
-    signals: [Signal; 2],
     runtime: Runtime,
     engine: JoinHandle<()>,
 }
@@ -71,11 +72,40 @@ impl Host {
             .enable_all()
             .build()
             .map_err(Failure::Thread)?;
-        let listener = threads.block_on(async { tokio::net::TcpListener::from_std(listener) })?;
+        let (listener, signals) = threads.block_on(async {
+            let signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+            io::Result::Ok((tokio::net::TcpListener::from_std(listener)?, signals))
+        })?;
         let door = Door::new(settings.limits.clone());
         let (stop, stopped) = watch::channel(false);
         let connections = threads.spawn(http::serve(listener, door.clone(), stopped));
-        Ok(Self { threads, address, door, stop, connections })
+        Ok(Self { threads, address, door, signals, stop, connections })
+    }
+
+    /// The model, unless it is told to stop before that is loaded.
+    fn load(&mut self, settings: &config::Serve) -> Result<Option<Loaded>, Failure> {
+        let (settings, Self { threads, signals, .. }) = (settings.clone(), self);
+        let loading = threads.spawn_blocking(move || {
+            let name = settings.served_model_name.as_deref();
+            load(&settings.model, name, &settings.running, &settings.machine)
+        });
+        threads.block_on(async {
+            tokio::select! {
+                loaded = loading => {
+                    loaded.map_err(|error| Failure::Broken(error.to_string()))?.map(Some)
+                }
+                () = told(signals) => Ok(None),
+            }
+        })
+    }
+
+    /// Ends before there is a model; its loading ends with the process.
+    fn close(self) -> Result<(), Failure> {
+        tracing::warn!("told to stop while the model is being loaded");
+        self.stop.send_replace(true);
+        let ended = self.threads.block_on(self.connections);
+        self.threads.shutdown_background();
+        ended.map_err(|error| Failure::Broken(error.to_string()))
     }
 
     /// Lets clients in to a model.
@@ -99,19 +129,16 @@ impl Host {
         };
         let (runtime, engine) =
             runtime::start(engine, busy, pace, metrics.clone()).map_err(Failure::Thread)?;
-        let signals = self.threads.block_on(async {
-            Ok::<_, io::Error>([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?])
-        })?;
         self.door.open(Arc::new(served), runtime.clone(), metrics);
-        Ok(Serving { host: self, signals, runtime, engine })
+        Ok(Serving { host: self, runtime, engine })
     }
 }
 
 impl Serving {
     /// Serves until it is told to stop and all has ended, or until the engine breaks.
     fn attend(self) -> Result<(), Failure> {
-        let Self { host, mut signals, runtime, engine } = self;
-        let Host { threads, door, stop, mut connections, .. } = host;
+        let Self { host, runtime, engine } = self;
+        let Host { threads, door, mut signals, stop, mut connections, .. } = host;
         let ended = threads.block_on(async {
             tokio::select! {
                 () = told(&mut signals) => {}

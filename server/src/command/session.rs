@@ -8,9 +8,11 @@ use crate::openai::answer::Answers;
 use crate::openai::{Context, Refusal, Surface};
 use crate::runtime::{self, News, Pace, Runtime};
 use crate::served::Served;
-use std::io::Write;
+use std::future::pending;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A model that waits to be asked.
 pub struct Session {
@@ -31,7 +33,7 @@ impl Session {
         let metrics = Arc::new(Metrics::new(&served.name, shape.page_len, shape.pages));
         let pace = Pace { gather: Duration::ZERO, timeout: None, open_max: usize::MAX };
         let (runtime, _) = runtime::start(engine, busy, pace, metrics).map_err(Failure::Thread)?;
-        let executor = tokio::runtime::Builder::new_current_thread().build();
+        let executor = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let executor = executor.map_err(Failure::Thread)?;
         Ok(Self { runtime, served: Arc::new(served), executor })
     }
@@ -55,15 +57,41 @@ impl Session {
         Arc::new(Context { served: self.served.clone(), request_id: "here".into(), now })
     }
 
+    /// Hears of Ctrl-C, which no longer ends the process from now on.
+    pub fn interrupts(&self) -> io::Result<Signal> {
+        let _within = self.executor.enter();
+        signal(SignalKind::interrupt())
+    }
+
+    /// What comes of waiting for it.
+    pub fn wait<T>(&self, until: impl Future<Output = T>) -> T {
+        self.executor.block_on(until)
+    }
+
     /// Writes the answer as it comes, and gives it back.
     pub fn ask(&self, surface: &dyn Surface, out: &mut impl Write) -> Result<String, Failure> {
+        self.ask_until(surface, pending(), out)
+    }
+
+    /// The same, of an answer that ends where it is when `over` does.
+    pub fn ask_until(
+        &self,
+        surface: &dyn Surface,
+        over: impl Future<Output = ()>,
+        out: &mut impl Write,
+    ) -> Result<String, Failure> {
         self.executor.block_on(async {
+            tokio::pin!(over);
             let mut ticket = self.runtime.submit(surface.requests(), true).await?;
             let mut answers = Answers::new(surface.asked(), 1);
             let mut whole = String::new();
             while !answers.ended() {
+                let news = tokio::select! {
+                    news = ticket.next() => news,
+                    () = &mut over => break,
+                };
                 let stopped = || Refusal::internal("the engine has stopped");
-                let News { at, events } = ticket.next().await.ok_or_else(stopped)?;
+                let News { at, events } = news.ok_or_else(stopped)?;
                 for piece in answers.take(at, events, &self.served.text.tokenizer)? {
                     out.write_all(piece.text.as_bytes())?;
                     out.flush()?;

@@ -1,7 +1,7 @@
 //! Settings of the commands beside `serve`.
 
 use super::{Machine, Model, Running};
-use clap::{ArgAction, Args};
+use clap::Args;
 
 /// How one answer is drawn, on the command line.
 #[derive(Args, Clone, Debug)]
@@ -119,15 +119,6 @@ pub struct Bench {
     #[arg(long, value_name = "MS", default_value_t = 150.0, help_heading = "Report")]
     pub gap_within: f64,
     /// One line of JSON instead of words.
-    #[arg(
-        long,
-        action = ArgAction::Set,
-        value_name = "BOOL",
-        num_args = 0..=1,
-        require_equals = true,
-        default_value_t = false,
-        default_missing_value = "true",
-        help_heading = "Report"
-    )]
+    #[arg(long, help_heading = "Report")]
     pub json: bool,
 }

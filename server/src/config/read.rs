@@ -1,7 +1,7 @@
 //! From command line, file and environment to settings.
 
 use super::{Arguments, Config, Machine, Model, Task, file};
-use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -28,14 +28,31 @@ impl Config {
             given.splice(2..2, settings);
             arguments = parse(&given)?;
         }
-        let told = told(&Arguments::command().try_get_matches_from(&given)?);
+        let told = told(&command().try_get_matches_from(&given)?);
         let task = arguments.task.expect("there is a command");
         Ok(Self { task, told })
     }
 }
 
 fn parse(given: &[OsString]) -> Result<Arguments, clap::Error> {
-    Arguments::from_arg_matches(&Arguments::command().try_get_matches_from(given)?)
+    Arguments::from_arg_matches(&command().try_get_matches_from(given)?)
+}
+
+/// The commands with all their settings. A switch takes a value, too: so what a file turns
+/// on the command line can turn off.
+pub(super) fn command() -> Command {
+    let with_value = |setting: Arg| match setting.get_action() {
+        ArgAction::SetTrue => setting
+            .action(ArgAction::Set)
+            .value_parser(clap::value_parser!(bool))
+            .value_name("BOOL")
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_value("false")
+            .default_missing_value("true"),
+        _ => setting,
+    };
+    Arguments::command().mut_subcommands(|command| command.mut_args(with_value))
 }
 
 /// The settings of a file that this command has and that were not given before it.
@@ -44,7 +61,7 @@ fn from_file(
     given: &[OsString],
     arguments: &Arguments,
 ) -> Result<Vec<OsString>, clap::Error> {
-    let command = Arguments::command();
+    let command = command();
     let named = |name: &str, option: &str| {
         let own = command.find_subcommand(name).into_iter().flat_map(Command::get_arguments);
         own.filter_map(Arg::get_long).any(|long| Some(long) == option.strip_prefix("--"))
@@ -82,7 +99,7 @@ fn plain(error: &clap::Error) -> String {
 /// All settings of the command, as they are: its own, the file's, or left as they were.
 /// What opens something is not told.
 fn told(matches: &ArgMatches) -> Vec<(String, String)> {
-    let command = Arguments::command();
+    let command = command();
     let Some((task, matches)) = matches.subcommand() else { return Vec::new() };
     let own = command.find_subcommand(task).into_iter().flat_map(Command::get_arguments);
     let settings = own.filter_map(|setting| {

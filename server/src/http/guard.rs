@@ -1,21 +1,9 @@
-//! What is checked before a request is read: keys, origins, names, sizes.
+//! What is checked before a request is read: keys, origins, names.
 
-use crate::config::Limits;
 use crate::openai::Refusal;
 use crate::openai::sampling::is_request_id;
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::StatusCode;
-use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN};
-use std::time::Duration;
-
-/// How long a client may take for a body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Of a body that is too large, so many times the bytes that one may have are read, for
-/// so long.
-const DISCARDED_TIMES: usize = 4;
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue, ORIGIN};
 
 /// Whether the client has a key, where one is asked for.
 pub fn key(headers: &HeaderMap, keys: &[String]) -> Result<(), Refusal> {
@@ -54,50 +42,6 @@ pub fn origin(headers: &HeaderMap, allowed: &[String]) -> Option<HeaderValue> {
 pub fn name(headers: &HeaderMap) -> Option<String> {
     let name = headers.get("x-request-id")?.to_str().ok()?;
     is_request_id(name).then(|| name.to_owned())
-}
-
-/// The body, of JSON, if it is not too large and comes in time. A page that may not ask
-/// cannot send JSON without asking the browser first: that is why the type must be told.
-pub async fn body(headers: &HeaderMap, body: Incoming, limits: &Limits) -> Result<Bytes, Refusal> {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
-    let kind = kind.split(';').next().unwrap_or("").trim();
-    if !kind.eq_ignore_ascii_case("application/json") {
-        let words = "the body must be JSON: send `Content-Type: application/json`";
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, words));
-    }
-    let most = limits.max_body_bytes;
-    let told = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if told.is_some_and(|length: usize| length > most) {
-        discard(body, most).await;
-        return Err(large(most));
-    }
-    let whole = Limited::new(body, most).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, whole).await {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(large(most)),
-        Ok(Err(error)) => Err(Refusal::malformed(format!("the body broke off: {error}"))),
-        Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
-    }
-}
-
-/// Reads on for a while: a client that is still sending would not see the answer.
-pub async fn discard(mut body: Incoming, most: usize) {
-    let reading = async {
-        let mut left = most.saturating_mul(DISCARDED_TIMES);
-        while let Some(Ok(frame)) = body.frame().await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-            if left == 0 {
-                return;
-            }
-        }
-    };
-    // Whether it ended or not, the answer is the same.
-    let _ = tokio::time::timeout(DISCARD_TIMEOUT, reading).await;
-}
-
-fn large(most: usize) -> Refusal {
-    let words = format!("the body may have {most} bytes; --max-body-bytes says how many");
-    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, words)
 }
 
 #[cfg(test)]

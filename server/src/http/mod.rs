@@ -7,6 +7,7 @@ mod generate;
 mod guard;
 mod patience;
 mod route;
+mod upload;
 
 use crate::config::Limits;
 use crate::metrics::Metrics;
@@ -23,6 +24,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use upload::Uploads;
 
 /// Connections at a time; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 8192;
@@ -57,6 +59,8 @@ pub struct Server {
     pub metrics: Arc<Metrics>,
     /// Bounds on clients.
     pub limits: Arc<Limits>,
+    /// Room for the bodies of requests.
+    uploads: Uploads,
     /// Streams that may still begin.
     streams: Arc<Semaphore>,
     /// Whether it is closing.
@@ -80,6 +84,7 @@ impl Door {
         let limits = self.limits.clone();
         self.server.get_or_init(|| {
             Arc::new(Server {
+                uploads: Uploads::new(limits.max_body_bytes),
                 streams: Arc::new(Semaphore::new(limits.max_concurrent_streams as usize)),
                 served,
                 runtime,

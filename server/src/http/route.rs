@@ -2,11 +2,11 @@
 
 use super::body::Reply;
 use super::entry::{Entry, Streamed};
+use super::upload::{self, Upload};
 use super::{Door, Server, closed, generate, guard};
 use crate::metrics::{self, Format};
 use crate::openai::embeddings::Embeddings;
 use crate::openai::{self, Chat, Completions, Context, Refusal, tokens};
-use bytes::Bytes;
 use generate::json;
 use hyper::body::Incoming;
 use hyper::header::{
@@ -86,7 +86,7 @@ async fn unopened(request: Request<Incoming>, door: &Door) -> Result<Response<Re
     if let "/health" | "/ready" = request.uri().path() {
         return Ok(state(StatusCode::SERVICE_UNAVAILABLE, "loading"));
     }
-    guard::discard(request.into_body(), door.limits.max_body_bytes).await;
+    upload::discard(request.into_body(), door.limits.max_body_bytes).await;
     Err(closed::loading())
 }
 
@@ -182,11 +182,11 @@ async fn post(
     let begun = match server.begin() {
         Ok(begun) => begun,
         Err(refusal) => {
-            guard::discard(body, server.limits.max_body_bytes).await;
+            server.uploads.discard(body).await;
             return Err(refusal);
         }
     };
-    let body = guard::body(headers, body, &server.limits).await?;
+    let body = server.uploads.read(headers, body).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let served = server.served.clone();
     let context = Arc::new(Context { served, request_id: entry.id.clone(), now });
@@ -211,12 +211,12 @@ async fn post(
     }
 }
 
-/// Reads a body where a long text does not keep others waiting.
+/// Reads a body where a long text does not keep others waiting; its room is free then.
 async fn read<T: Send + 'static>(
-    body: Bytes,
+    body: Upload,
     how: impl FnOnce(&[u8]) -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
-    let outcome = tokio::task::spawn_blocking(move || how(&body)).await;
+    let outcome = tokio::task::spawn_blocking(move || how(&body.bytes)).await;
     outcome.unwrap_or_else(|error| {
         tracing::error!(%error, "a request broke its reader");
         Err(Refusal::internal("the request could not be read: this is a fault of the server"))

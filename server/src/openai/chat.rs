@@ -3,9 +3,9 @@
 use super::answer::{Answers, End, Piece, StopReason};
 use super::fields::Fields;
 use super::messages;
-use super::prompts::{self, Prompt};
+use super::prompts::{Cut, Prompt, Reading};
 use super::sampling::{Asked, TOP_MAX};
-use super::shape::{Head, Names, PromptScores, Usage, prompt_scores, said, usage};
+use super::shape::{Head, Names, PromptScores, Usage, said, usage};
 use super::{Context, Refusal, Surface};
 use engine::request::{Request, Scored};
 use serde::Serialize;
@@ -31,7 +31,7 @@ struct Response<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_token_ids: Option<Arc<[u32]>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    prompt_logprobs: Option<PromptScores>,
+    prompt_logprobs: Option<PromptScores<'a>>,
 }
 
 #[derive(Serialize)]
@@ -83,8 +83,12 @@ impl Chat {
         let mut fields = Fields::read(body)?;
         let served = &context.served;
         super::check_model(&mut fields, served)?;
-        let tokens = messages::prompt(&mut fields, served)?;
-        let mut prompt = [Prompt { name: "messages".into(), tokens, text: None }];
+        let cut = Cut::read(&mut fields)?;
+        // The template writes the special tokens itself.
+        let special = fields.switch("add_special_tokens")?;
+        let reading = Reading { served, special, cut };
+        let tokens = messages::prompt(&mut fields, reading)?;
+        let mut prompt = Prompt { name: "messages".into(), tokens, text: None };
         let shown = fields.switch("logprobs")?;
         let top = fields.within("top_logprobs", 0..=TOP_MAX)?;
         if top.is_some_and(|top| top > 0) && !shown {
@@ -94,8 +98,7 @@ impl Chat {
         let older: Option<u32> = fields.take("max_tokens")?;
         let name = if newer.is_some() { "max_completion_tokens" } else { "max_tokens" };
         let new = newer.or(older);
-        prompts::truncate(&mut fields, &mut prompt, new.unwrap_or(1), served)?;
-        let [prompt] = prompt;
+        prompt.cut(reading, new.unwrap_or(1));
         fields.only("echo", &[false.into()])?;
         fields.only("modalities", &[serde_json::json!(["text"])])?;
         // Of no tools, `auto` chooses none.
@@ -156,9 +159,9 @@ impl Chat {
         }
     }
 
-    fn prompt_logprobs(&self, answers: &Answers) -> Option<PromptScores> {
+    fn prompt_logprobs<'a>(&'a self, answers: &'a Answers) -> Option<PromptScores<'a>> {
         let scores = answers.computed[0].as_ref().map_or(&[][..], |computed| &computed.logprobs);
-        self.asked.prompt_top.map(|top| prompt_scores(scores, top, self.names()))
+        self.asked.prompt_top.map(|top| PromptScores { scores, top, names: self.names() })
     }
 
     fn usage(&self, answers: &Answers) -> Usage {
@@ -208,9 +211,11 @@ impl Surface for Chat {
         let choice = self.choice(&piece);
         let content = (!piece.text.is_empty()).then_some(piece.text);
         let delta = Some(Message { role: None, content });
+        let due = first && choice.index == 0;
         let mut response = self.response(CHUNK, vec![Choice { delta, ..choice }]);
-        // The stream has begun before its prompt was computed: they come with what follows.
-        response.prompt_logprobs = if first { self.prompt_logprobs(answers) } else { None };
+        // The stream has begun before its prompt was computed: they come with what follows,
+        // and once, for they are of the prompt.
+        response.prompt_logprobs = if due { self.prompt_logprobs(answers) } else { None };
         super::written(&response)
     }
 

@@ -1,14 +1,14 @@
 //! `/v1/completions`: go on from prompts of text or tokens.
 
-use super::answer::{Answers, End, Piece, StopReason};
+use super::answer::{Answers, Piece, StopReason};
 use super::fields::Fields;
-use super::prompts::{self, Prompt};
+use super::logprobs::{Echo, Echoed, Logprobs};
+use super::prompts::{self, Cut, Prompt, Reading};
 use super::sampling::{Asked, TOP_MAX};
-use super::shape::{Head, Names, PromptScores, Table, Usage, prompt_scores, said, usage};
+use super::shape::{Head, Names, PromptScores, Usage, usage};
 use super::{Context, Refusal, Surface};
-use crate::text::characters::Characters;
 use engine::request::{Request, Scored};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::sync::Arc;
 
 /// Tokens of an answer where nothing is asked, as in OpenAI's API.
@@ -22,7 +22,8 @@ pub struct Completions {
     head: Head,
     asked: Asked,
     prompts: Vec<Prompt>,
-    echo: bool,
+    /// Of each prompt, if they are echoed.
+    echoes: Vec<Echo>,
     /// Tokens of an answer to each prompt.
     room: Vec<u32>,
 }
@@ -32,37 +33,34 @@ struct Response<'a> {
     object: &'static str,
     #[serde(flatten)]
     head: &'a Head,
-    choices: Vec<Choice>,
+    choices: Vec<Choice<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
 }
 
 #[derive(Serialize)]
-struct Choice {
+struct Choice<'a> {
     index: usize,
-    text: String,
-    logprobs: Option<Logprobs>,
+    text: Text<'a>,
+    logprobs: Option<Logprobs<'a>>,
     finish_reason: Option<&'static str>,
-    stop_reason: Option<StopReason>,
+    stop_reason: Option<&'a StopReason>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_ids: Option<Vec<u32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    prompt_token_ids: Option<Arc<[u32]>>,
+    prompt_token_ids: Option<&'a Arc<[u32]>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    prompt_logprobs: Option<PromptScores>,
+    prompt_logprobs: Option<PromptScores<'a>>,
 }
 
-/// One entry for each token, the prompt's first if they are echoed.
-#[derive(Default, Serialize)]
-struct Logprobs {
-    tokens: Vec<String>,
-    /// Before penalties, temperature and filters.
-    token_logprobs: Vec<Option<f32>>,
-    /// After them.
-    processed_token_logprobs: Vec<Option<f32>>,
-    top_logprobs: Vec<Option<Table>>,
-    /// In characters of the text.
-    text_offset: Vec<usize>,
+/// What was echoed, and what came.
+struct Text<'a>(&'a str, &'a str);
+
+impl Serialize for Text<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let Self(echoed, came) = self;
+        to.collect_str(&format_args!("{echoed}{came}"))
+    }
 }
 
 impl Completions {
@@ -72,10 +70,12 @@ impl Completions {
         let served = &context.served;
         super::check_model(&mut fields, served)?;
         let special = fields.take("add_special_tokens")?.unwrap_or(true);
-        let mut prompts = prompts::read("prompt", fields.must("prompt")?, special, served)?;
+        let cut = Cut::read(&mut fields)?;
+        let reading = Reading { served, special, cut };
+        let mut prompts = prompts::read("prompt", fields.must("prompt")?, reading)?;
         let top = fields.within("logprobs", 0..=TOP_MAX)?;
         let new = fields.take("max_tokens")?.unwrap_or(MAX_NEW);
-        prompts::truncate(&mut fields, &mut prompts, new, served)?;
+        prompts.iter_mut().for_each(|prompt| prompt.cut(reading, new));
         let max_new = Some(new);
         let echo = fields.switch("echo")?;
         fields.only("suffix", &["".into()])?;
@@ -86,82 +86,41 @@ impl Completions {
             let expected = format!("at most {ANSWERS_MAX} answers to all prompts together");
             return Err(Refusal::expected("n", &expected, answers));
         }
+        asked.check_repeated(&prompts, echo)?;
         let room = |prompt: &Prompt| asked.room(("max_tokens", max_new), prompt, served);
         let room = prompts.iter().map(room).collect::<Result<_, _>>()?;
         let head = Head::new("cmpl", &asked, &context);
-        Ok(Self { head, asked, prompts, echo, room, context })
+        let tokenizer = &served.text.tokenizer;
+        let names = Names { tokenizer, numbered: asked.numbered_tokens };
+        let echoed = prompts.iter_mut().filter(|_| echo);
+        let echoes = echoed.map(|prompt| Echo::of(prompt, names, asked.skip_special)).collect();
+        Ok(Self { head, asked, prompts, echoes, room, context })
     }
 
-    fn choice(&self, piece: Piece, first: bool, answers: &Answers) -> Choice {
+    fn choice<'a>(&'a self, piece: &'a Piece, first: bool, answers: &'a Answers) -> Choice<'a> {
         let at = piece.index / self.asked.choices as usize;
-        let prompt = &self.prompts[at];
-        let End { reason, stop } = piece.end.unwrap_or(End { reason: "", stop: None });
+        let tokens = &self.prompts[at].tokens;
         let scores = answers.computed[at].as_ref().map_or(&[][..], |computed| &computed.logprobs);
-        let mut logprobs = self.asked.top.map(|_| Logprobs::default());
-        // Later events need no more of it than its length, for offsets.
-        let echoes = self.echo && (first || logprobs.is_some());
-        let echoed = if echoes { self.echoed(prompt) } else { String::new() };
-        if let (Some(logprobs), true, true) = (&mut logprobs, first, self.echo) {
-            self.score_prompt(logprobs, prompt, scores);
-        }
-        let before = echoed.chars().count();
-        for (token, offset) in &piece.tokens {
-            if let Some(logprobs) = &mut logprobs {
-                self.score(logprobs, token.token, Some(token), before + offset);
-            }
-        }
-        let told = (first && self.asked.show_tokens).then(|| prompt.tokens.clone());
+        let echo = self.echoes.get(at);
+        let logprobs = self.asked.top.map(|top| Logprobs {
+            names: self.names(),
+            top: top as usize,
+            prompt: echo.filter(|_| first).map(|echo| Echoed { tokens, echo, scores }),
+            answer: &piece.tokens,
+            // Later events need no more of it than its length.
+            before: echo.map_or(0, |echo| echo.characters),
+        });
         let shown = self.asked.prompt_top.filter(|_| first);
         Choice {
             index: piece.index,
-            text: if first { echoed + &piece.text } else { piece.text },
+            text: Text(echo.filter(|_| first).map_or("", |echo| &echo.text), &piece.text),
             logprobs,
-            finish_reason: (!reason.is_empty()).then_some(reason),
-            stop_reason: stop,
+            finish_reason: piece.end.as_ref().map(|end| end.reason),
+            stop_reason: piece.end.as_ref().and_then(|end| end.stop.as_ref()),
             token_ids: self.asked.show_tokens.then(|| ids(&piece.tokens)),
-            prompt_token_ids: told,
-            prompt_logprobs: shown.map(|top| prompt_scores(scores, top, self.names())),
+            prompt_token_ids: (first && self.asked.show_tokens).then_some(tokens),
+            prompt_logprobs: shown.map(|top| PromptScores { scores, top, names: self.names() }),
         }
-    }
-
-    /// A prompt's text, as it was given or as its tokens say.
-    fn echoed(&self, prompt: &Prompt) -> String {
-        let decode = || {
-            let tokenizer = &self.context.served.text.tokenizer;
-            tokenizer.decode(&prompt.tokens, self.asked.skip_special).unwrap_or_default()
-        };
-        prompt.text.clone().unwrap_or_else(decode)
-    }
-
-    fn score_prompt(&self, to: &mut Logprobs, prompt: &Prompt, scores: &[Option<Scored>]) {
-        let (mut characters, mut offset) = (Characters::default(), 0);
-        for (at, token) in prompt.tokens.iter().enumerate() {
-            self.score(to, *token, scores.get(at).and_then(Option::as_ref), offset);
-            let tokenizer = &self.context.served.text.tokenizer;
-            // Those that the text leaves out take no room in it.
-            let silent = prompt.text.is_none() && self.asked.skip_special;
-            if !(silent && tokenizer.is_special(*token)) {
-                offset += characters.push(tokenizer.bytes(*token)).chars().count();
-            }
-        }
-    }
-
-    fn score(&self, to: &mut Logprobs, token: u32, scored: Option<&Scored>, offset: usize) {
-        let names = self.names();
-        to.tokens.push(names.of(token));
-        to.token_logprobs.push(scored.map(|scored| said(scored.raw)));
-        to.processed_token_logprobs.push(scored.map(|scored| said(scored.processed)));
-        to.text_offset.push(offset);
-        let top = self.asked.top.unwrap_or(0) as usize;
-        to.top_logprobs.push(scored.map(|scored| {
-            let listed = scored.top.iter().take(top);
-            let mut all: Vec<(String, f32)> =
-                listed.map(|(token, raw)| (names.of(*token), said(*raw))).collect();
-            if !scored.top.iter().take(top).any(|(listed, _)| *listed == token) {
-                all.push((names.of(token), said(scored.raw)));
-            }
-            Table(all)
-        }));
     }
 
     fn names(&self) -> Names<'_> {
@@ -169,7 +128,7 @@ impl Completions {
         Names { tokenizer, numbered: self.asked.numbered_tokens }
     }
 
-    fn response(&self, choices: Vec<Choice>, usage: Option<Usage>) -> Vec<u8> {
+    fn response(&self, choices: Vec<Choice<'_>>, usage: Option<Usage>) -> Vec<u8> {
         let object = "text_completion";
         super::written(&Response { object, head: &self.head, choices, usage })
     }
@@ -187,14 +146,14 @@ impl Surface for Completions {
 
     fn requests(&self) -> Vec<Request> {
         // An echo with log-probabilities needs those of the prompt.
-        let echoed = self.asked.top.filter(|_| self.echo);
+        let echoed = self.asked.top.filter(|_| !self.echoes.is_empty());
         let top = self.asked.prompt_top.max(echoed);
         let each = self.prompts.iter().zip(&self.room);
         each.map(|(prompt, room)| self.asked.request(&prompt.tokens, *room, top)).collect()
     }
 
     fn whole(&self, pieces: Vec<Piece>, answers: &Answers) -> Vec<u8> {
-        let choices = pieces.into_iter().map(|piece| self.choice(piece, true, answers));
+        let choices = pieces.iter().map(|piece| self.choice(piece, true, answers));
         self.response(choices.collect(), Some(self.usage(answers)))
     }
 
@@ -203,7 +162,7 @@ impl Surface for Completions {
     }
 
     fn chunk(&self, piece: Piece, first: bool, answers: &Answers) -> Vec<u8> {
-        self.response(vec![self.choice(piece, first, answers)], None)
+        self.response(vec![self.choice(&piece, first, answers)], None)
     }
 
     fn last(&self, answers: &Answers) -> Vec<u8> {

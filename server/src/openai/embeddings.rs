@@ -1,7 +1,7 @@
 //! `/v1/embeddings`: one vector for each text.
 
 use super::fields::Fields;
-use super::prompts::{self, Prompt};
+use super::prompts::{self, Cut, Prompt, Reading};
 use super::{Context, Refusal, check_model, written};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -57,8 +57,10 @@ impl Embeddings {
         let served = &context.served;
         check_model(&mut fields, served)?;
         let special = fields.take("add_special_tokens")?.unwrap_or(true);
-        let mut prompts = prompts::read("input", fields.must("input")?, special, served)?;
-        prompts::truncate(&mut fields, &mut prompts, 0, served)?;
+        let cut = Cut::read(&mut fields)?;
+        let reading = Reading { served, special, cut };
+        let mut prompts = prompts::read("input", fields.must("input")?, reading)?;
+        prompts.iter_mut().for_each(|prompt| prompt.cut(reading, 0));
         let base64 = match fields.take::<String>("encoding_format")?.as_deref() {
             None | Some("float") => false,
             Some("base64") => true,

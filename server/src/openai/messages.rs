@@ -1,7 +1,8 @@
 //! A conversation to a prompt: messages checked, then rendered by the model's template.
 
+use super::Refusal;
 use super::fields::Fields;
-use super::{Refusal, prompts};
+use super::prompts::{self, Reading};
 use crate::served::Served;
 use crate::text::template::Conversation;
 use serde_json::{Map, Value};
@@ -11,11 +12,9 @@ use std::sync::Arc;
 const ROLES: &[&str] = &["system", "developer", "user", "assistant"];
 
 /// The prompt of a request's conversation.
-pub fn prompt(fields: &mut Fields, served: &Served) -> Result<Arc<[u32]>, Refusal> {
-    let text = text(fields, served)?;
-    // The template writes the special tokens itself.
-    let special = fields.switch("add_special_tokens")?;
-    let tokens = prompts::encode("messages", &text, special, served)?;
+pub fn prompt(fields: &mut Fields, reading: Reading<'_>) -> Result<Arc<[u32]>, Refusal> {
+    let text = text(fields, reading.served)?;
+    let tokens = prompts::encode("messages", &text, reading)?;
     if tokens.is_empty() {
         return Err(Refusal::field("messages", "have no tokens"));
     }

@@ -10,6 +10,7 @@ pub mod tokens;
 mod chat;
 mod completions;
 mod fields;
+mod logprobs;
 mod messages;
 mod prompts;
 mod shape;

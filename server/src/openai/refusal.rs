@@ -20,14 +20,14 @@ pub struct Refusal {
     pub message: String,
     /// The field at fault.
     pub param: Option<String>,
-    /// A word for programs.
+    /// A word for programs, where the status does not say it all; docs/serving.md lists them.
     pub code: Option<&'static str>,
     /// When to come again.
     pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
-    /// With a status and words alone.
+    /// With a status and words alone; of long words the beginning.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
         let message = shortened(message.into());
         Self { status, message, param: None, code: None, retry_after: None }

@@ -14,11 +14,14 @@ use std::sync::Arc;
 const CHOICES_MAX: u32 = 128;
 /// Most likely tokens listed beside one, at most.
 pub const TOP_MAX: u32 = 20;
-/// Stop strings of a request, at most, and the bytes of one.
-const STOPS_MAX: usize = 64;
-const STOP_BYTES_MAX: usize = 4096;
-/// Sequences that do not come out, at most.
-const BAD_WORDS_MAX: usize = 1024;
+/// Words that do not come out, at most, and the bytes of one.
+const BAD_WORDS_MAX: usize = Generate::BANNED_MAX;
+const BAD_WORD_BYTES_MAX: usize = 4096;
+/// What answers repeat of their prompts, at most; and about what a token takes there, and
+/// one of its log-probabilities.
+const REPEATED_BYTES_MAX: usize = 256 << 20;
+const TOKEN_BYTES: usize = 8;
+const LOGPROB_BYTES: usize = 64;
 /// Characters of a client's own name of a request.
 const REQUEST_ID_MAX: usize = 128;
 
@@ -68,7 +71,7 @@ pub struct Streaming {
 impl Asked {
     /// From a request's fields. `logprobs` differs between the surfaces: its count is given.
     pub fn read(fields: &mut Fields, served: &Served, top: Option<u32>) -> Result<Self, Refusal> {
-        let strings = strings(fields, "stop", STOPS_MAX)?;
+        let strings = strings(fields, "stop")?;
         let asked = Self {
             choices: fields.within("n", 1..=CHOICES_MAX)?.unwrap_or(1),
             seed: seed(fields)?,
@@ -152,6 +155,31 @@ impl Asked {
         }
         Ok(new)
     }
+
+    /// What answers repeat of their prompts is bounded: on the wire each has its own.
+    pub fn check_repeated(&self, prompts: &[Prompt], echo: bool) -> Result<(), Refusal> {
+        let listed = |top: Option<u32>| top.map_or(0, |top| (1 + top as usize) * LOGPROB_BYTES);
+        let scores = listed(self.prompt_top) + listed(self.top.filter(|_| echo));
+        let shown = usize::from(echo) + usize::from(self.show_tokens);
+        let tokens: usize = prompts.iter().map(|prompt| prompt.tokens.len()).sum();
+        let answers = self.choices as usize;
+        let bytes = tokens.saturating_mul(answers).saturating_mul(scores + shown * TOKEN_BYTES);
+        if bytes <= REPEATED_BYTES_MAX {
+            return Ok(());
+        }
+        let name = match (answers, scores) {
+            (1, 0) => "prompt",
+            (1, _) if self.prompt_top.is_some() => "prompt_logprobs",
+            (1, _) => "logprobs",
+            _ => "n",
+        };
+        let expected = format!(
+            "at most {REPEATED_BYTES_MAX} bytes of prompts in all answers: `n` x their tokens x \
+             ({TOKEN_BYTES} for `echo`, {TOKEN_BYTES} for `return_token_ids`, {LOGPROB_BYTES} for \
+             each log-probability of `prompt_logprobs`, and of `logprobs` with `echo`)"
+        );
+        Err(Refusal::expected(name, &expected, bytes))
+    }
 }
 
 /// The client's own name of the request, which logs and answers hold.
@@ -175,7 +203,7 @@ pub fn is_request_id(text: &str) -> bool {
 
 fn sampling(fields: &mut Fields, served: &Served) -> Result<Sampling, Refusal> {
     let top_k: i64 = fields.within("top_k", -1..=i64::from(u32::MAX))?.unwrap_or(0);
-    let bad_words = strings(fields, "bad_words", BAD_WORDS_MAX)?;
+    let bad_words = bad_words(fields)?;
     Ok(Sampling {
         temperature: fields.within("temperature", 0.0..=100.0)?.unwrap_or(1.0),
         top_k: top_k.max(0) as u32,
@@ -223,20 +251,30 @@ fn streaming(fields: &mut Fields) -> Result<Option<Streaming>, Refusal> {
 }
 
 /// One string or several.
-fn strings(fields: &mut Fields, name: &str, count_max: usize) -> Result<Vec<String>, Refusal> {
-    let all = match fields.take::<Value>(name)? {
-        None => Vec::new(),
-        Some(Value::String(one)) => vec![one],
+fn strings(fields: &mut Fields, name: &str) -> Result<Vec<String>, Refusal> {
+    match fields.take::<Value>(name)? {
+        None => Ok(Vec::new()),
+        Some(Value::String(one)) => Ok(vec![one]),
         Some(value) => serde_json::from_value(value)
-            .map_err(|_| Refusal::field(name, "expected a string or a list of strings"))?,
-    };
-    if all.len() > count_max {
-        return Err(Refusal::expected(name, &format!("at most {count_max} strings"), all.len()));
+            .map_err(|_| Refusal::field(name, "expected a string or a list of strings")),
     }
-    let wrong = all.iter().find(|text| text.is_empty() || text.len() > STOP_BYTES_MAX);
+}
+
+/// Words, bounded before they are tokenized.
+fn bad_words(fields: &mut Fields) -> Result<Vec<String>, Refusal> {
+    let name = "bad_words";
+    let all = strings(fields, name)?;
+    if all.len() > BAD_WORDS_MAX {
+        return Err(Refusal::expected(
+            name,
+            &format!("at most {BAD_WORDS_MAX} strings"),
+            all.len(),
+        ));
+    }
+    let wrong = all.iter().find(|text| !(1..=BAD_WORD_BYTES_MAX).contains(&text.len()));
     match wrong {
         Some(text) => {
-            let expected = format!("strings of 1 to {STOP_BYTES_MAX} bytes");
+            let expected = format!("strings of 1 to {BAD_WORD_BYTES_MAX} bytes");
             Err(Refusal::expected(name, &expected, format!("one of {}", text.len())))
         }
         None => Ok(all),
@@ -244,8 +282,8 @@ fn strings(fields: &mut Fields, name: &str, count_max: usize) -> Result<Vec<Stri
 }
 
 /// Tokens of the model, at least one.
-fn tokens(fields: &mut Fields, name: &str, served: &Served) -> Result<Option<Vec<u32>>, Refusal> {
-    let Some(tokens) = fields.take::<Vec<u32>>(name)? else { return Ok(None) };
+fn tokens(fields: &mut Fields, name: &str, served: &Served) -> Result<Option<Arc<[u32]>>, Refusal> {
+    let Some(tokens) = fields.take::<Arc<[u32]>>(name)? else { return Ok(None) };
     if tokens.is_empty() {
         return Err(Refusal::expected(name, "at least one token", "none"));
     }
@@ -264,7 +302,7 @@ pub fn known(name: &str, tokens: &[u32], served: &Served) -> Result<(), Refusal>
     }
 }
 
-fn bias(fields: &mut Fields, served: &Served) -> Result<Vec<(u32, f32)>, Refusal> {
+fn bias(fields: &mut Fields, served: &Served) -> Result<Arc<[(u32, f32)]>, Refusal> {
     let name = "logit_bias";
     let map: BTreeMap<String, f32> = fields.take(name)?.unwrap_or_default();
     let mut bias = Vec::with_capacity(map.len());
@@ -276,11 +314,11 @@ fn bias(fields: &mut Fields, served: &Served) -> Result<Vec<(u32, f32)>, Refusal
         }
         bias.push((token, by));
     }
-    Ok(bias)
+    Ok(bias.into())
 }
 
 /// The tokens of words, at the beginning of a text and within one.
-fn sequences(words: &[String], served: &Served) -> Result<Vec<Vec<u32>>, Refusal> {
+fn sequences(words: &[String], served: &Served) -> Result<Arc<[Vec<u32>]>, Refusal> {
     let mut sequences: Vec<Vec<u32>> = Vec::new();
     for word in words {
         for text in [word.clone(), format!(" {}", word.trim_start())] {
@@ -290,5 +328,5 @@ fn sequences(words: &[String], served: &Served) -> Result<Vec<Vec<u32>>, Refusal
             }
         }
     }
-    Ok(sequences)
+    Ok(sequences.into())
 }

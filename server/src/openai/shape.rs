@@ -50,7 +50,7 @@ impl Serialize for Table {
 
 /// One token of a prompt, as `prompt_logprobs` lists it.
 #[derive(serde::Serialize)]
-pub struct PromptToken {
+struct PromptToken {
     logprob: f32,
     /// How many are as likely or likelier, where that is listed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,23 +58,49 @@ pub struct PromptToken {
     decoded_token: String,
 }
 
-/// A prompt's log-probabilities: by token, the one that stands there and the likeliest.
-pub type PromptScores = Vec<Option<BTreeMap<u32, PromptToken>>>;
+/// A prompt's log-probabilities as `prompt_logprobs` shows them: by token, the one that
+/// stands there and the likeliest.
+pub struct PromptScores<'a> {
+    /// Of each token.
+    pub scores: &'a [Option<Scored>],
+    /// Most likely tokens to list.
+    pub top: u32,
+    /// How tokens are named.
+    pub names: Names<'a>,
+}
 
-/// As `prompt_logprobs` shows them.
-pub fn prompt_scores(scores: &[Option<Scored>], top: u32, names: Names<'_>) -> PromptScores {
-    let entry = |token: u32, logprob: f32, rank| {
-        (token, PromptToken { logprob: said(logprob), rank, decoded_token: names.of(token) })
-    };
-    let of = |scored: &Scored| {
-        let likeliest = scored.top.iter().take(top as usize).enumerate();
-        let mut all: BTreeMap<u32, PromptToken> =
-            likeliest.map(|(at, (token, raw))| entry(*token, *raw, Some(at + 1))).collect();
-        let (token, own) = entry(scored.token, scored.raw, None);
-        all.entry(token).or_insert(own);
-        all
-    };
-    scores.iter().map(|scored| scored.as_ref().map(of)).collect()
+impl Serialize for PromptScores<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let of = |scored| ScoresAt { scored, top: self.top, names: self.names };
+        to.collect_seq(self.scores.iter().map(|scored| scored.as_ref().map(of)))
+    }
+}
+
+/// Those at one token.
+struct ScoresAt<'a> {
+    scored: &'a Scored,
+    top: u32,
+    names: Names<'a>,
+}
+
+impl Serialize for ScoresAt<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let entry = |token: u32, logprob: f32, rank| PromptToken {
+            logprob: said(logprob),
+            rank,
+            decoded_token: self.names.of(token),
+        };
+        let Scored { token: own, raw, top, .. } = self.scored;
+        let listed = top.iter().take(self.top as usize);
+        let mut map = to.serialize_map(None)?;
+        for (at, (token, raw)) in listed.clone().enumerate() {
+            map.serialize_entry(token, &entry(*token, *raw, Some(at + 1)))?;
+        }
+        if !listed.clone().any(|(token, _)| token == own) {
+            map.serialize_entry(own, &entry(*own, *raw, None))?;
+        }
+        map.end()
+    }
 }
 
 /// What a request cost.

@@ -1,8 +1,9 @@
 //! `/tokenize` and `/detokenize`.
 
 use super::fields::Fields;
+use super::prompts::{self, Cut, Reading};
 use super::sampling::known;
-use super::{Refusal, check_model, messages, prompts, written};
+use super::{Refusal, check_model, messages, written};
 use crate::served::Served;
 use serde_json::json;
 
@@ -10,12 +11,13 @@ use serde_json::json;
 pub fn tokenize(body: &[u8], served: &Served) -> Result<Vec<u8>, Refusal> {
     let mut fields = Fields::read(body)?;
     check_model(&mut fields, served)?;
-    let tokens = match fields.take::<String>("prompt")? {
-        Some(prompt) => {
-            let special = fields.take("add_special_tokens")?.unwrap_or(true);
-            prompts::encode("prompt", &prompt, special, served)?
-        }
-        None => messages::prompt(&mut fields, served).map_err(|refusal| {
+    let prompt: Option<String> = fields.take("prompt")?;
+    // A template writes the special tokens itself.
+    let special = fields.take("add_special_tokens")?.unwrap_or(prompt.is_some());
+    let reading = Reading { served, special, cut: Cut::No };
+    let tokens = match prompt {
+        Some(prompt) => prompts::encode("prompt", &prompt, reading)?,
+        None => messages::prompt(&mut fields, reading).map_err(|refusal| {
             match refusal.param.as_deref() {
                 Some("messages") if refusal.message.ends_with("is required") => {
                     Refusal::field("prompt", "`prompt` or `messages` is required")

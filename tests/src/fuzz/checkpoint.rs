@@ -44,7 +44,7 @@ pub fn safetensors(data: &[u8]) {
     folder.write("config.json", SMALL.as_bytes());
     let file = folder.write("model.safetensors", data);
     match Checkpoint::open(&folder.0) {
-        Ok(Checkpoint { config, tensors }) => {
+        Ok(Checkpoint { config, tensors, .. }) => {
             for (name, tensor) in &tensors {
                 let elements: u64 = tensor.shape().iter().product();
                 let bytes = tensor.bytes();

@@ -33,7 +33,7 @@ pub fn checkpoint() -> Checkpoint {
         zeros_less_one: false,
         eos: Vec::new(),
     };
-    Checkpoint { config, tensors: tensors() }
+    Checkpoint { config, tensors: tensors(), files: Vec::new() }
 }
 
 /// The model's tensors, which lie beside the prompt and what is expected of it.

@@ -178,9 +178,12 @@ impl Server {
 
     /// Tells it to stop.
     pub fn terminate(&self) {
-        let number = self.child.id().to_string();
-        let told = Command::new("kill").args(["-TERM", &number]).status();
-        assert!(told.expect("kill runs").success());
+        self.signal("-TERM");
+    }
+
+    /// Sends it a signal, as `kill` takes it.
+    pub fn signal(&self, signal: &str) {
+        send(signal, &self.child);
     }
 
     /// Its process.
@@ -201,6 +204,12 @@ impl Drop for Server {
             let _ = std::fs::remove_dir_all(own);
         }
     }
+}
+
+/// Sends a signal to a process, as `kill` takes it.
+pub fn send(signal: &str, to: &Child) {
+    let told = Command::new("kill").args([signal, &to.id().to_string()]).status();
+    assert!(told.expect("kill runs").success());
 }
 
 fn answer(outcome: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Response {

@@ -3,8 +3,8 @@
 /// Where the list is, from the root.
 pub const LIST: &str = "tests/mutations.txt";
 
-/// Which mutation is in force, for the kernels of a mutated copy: the number of its
-/// line in the environment, 0 without one.
+/// Which mutation is in force, for each crate of a mutated copy: the number of its line in
+/// the environment, 0 without one.
 pub const CHOICE: &str = "
 extern crate std;
 
@@ -40,6 +40,12 @@ impl Mutation {
     /// Whether it changes a definition, which no switch can do while a test runs.
     pub fn defines(&self) -> bool {
         self.find.contains("const ")
+    }
+
+    /// The head of its crate, from the root.
+    pub fn head(&self) -> String {
+        let package = self.file.split('/').next().unwrap_or_default();
+        format!("{package}/src/lib.rs")
     }
 
     /// How a reader finds its line.

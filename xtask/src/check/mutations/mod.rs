@@ -1,4 +1,4 @@
-//! Breaks the kernels on purpose and asks for red: each line of `tests/mutations.txt`
+//! Breaks kernels and engine on purpose and asks for red: each line of `tests/mutations.txt`
 //! changes one constant or one step of an order in a copy of the tree, and the tests
 //! it names must fail there.
 //!
@@ -149,7 +149,7 @@ impl Copy {
             if !own.is_empty() {
                 bytes = mutated(&String::from_utf8_lossy(&bytes), &own)?.into_bytes();
             }
-            if name == "kernels-core/src/lib.rs" {
+            if mutations.iter().any(|mutation| mutation.head() == name) {
                 bytes.extend(CHOICE.as_bytes());
             }
             write(&folder.join(name), &bytes)?;

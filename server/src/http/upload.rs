@@ -1,0 +1,191 @@
+//! Bodies of requests: each is bounded, and those that are large are bounded together.
+
+use crate::openai::Refusal;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::StatusCode;
+use hyper::body::Body;
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How long a client may take for a body, with what it waits for room.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// When to come again, where there was no room.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Bytes that a body has without asking for room: as much lies in the buffers of any
+/// connection. So nobody with a usual request waits for those with large ones.
+const SMALL_BYTES: usize = 64 << 10;
+/// So many bodies of the largest size have room together: read as JSON they take up to
+/// sixteen times their bytes.
+const LARGEST_TOGETHER: usize = 4;
+/// Room is given in units of so many bytes.
+const UNIT_BYTES: usize = 1 << 10;
+/// Of a body that is too large, so many times the bytes that one may have are read, for
+/// so long.
+const DISCARDED_TIMES: usize = 4;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Room for bodies.
+pub struct Uploads {
+    /// Bytes of one.
+    most: usize,
+    /// Units of those that are large.
+    room: Arc<Semaphore>,
+    within: Duration,
+}
+
+/// A body that has come, with the room that it takes until it is dropped.
+pub struct Upload {
+    /// What came.
+    pub bytes: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Uploads {
+    /// For bodies of at most so many bytes.
+    pub fn new(most: usize) -> Self {
+        let units = (units(most) as usize).saturating_mul(LARGEST_TOGETHER);
+        let room = Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)));
+        Self { most, room, within: BODY_TIMEOUT }
+    }
+
+    /// The body, of JSON, if it is not too large, finds room and comes in time. A page that
+    /// may not ask cannot send JSON without asking the browser first: that is why the type
+    /// must be told.
+    pub async fn read<B>(&self, headers: &HeaderMap, mut body: B) -> Result<Upload, Refusal>
+    where
+        B: Body<Data = Bytes, Error: Display> + Unpin,
+    {
+        let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
+        let kind = kind.split(';').next().unwrap_or("").trim();
+        if !kind.eq_ignore_ascii_case("application/json") {
+            let words = "the body must be JSON: send `Content-Type: application/json`";
+            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, words));
+        }
+        let told = headers.get(CONTENT_LENGTH).and_then(|told| told.to_str().ok()?.parse().ok());
+        if told.is_some_and(|told: usize| told > self.most) {
+            self.discard(body).await;
+            return Err(large(self.most));
+        }
+        let mut waits = false;
+        let come = self.come(told.unwrap_or(self.most), &mut body, &mut waits);
+        match tokio::time::timeout(self.within, come).await {
+            Ok(come) => come,
+            Err(_) if waits => {
+                self.discard(body).await;
+                let words = "no room came free for so large a body";
+                Err(Refusal::busy(words, RETRY_AFTER))
+            }
+            Err(_) => {
+                Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))
+            }
+        }
+    }
+
+    /// Takes what comes, of a body that has so many bytes at most; `waits` says while there
+    /// is no room for it.
+    async fn come<B>(
+        &self,
+        expected: usize,
+        body: &mut B,
+        waits: &mut bool,
+    ) -> Result<Upload, Refusal>
+    where
+        B: Body<Data = Bytes, Error: Display> + Unpin,
+    {
+        let (mut bytes, mut room) = (BytesMut::new(), None);
+        while let Some(frame) = body.frame().await {
+            let broken = |error| Refusal::malformed(format!("the body broke off: {error}"));
+            let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+            let length = bytes.len() + data.len();
+            if length > self.most {
+                return Err(large(self.most));
+            }
+            if length > SMALL_BYTES && room.is_none() {
+                // All of it at once: parts that wait for each other would never end.
+                *waits = true;
+                let all = self.room.clone().acquire_many_owned(units(expected)).await;
+                room = Some(all.expect("nobody closes it"));
+                *waits = false;
+                bytes.reserve(expected.saturating_sub(bytes.len()).min(self.most));
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(Upload { bytes: bytes.freeze(), _room: room })
+    }
+
+    /// Reads on for a while: a client that is still sending would not see the answer.
+    pub async fn discard<B: Body<Data = Bytes> + Unpin>(&self, body: B) {
+        discard(body, self.most).await;
+    }
+}
+
+/// [`Uploads::discard`], where there is no room for bodies yet.
+pub async fn discard<B: Body<Data = Bytes> + Unpin>(mut body: B, most: usize) {
+    let reading = async {
+        let mut left = most.saturating_mul(DISCARDED_TIMES);
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Whether it ended or not, the answer is the same.
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, reading).await;
+}
+
+/// Room for so many bytes.
+fn units(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
+}
+
+fn large(most: usize) -> Refusal {
+    let words = format!("the body may have {most} bytes; --max-body-bytes says how many");
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LARGEST_TOGETHER, SMALL_BYTES, Upload, Uploads};
+    use crate::openai::Refusal;
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+    use std::time::Duration;
+
+    const MOST: usize = 4 * SMALL_BYTES;
+
+    /// Reads a body of so many bytes whose length was not told.
+    fn read(uploads: &Uploads, length: usize) -> Result<Upload, Refusal> {
+        let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let body = Full::new(Bytes::from(vec![b' '; length]));
+        let clock = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        clock.expect("a runtime").block_on(uploads.read(&HeaderMap::from_iter([json]), body))
+    }
+
+    #[test]
+    fn large_bodies_that_find_no_room_in_time_are_told_to_come_again() {
+        let uploads = Uploads { within: Duration::from_millis(50), ..Uploads::new(MOST) };
+        let large = || read(&uploads, SMALL_BYTES + 1);
+        let mut held: Vec<Upload> =
+            (0..LARGEST_TOGETHER).map(|_| large().expect("there is room")).collect();
+        let refused = large().err().expect("no room is left");
+        assert_eq!(refused.status, 429);
+        assert!(refused.retry_after.is_some());
+        let small = read(&uploads, SMALL_BYTES).expect("it needs no room");
+        assert_eq!(small.bytes.len(), SMALL_BYTES);
+        held.pop();
+        large().expect("one has made room");
+    }
+
+    #[test]
+    fn a_body_has_at_most_the_bytes_that_one_may_have() {
+        let uploads = Uploads::new(MOST);
+        assert_eq!(read(&uploads, MOST).expect("as many").bytes.len(), MOST);
+        assert_eq!(read(&uploads, MOST + 1).err().expect("one more").status, 413);
+    }
+}
