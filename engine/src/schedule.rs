@@ -16,8 +16,15 @@
 //! - Where pages run out the last in rank gives its own back, and waits again: its
 //!   tokens are kept, their keys and values are computed anew.
 //! - Where rows run out while somebody's patience has, the request that has its row for
-//!   longest waits again, once it has generated [`Limits::turn`] tokens there. So nobody
-//!   waits for more than its patience and the turns of those before it.
+//!   longest waits again, once it has generated [`Limits::turn`] tokens there.
+//!
+//! Whose patience is out, and who awaits nobody's prefix, is admitted within
+//! `before * (longest + 1)` steps, also where pages are short: `before` requests run then
+//! or have waited for longer, and none has more than `longest` tokens. For nobody that
+//! comes later is admitted before it; in every step one of those before it computes a token
+//! or gives its pages back, and who has given them back comes after it; and whoever is left
+//! alone has all pages. What runs may have to wait again and again for pages, as long as
+//! requests before it in rank keep coming: all but the first in rank, which never gives way.
 
 /// The part of the prompts at hand that a step has room for, whoever decodes: one in so
 /// many of their tokens.
@@ -78,6 +85,20 @@ impl Request {
     fn left(&self) -> u32 {
         self.known - self.computed
     }
+
+    /// Whether it has waited for so long that it comes first.
+    fn is_impatient(&self, step: u64, limits: &Limits) -> bool {
+        step.saturating_sub(self.since) >= limits.patience
+    }
+
+    /// Its rank among those that wait: the smallest is admitted first.
+    pub fn rank(&self, step: u64, limits: &Limits) -> impl Ord + use<> {
+        let first = match self.is_impatient(step, limits) {
+            true => (0, 0, self.since),
+            false => (1, self.priority, 0),
+        };
+        (first, self.arrived, self.id)
+    }
 }
 
 /// What there is.
@@ -111,11 +132,7 @@ pub fn plan(view: View<'_>, limits: &Limits) -> Plan {
     let mut running: Vec<&Request> = view.running.iter().collect();
     let mut waiting: Vec<&Request> = view.waiting.iter().collect();
     running.sort_by_key(|request| (request.priority, request.arrived, request.id));
-    waiting.sort_by_key(|request| {
-        let impatient = view.step.saturating_sub(request.since) >= limits.patience;
-        let first = if impatient { (0, 0, request.since) } else { (1, request.priority, 0) };
-        (first, request.arrived, request.id)
-    });
+    waiting.sort_by_key(|request| request.rank(view.step, limits));
     let mut step = Step { view, limits, plan: Plan::default(), free: view.free, running };
     step.make_room_for_the_impatient(&waiting);
     let backlog = step.backlog(&waiting);
@@ -139,9 +156,9 @@ struct Step<'a> {
 impl Step<'_> {
     fn make_room_for_the_impatient(&mut self, waiting: &[&Request]) {
         let now = self.view.step;
-        let impatient = waiting.iter().filter(|request| {
-            !request.awaits && now.saturating_sub(request.since) >= self.limits.patience
-        });
+        let impatient = waiting
+            .iter()
+            .filter(|request| !request.awaits && request.is_impatient(now, self.limits));
         let rows = (self.limits.rows as usize).saturating_sub(self.running.len());
         let lacking = impatient.count().saturating_sub(rows);
         for _ in 0..lacking {

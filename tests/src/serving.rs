@@ -1,9 +1,11 @@
 //! An engine on the CPU with the golden Llama, and what it has answered.
 
+use crate::blank::Blank;
 use crate::model::{load, thin};
 use backends::cpu::Cpu;
 use checkpoint::Checkpoint;
 use engine::engine::{Engine, Settings};
+use engine::model::Model;
 use engine::request::{
     Event, Finish, Generate, Miss, Refused, Request, Sampling, Scored, Stop, Task,
 };
@@ -181,8 +183,19 @@ impl Served {
             Some(fails) => Box::new(Flaky { cpu, fails }),
             None => Box::new(cpu),
         };
+        Self::on(backend, model, settings)
+    }
+
+    /// The golden Llama where nothing is computed: every token is the first.
+    pub fn blank(settings: Settings) -> Self {
+        let mut blank = Blank::default();
+        let model = load(&mut blank, &thin::checkpoint(), None).expect("the golden loads");
+        Self::on(Box::new(blank), model, settings)
+    }
+
+    fn on(backend: Box<dyn Backend>, model: Model, settings: Settings) -> Self {
         let engine = Engine::new(backend, model, vocabulary(), settings);
-        let engine = engine.expect("the CPU serves it");
+        let engine = engine.expect("it is served");
         Self { engine, answers: BTreeMap::new(), now: Duration::ZERO }
     }
 

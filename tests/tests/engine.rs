@@ -332,7 +332,7 @@ fn every_family_is_served_as_transformers_evaluates_it() {
         };
         let checkpoint = Some(golden.checkpoint.clone());
         let mut served = Served::made(settings, Making { checkpoint, ..Making::default() });
-        let new = golden.greedy.len() as u32;
+        let new = golden.greedy().len() as u32;
         let mut request = greedy(1, &golden.prompt, new);
         generate(&mut request).prompt_top = Some(0);
         served.submit(request);
@@ -341,7 +341,7 @@ fn every_family_is_served_as_transformers_evaluates_it() {
         served.run();
         let again = served.answer(greedy(3, &golden.prompt, new));
         let answer = &served.answers[&1];
-        assert_eq!(answer.tokens(0), golden.greedy, "{}", golden.name);
+        assert_eq!(answer.tokens(0), golden.greedy(), "{}", golden.name);
         assert_eq!(answer.choices, again.choices, "{}", golden.name);
         assert!(again.prompt.is_some_and(|prompt| prompt.0 > 300), "{}", golden.name);
         let scored = &answer.prompt.as_ref().expect("it is computed").2[1..];
@@ -350,5 +350,15 @@ fn every_family_is_served_as_transformers_evaluates_it() {
             assert!(error.is_some_and(|error| error < 1e-4), "{}: {error:?}", golden.name);
         }
         assert!(served.engine.counters().chunks > 5);
+        served.engine.forget_prefixes();
+        // Beginnings of all lengths together.
+        for ((length, tokens), id) in golden.continuations.iter().zip(4..) {
+            served.submit(greedy(id, &golden.prompt[..*length], tokens.len() as u32));
+        }
+        served.run();
+        for ((length, tokens), id) in golden.continuations.iter().zip(4..) {
+            let told = served.answers[&id].tokens(0);
+            assert_eq!(&told, tokens, "{} after {length}", golden.name);
+        }
     }
 }

@@ -26,8 +26,9 @@ struct Asked {
 /// Every golden model, and packed ones over each of the smaller types of keys and values.
 fn all() -> Vec<Asked> {
     let goldens = Golden::all().map(|golden| {
-        let Golden { name, checkpoint, prompt, greedy, .. } = golden;
-        Asked { name, checkpoint, prompt, new: greedy.len() as u32, kv: Dtype::F32 }
+        let new = golden.greedy().len() as u32;
+        let Golden { name, checkpoint, prompt, .. } = golden;
+        Asked { name, checkpoint, prompt, new, kv: Dtype::F32 }
     });
     let packed = KEPT.into_iter().flat_map(|name| {
         let Packed { checkpoint, prompt, .. } = Packed::open(name);

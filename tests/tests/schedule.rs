@@ -3,6 +3,8 @@
 use engine::schedule::{Limits, Plan, Request, View, plan};
 use kv::{Pages, Table};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 /// One request of a history.
 #[derive(Clone, Debug)]
@@ -15,6 +17,8 @@ struct Arrival {
     wants: u32,
     /// Steps after which its client leaves.
     patience: Option<u64>,
+    /// The one, by its number before this one's, with the same prompt.
+    like: Option<usize>,
 }
 
 struct Live {
@@ -22,7 +26,9 @@ struct Live {
     table: Table,
     ends_at: u32,
     leaves_at: Option<u64>,
-    longest_wait: u64,
+    like: Option<u64>,
+    /// Since when it has come first but for so many, as the head of `schedule` says.
+    first: Option<(u64, u64)>,
 }
 
 /// A request that arrives in a step, with so many tokens.
@@ -52,7 +58,11 @@ struct Simulator {
     finished: usize,
     preempted: usize,
     chunked: usize,
-    longest_wait: u64,
+    awaited: usize,
+    /// Tokens of the longest request.
+    longest: u64,
+    /// How long somebody waited, and how long that one could at most.
+    waits: Vec<(u64, u64)>,
 }
 
 impl Simulator {
@@ -66,7 +76,9 @@ impl Simulator {
             finished: 0,
             preempted: 0,
             chunked: 0,
-            longest_wait: 0,
+            awaited: 0,
+            longest: 0,
+            waits: Vec::new(),
         }
     }
 
@@ -78,8 +90,34 @@ impl Simulator {
             table: Table::new(self.limits.page_len),
             ends_at: arrival.prompt + arrival.wants,
             leaves_at: arrival.patience.map(|patience| self.step + patience),
-            longest_wait: 0,
+            like: arrival.like.and_then(|before| id.checked_sub(1 + before as u64)),
+            first: None,
         });
+        self.longest = self.longest.max(u64::from(arrival.prompt + arrival.wants));
+    }
+
+    /// Who awaits a prompt that another is computing; and of the others, who comes first
+    /// from now on.
+    fn queue(&mut self) {
+        let (step, patience) = (self.step, self.limits.patience);
+        let prompts =
+            self.running.iter().filter(|live| live.request.known > live.request.computed + 1);
+        let computing: Vec<u64> = prompts.map(|live| live.request.id).collect();
+        let age = |request: &Request| (request.since, request.arrived, request.id);
+        let mut queue: Vec<_> = self.waiting.iter().map(|live| age(&live.request)).collect();
+        queue.sort_unstable();
+        for live in &mut self.waiting {
+            let request = &mut live.request;
+            request.awaits = live.like.is_some_and(|like| computing.contains(&like));
+            self.awaited += usize::from(request.awaits);
+            if request.awaits || step - request.since < patience {
+                live.first = None;
+                continue;
+            }
+            let own = age(request);
+            let before = self.running.len() + queue.partition_point(|other| *other < own);
+            live.first.get_or_insert((step, before as u64));
+        }
     }
 
     fn leave(&mut self) {
@@ -93,6 +131,7 @@ impl Simulator {
     }
 
     fn step(&mut self) -> Plan {
+        self.queue();
         let requests = |all: &[Live]| all.iter().map(|live| live.request.clone()).collect();
         let (running, waiting): (Vec<_>, Vec<_>) =
             (requests(&self.running), requests(&self.waiting));
@@ -113,8 +152,9 @@ impl Simulator {
             assert!(!plan.preempt.contains(&id), "nobody comes and goes in one step");
             let at = self.waiting.iter().position(|live| live.request.id == id);
             let mut live = self.waiting.remove(at.expect("it waits"));
-            live.longest_wait = live.longest_wait.max(self.step - live.request.since);
-            self.longest_wait = self.longest_wait.max(live.longest_wait);
+            if let Some((since, before)) = live.first.take() {
+                self.waits.push((self.step - since, before * (self.longest + 1)));
+            }
             live.request.since = self.step;
             live.request.generated = 0;
             self.running.push(live);
@@ -158,6 +198,7 @@ fn history() -> impl Strategy<Value = Vec<Arrival>> {
             prompt,
             wants,
             patience,
+            like: None,
         });
     prop::collection::vec(arrival, 1..40)
 }
@@ -206,26 +247,67 @@ proptest! {
         let simulator = simulate(limits, pages, &history);
         prop_assert_eq!(simulator.pages.free(), pages);
     }
+}
+
+/// More requests than are served for a long time, all short, many with the prompt of one
+/// shortly before.
+fn crowd() -> impl Strategy<Value = Vec<Arrival>> {
+    let arrival = (0u64..6, 0i32..3, 1u32..20, 1u32..8, prop::option::weighted(0.3, 0usize..4))
+        .prop_map(|(after, priority, prompt, wants, like)| Arrival {
+            after,
+            priority,
+            prompt,
+            wants,
+            patience: None,
+            like,
+        });
+    prop::collection::vec(arrival, 150)
+}
+
+/// Pages for the longest of a crowd alone, and a few more.
+fn scarce() -> impl Strategy<Value = (Limits, u32)> {
+    limits().prop_map(|(limits, pages)| {
+        let longest = 28u32.div_ceil(limits.page_len);
+        (limits, longest + pages % 8)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn with_pages_enough_nobody_waits_longer_than_is_stated(
-        (limits, _) in limits(),
-        history in history(),
+    fn nobody_waits_longer_than_is_stated_though_pages_are_short(
+        (limits, pages) in scarce(),
+        history in crowd(),
     ) {
-        let simulator = simulate(limits, 70 * 40, &history);
-        // A turn takes a token each, and at most a token a step to compute what was known.
-        let turn = u64::from(limits.turn) + 70;
-        let most = limits.patience + turn * (history.len() as u64 + 1);
-        let waited = simulator.longest_wait;
-        prop_assert!(waited <= most, "{waited} steps, {most} are stated");
+        let simulator = simulate(limits, pages, &history);
+        for (waited, most) in simulator.waits {
+            prop_assert!(waited <= most, "{waited} steps, {most} are stated");
+        }
     }
+}
+
+#[test]
+fn a_crowd_does_preempt_and_await() {
+    let mut runner = TestRunner::deterministic();
+    let [mut preempted, mut awaited, mut waits] = [0; 3];
+    for _ in 0..20 {
+        let drawn = (scarce(), crowd()).new_tree(&mut runner).expect("nothing is rejected");
+        let ((limits, pages), history) = drawn.current();
+        let simulator = simulate(limits, pages, &history);
+        preempted += simulator.preempted;
+        awaited += simulator.awaited;
+        waits += simulator.waits.len();
+    }
+    assert!(preempted > 100 && awaited > 100 && waits > 1000, "{preempted} {awaited} {waits}");
 }
 
 #[test]
 fn histories_do_preempt_and_cut_prompts() {
     let limits =
         Limits { tokens: 8, rows: 4, chunk: 4, beside: 4, page_len: 2, patience: 50, turn: 10 };
-    let arrival = Arrival { after: 1, priority: 0, prompt: 12, wants: 20, patience: None };
+    let arrival =
+        Arrival { after: 1, priority: 0, prompt: 12, wants: 20, patience: None, like: None };
     let simulator = simulate(limits, 20, &vec![arrival; 10]);
     assert!(simulator.preempted > 0 && simulator.chunked > 10);
 }

@@ -7,12 +7,18 @@ use serde_json::{Value, json};
 /// More than four pages of a token for each byte.
 const PROMPT: &str = "The request whose bits are compared has a prompt of more than four pages, so \
                       that it can be found in the cache, cut into chunks, and computed anew.";
-/// Answers that are generated beside it.
-const STRANGERS: u64 = 31;
+/// Its answers, and the tokens of each.
+const ANSWERS: u64 = 2;
+const TOKENS: u64 = 40;
+/// Answers that are generated beside it; and where these take most of the pages.
+const STRANGERS: u64 = 30;
+const HUNGRY: u64 = 5;
+/// An idle server waits for a full batch, longer than a client takes to ask for it.
+const FILLS_FIRST: &[&str] = &["--batch-timeout", "60000"];
 
 fn asked(salt: &str) -> Value {
     json!({
-        "prompt": PROMPT, "n": 2, "max_tokens": 40, "seed": 2026, "temperature": 0.9, "top_p": 0.95,
+        "prompt": PROMPT, "n": ANSWERS, "max_tokens": TOKENS, "seed": 2026, "temperature": 0.9, "top_p": 0.95,
         "presence_penalty": 0.5, "logprobs": 2, "return_token_ids": true, "ignore_eos": true,
         "cache_salt": salt,
     })
@@ -57,32 +63,67 @@ fn streamed(server: &Server, salt: &str) -> Vec<Value> {
         let [tokens, raw, processed, top] = lists.try_into().expect("four");
         json!([text, tokens, raw, processed, top])
     };
-    (0..2).map(join).collect()
+    (0..ANSWERS as usize).map(join).collect()
 }
 
-/// In the company of strangers of many lengths.
-fn crowded(server: &Server, salt: &str) -> Vec<Value> {
+/// The answers to `asked` beside those to `strangers`. The server waits until its batch is
+/// full, so that all of them begin at once.
+fn among(server: &Server, strangers: &[Value], asked: &Value) -> Vec<Value> {
     std::thread::scope(|scope| {
-        for number in 0..STRANGERS {
-            scope.spawn(move || {
-                let prompt = "stranger ".repeat(1 + number as usize % 9);
-                let body = json!({
-                    "prompt": format!("{number} {prompt}"), "max_tokens": 120, "seed": number,
-                    "ignore_eos": true, "logprobs": number % 3,
-                });
-                server.ask("/v1/completions", &body)
-            });
+        for stranger in strangers {
+            scope.spawn(|| server.ask("/v1/completions", stranger));
         }
-        while server.count("running_last") < 2 {
-            std::thread::yield_now();
-        }
-        whole(server, salt).0
+        let told = server.ask("/v1/completions", asked);
+        bits(told["choices"].as_array().expect("a list"))
     })
 }
 
-fn same_bits(format: &[&str]) {
-    let start =
-        |more: &[&str]| Server::start(&[format, &["--max-batch-size", "32"], more].concat());
+/// In the company of strangers of many lengths, each of which goes on for longer.
+fn crowded(format: &[&str], more: &[&str]) -> (Server, Vec<Value>) {
+    let rows = (STRANGERS + ANSWERS).to_string();
+    let server = Server::start(&[format, FILLS_FIRST, &["--max-batch-size", &rows], more].concat());
+    let stranger = |number: u64| {
+        let prompt = "stranger ".repeat(1 + number as usize % 3);
+        json!({
+            "prompt": format!("{number} {prompt}"), "max_tokens": 3 * TOKENS, "seed": number,
+            "ignore_eos": true, "logprobs": number % 3,
+        })
+    };
+    let strangers: Vec<Value> = (0..STRANGERS).map(stranger).collect();
+    let told = among(&server, &strangers, &asked("mine"));
+    // It draws a token a step: in a quarter of them, at least, there were four or more.
+    let fill = server.get("/debug/metrics").json()["batch_fill_hist"].clone();
+    let lonely = fill[0].as_u64().expect("a count");
+    assert!(lonely <= TOKENS * 3 / 4, "its steps were shared: {fill}");
+    (server, told)
+}
+
+/// Where pages run out, and it is the last in rank: the one that gives its pages back.
+fn preempted(format: &[&str], memory: &str) -> Vec<Value> {
+    let rows = (HUNGRY + ANSWERS).to_string();
+    let tight = ["--kv-cache-memory", memory, "--max-batch-size", &rows];
+    let server = Server::start(&[format, FILLS_FIRST, &tight].concat());
+    let stranger = |number: u64| {
+        json!({
+            "prompt": number.to_string().repeat(90), "max_tokens": 70, "seed": number,
+            "ignore_eos": true,
+        })
+    };
+    let strangers: Vec<Value> = (0..HUNGRY).map(stranger).collect();
+    among(&server, &strangers, &json!({"prompt": "x", "n": ANSWERS, "max_tokens": 1}));
+    // Strangers come to five pages of the thirty each; it takes up to eight itself.
+    assert_eq!(server.count("pages_total"), 30);
+    assert_eq!(server.count("preemptions"), 0, "without it pages are enough");
+    let mut asked = asked("mine");
+    asked["priority"] = 9.into();
+    let told = among(&server, &strangers, &asked);
+    assert!(server.count("preemptions") > 0, "it gave its pages back");
+    server.rests();
+    told
+}
+
+fn same_bits(format: &[&str], memory: &str) {
+    let start = |more: &[&str]| Server::start(&[format, more].concat());
     let server = start(&[]);
     let (alone, usage) = whole(&server, "mine");
     assert_eq!(usage["prompt_tokens_details"]["cached_tokens"], 0);
@@ -92,38 +133,35 @@ fn same_bits(format: &[&str]) {
     assert!(usage["prompt_tokens_details"]["cached_tokens"].as_u64().expect("a count") >= 128);
     assert_eq!(alone, again, "after a hit in the prefix cache");
     assert_eq!(alone, streamed(&server, "mine"), "streamed");
-    assert_eq!(alone, crowded(&server, "theirs"), "among strangers");
-    let fill = server.get("/debug/metrics").json()["batch_fill_hist"].clone();
-    let full: u64 = fill.as_array().expect("a list")[5..].iter().filter_map(Value::as_u64).sum();
-    assert!(full > 0, "steps were at least half full: {fill}");
+    assert_eq!(alone, crowded(format, &[]).1, "among strangers");
 
-    let server = start(&["--max-num-batched-tokens", "37", "--threads", "2"]);
+    let chunked = ["--max-num-batched-tokens", "37", "--threads", "2"];
+    let server = start(&[&chunked[..], &["--max-batch-size", "32"]].concat());
     assert_eq!(alone, whole(&server, "mine").0, "in chunks, on two threads");
-    assert_eq!(alone, crowded(&server, "theirs"), "in chunks among strangers, on two threads");
+    assert!(server.count("chunks") > 0);
+    let (server, told) = crowded(format, &chunked);
+    assert_eq!(alone, told, "in chunks among strangers, on two threads");
     assert!(server.count("chunks") > 0);
 
-    let server = start(&["--kv-cache-memory", "240KiB"]);
-    assert_eq!(alone, crowded(&server, "mine"), "where pages run out");
-    assert!(server.count("preemptions") > 0, "somebody gave pages back");
-    server.rests();
+    assert_eq!(alone, preempted(format, memory), "computed anew where pages ran out");
 }
 
 #[test]
 fn f16_pages_keep_the_bits() {
-    same_bits(&["--kv-cache-dtype", "f16"]);
+    same_bits(&["--kv-cache-dtype", "f16"], "240KiB");
 }
 
 #[test]
 fn f16_pages_under_quantised_weights_keep_the_bits() {
-    same_bits(&["--kv-cache-dtype", "f16", "--quantize", "q4"]);
+    same_bits(&["--kv-cache-dtype", "f16", "--quantize", "q4"], "240KiB");
 }
 
 #[test]
 fn int8_pages_keep_the_bits() {
-    same_bits(&["--kv-cache-dtype", "int8"]);
+    same_bits(&["--kv-cache-dtype", "int8"], "150KiB");
 }
 
 #[test]
 fn int8_pages_under_quantised_weights_keep_the_bits() {
-    same_bits(&["--kv-cache-dtype", "int8", "--quantize", "q8"]);
+    same_bits(&["--kv-cache-dtype", "int8", "--quantize", "q8"], "150KiB");
 }

@@ -109,19 +109,16 @@ impl Engine {
         if seats == 0 {
             return;
         }
-        let index = &self.memory.index;
-        let awaits = |sequence: &Sequence| {
-            let place = sequence.probed.as_ref().and_then(Probed::awaited);
-            place.is_some_and(|place| index.is_awaited(place))
-        };
-        let ready = self.waiting.iter().filter(|(_, sequence)| !awaits(sequence));
-        let mut ready: Vec<_> = ready.map(|(&id, x)| (x.priority, x.arrived, id)).collect();
+        let waiting = self.waiting.iter().map(|(&id, sequence)| self.view(id, sequence, false));
+        let ready = waiting.filter(|request| !request.awaits);
+        let mut ready: Vec<_> =
+            ready.map(|request| (request.rank(self.step, &self.limits), request.id)).collect();
         if ready.len() > seats {
             ready.select_nth_unstable(seats - 1);
             ready.truncate(seats);
         }
         ready.sort_unstable();
-        for (rank, (_, _, id)) in ready.into_iter().enumerate() {
+        for (rank, (_, id)) in ready.into_iter().enumerate() {
             let sequence = self.waiting.get_mut(&id).expect("it waits");
             let known = sequence.probed.is_some_and(|probed| probed.awaited().is_none());
             if known && rank >= LOOK_AGAIN {

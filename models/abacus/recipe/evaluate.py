@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import additions as sums
 import hard
 import problems
 from tokenizer import HOME
@@ -20,14 +21,6 @@ SAMPLES = 8
 BATCH = 256
 NEW_TOKENS = 64
 PER_KIND = 100
-
-# Phrasings of an addition, all of which training used, with pairs that it did not.
-ADDITIONS = [
-    "What is {a} + {b}?", "{a} + {b}", "{a}+{b}=", "{a} + {b} = ?", "Calculate {a} + {b}.", "How much is {a} + {b}?", "Add {a} and {b}.",
-    "Please add {a} and {b}.", "What is {a} plus {b}?", "{a} plus {b}", "What is the sum of {a} and {b}?", "Increase {a} by {b}.",
-    "What is {b} more than {a}?", "Can you add {a} and {b}?", "I have {a} apples and buy {b} more. How many do I have?",
-    "Mia has {a} cards. Tom gives Mia {b} more. How many cards does Mia have now?",
-]
 
 # Phrasings that training did not use.
 UNSEEN_ADDITIONS = [
@@ -96,7 +89,7 @@ def share(values):
 
 def additions(abacus, phrasings):
     """The share of held-out two-digit additions answered right greedily, by phrasing."""
-    pairs = [(a, b) for a in range(10, 100) for b in range(a, 100) if problems.pair_is_held_out("+", a, b)]
+    pairs = sums.held_out_pairs()
     rng = random.Random("additions")
     shares = {}
     for phrasing in phrasings:
@@ -150,7 +143,7 @@ def measure(folder):
     abacus = Abacus(folder)
     return {
         "parameters": sum(p.numel() for p in abacus.model.parameters()),
-        "additions": additions(abacus, ADDITIONS),
+        "additions": additions(abacus, sums.PHRASINGS),
         "additions in unseen phrasings": additions(abacus, UNSEEN_ADDITIONS),
         "hard": hard_split(abacus),
         "kinds": kinds(abacus),

@@ -5,8 +5,8 @@ evaluated by transformers, the latter in f64. Run once; the outputs are committe
 
 A folder holds a checkpoint as transformers saves it; `golden.safetensors` beside it holds,
 for each of its configurations, log-probabilities of chosen rows, those of the prompt's own
-tokens, and the greedy continuation. Configurations beyond `config.json` are
-`config.NAME.json`, over the same weights.
+tokens, and the greedy continuations of its beginnings. Configurations beyond `config.json`
+are `config.NAME.json`, over the same weights.
 """
 
 import importlib
@@ -22,6 +22,8 @@ HERE = pathlib.Path(__file__).parent
 PROMPT, NEW = 400, 8
 # What a server of these models is told to reach; dynamic scaling follows from it.
 SERVED = PROMPT + NEW
+# Tokens of the beginnings that go on; the last is the whole prompt.
+LENGTHS = [1, 2, 7, 33, 64, 200, PROMPT]
 ROWS = [0, 1, 2, 6, 30, 31, 32, 62, 63, 64, 65, 120, 200, 255, 256, 257, 300, 398, 399]
 
 common = dict(num_hidden_layers=2, max_position_embeddings=512, attention_dropout=0.0,
@@ -114,6 +116,16 @@ def evaluated(family, weights, config, tokens):
     return logits
 
 
+def continuation(family, weights, config, tokens):
+    """The tokens that follow greedily, none of them a near tie."""
+    for _ in range(NEW):
+        logits = evaluated(family, weights, config, tokens)[-1]
+        two = logits.topk(2).values
+        assert two[0] - two[1] > 1e-3, f"after {len(tokens)} tokens a greedy token is a near tie"
+        tokens = torch.cat([tokens, logits.argmax()[None]])
+    return tokens[-NEW:]
+
+
 def served(config):
     """The configuration with dynamic scaling as it is for the positions served: transformers
     makes the turns anew as a sequence grows, which is shown to be the same base."""
@@ -164,24 +176,20 @@ def make(name, family):
             text = json.dumps(written, indent=2) + "\n"
             (folder / f"config.{variant}.json").write_text(text)
         parsed = family["config"](**own)
-        tokens = prompt
         if rope is not None and rope["rope_type"] == "dynamic":
             longer = torch.cat([prompt, prompt[:NEW]])
             distance = (evaluated(family, weights, parsed, longer)
                         - evaluated(family, weights, served(parsed), longer)).abs().max()
             assert distance < 1e-9, f"dynamic scaling differs by {distance}"
-        for step in range(NEW + 1):
-            logits = evaluated(family, weights, served(parsed), tokens)
-            if step == 0:
-                logprobs = torch.log_softmax(logits, dim=-1)
-            if step < NEW:
-                two = logits[-1].topk(2).values
-                assert two[0] - two[1] > 1e-3, f"{name} {variant}: a greedy token is a near tie"
-                tokens = torch.cat([tokens, logits[-1].argmax()[None]])
+        logits = evaluated(family, weights, served(parsed), prompt)
+        logprobs = torch.log_softmax(logits, dim=-1)
+        greedy = [continuation(family, weights, served(parsed), prompt[:length])
+                  for length in LENGTHS]
         golden[f"{variant}.rows"] = logprobs[ROWS].contiguous()
         golden[f"{variant}.tokens"] = logprobs[:-1].gather(1, prompt[1:, None])[:, 0].contiguous()
-        golden[f"{variant}.greedy"] = tokens[PROMPT:].int()
+        golden[f"{variant}.greedy"] = torch.stack(greedy).int()
         print(name, variant, "entropy", float(-(logprobs.exp() * logprobs).sum(-1).mean()))
+    golden["lengths"] = torch.tensor(LENGTHS).int()
     golden["row_numbers"] = torch.tensor(ROWS).int()
     described = {"torch": torch.__version__, "transformers": transformers.__version__}
     save_file(golden, folder / "golden.safetensors", metadata=described)

@@ -90,8 +90,9 @@ pub struct Golden {
     pub logprobs: Vec<Vec<f64>>,
     /// The log-probability of each token of the prompt but the first.
     pub tokens: Vec<f64>,
-    /// The greedy continuation.
-    pub greedy: Vec<u32>,
+    /// Beginnings of the prompt by their tokens, the last of them the whole, and the
+    /// greedy continuation of each.
+    pub continuations: Vec<(usize, Vec<u32>)>,
 }
 
 /// The folder of a family's checkpoint.
@@ -110,13 +111,16 @@ impl Golden {
         }
         let file = File::open(&folder);
         let rows = file.words("row_numbers").into_iter().map(|row| row as usize);
+        let lengths = file.words("lengths").into_iter().map(|length| length as usize);
+        let greedy = file.words(&format!("{variant}.greedy"));
+        let each = greedy.chunks(greedy.len() / lengths.len()).map(<[u32]>::to_vec);
         Self {
             name: format!("{family} {variant}"),
             prompt: file.words("prompt"),
             rows: rows.collect(),
             logprobs: file.rows(&format!("{variant}.rows"), checkpoint.config.vocab),
             tokens: file.rows(&format!("{variant}.tokens"), u32::MAX).concat(),
-            greedy: file.words(&format!("{variant}.greedy")),
+            continuations: lengths.zip(each).collect(),
             checkpoint,
         }
     }
@@ -125,6 +129,11 @@ impl Golden {
     pub fn all() -> impl Iterator<Item = Self> {
         let variants = GOLDENS.into_iter();
         variants.flat_map(|(family, variants)| variants.iter().map(move |v| Self::open(family, v)))
+    }
+
+    /// The greedy continuation of the whole prompt.
+    pub fn greedy(&self) -> &[u32] {
+        &self.continuations.last().expect("the whole prompt goes on").1
     }
 
     /// The largest distance of a prompt's log-probabilities from what is expected.

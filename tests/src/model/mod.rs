@@ -57,6 +57,11 @@ impl Runner {
         Self { cpu, program, step, rows, logits, vocab, page_len, pages, filled: 0 }
     }
 
+    /// Begins another sequence in the same pages.
+    pub fn restart(&mut self) {
+        self.filled = 0;
+    }
+
     /// The logits of some more tokens of the sequence, all in one step.
     pub fn forward(&mut self, tokens: &[u32]) -> Vec<Vec<f32>> {
         let mut batch = Batch::new(self.page_len);
@@ -77,14 +82,14 @@ impl Runner {
 
 /// The checkpoint's model on a backend.
 pub fn load(
-    cpu: &mut Cpu,
+    backend: &mut dyn Backend,
     checkpoint: &Checkpoint,
     quantize: Option<Quantize>,
 ) -> Result<Model, LoadError> {
     let threads = Threads::new(2);
     let (config, tensors) = (&checkpoint.config, &checkpoint.tensors);
     let source = Source { config, tensors, quantize, workers: &threads };
-    Model::load(cpu, &source, &mut |_, _| {})
+    Model::load(backend, &source, &mut |_, _| {})
 }
 
 /// The logarithms of the probabilities that a row of logits stands for.

@@ -43,6 +43,19 @@ impl Wire {
         bytes
     }
 
+    /// All that comes until a chunked body, or the connection, has ended.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(b"\r\n0\r\n\r\n") {
+            let more = self.some(1 << 16);
+            if more.is_empty() {
+                break;
+            }
+            bytes.extend(more);
+        }
+        bytes
+    }
+
     /// The status of the response that comes; `None` where none does.
     pub fn status(&mut self) -> Option<u16> {
         let text = String::from_utf8_lossy(&self.some(4096)).into_owned();
