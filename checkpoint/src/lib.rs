@@ -31,8 +31,9 @@ impl Checkpoint {
     /// The checkpoint in a folder: `config.json`, and `model.safetensors` or the files
     /// that `model.safetensors.index.json` lists.
     pub fn open(folder: &Path) -> Result<Self, Error> {
+        let config = config(folder)?;
         let (tensors, files) = files::tensors(folder)?;
-        Ok(Self { config: config(folder)?, tensors, files })
+        Ok(Self { config, tensors, files })
     }
 
     /// Lets go of what was read of its tensors, which can be read again. Else the process
