@@ -1,0 +1,261 @@
+//! Grammars are compiled on threads of their own, with stacks of their own, and what was
+//! compiled is kept. Whoever waits does so for a bounded time; what was begun ends by its
+//! own bounds, and is kept for the next who asks.
+
+use crate::matcher::Guided;
+use crate::{Limits, Matcher, Refusal, Source, Tokens};
+use llguidance::ParserFactory;
+use llguidance::api::ParserLimits;
+use lru::LruCache;
+use std::collections::{HashMap, VecDeque};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// Stack of a thread that compiles: a definition takes some kilobytes of it, and
+/// [`Limits::definitions`] may follow each other. Only what is used takes memory.
+const STACK_BYTES: usize = 256 << 20;
+/// What a grammar takes besides its source and its lexer, roughly.
+const GRAMMAR_BYTES: usize = 64 << 10;
+/// What a byte of source takes in rules, roughly.
+const BYTES_PER_SOURCE_BYTE: usize = 48;
+
+/// Items that a property which may be left out adds to a row of the parser.
+const ITEMS_PER_PROPERTY: usize = 5;
+
+/// How grammars are compiled.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// What they may be.
+    pub limits: Limits,
+    /// Threads that compile.
+    pub threads: usize,
+    /// Sources that wait for one at most.
+    pub waiting: usize,
+    /// How long one who asks waits.
+    pub patience: Duration,
+    /// Memory of what is kept, roughly.
+    pub kept_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            threads: 2,
+            waiting: 64,
+            patience: Duration::from_secs(5),
+            kept_bytes: 256 << 20,
+        }
+    }
+}
+
+/// Compiles grammars for one vocabulary.
+pub struct Compiler {
+    shared: Arc<Shared>,
+    settings: Settings,
+    threads: Vec<JoinHandle<()>>,
+}
+
+type Outcome = Result<Box<dyn Matcher>, Refusal>;
+
+struct Shared {
+    factory: ParserFactory,
+    limits: Limits,
+    state: Mutex<State>,
+    /// There is a source to compile, or nothing more to come.
+    work: Condvar,
+}
+
+struct State {
+    kept: LruCache<Source, Kept>,
+    kept_bytes: usize,
+    kept_bytes_max: usize,
+    /// Who waits for a source that is compiled, or will be.
+    asked: HashMap<Source, Vec<Sender<Outcome>>>,
+    /// Sources that no thread has taken.
+    queue: VecDeque<Source>,
+    closed: bool,
+}
+
+/// A grammar that was compiled, or why it was not.
+struct Kept {
+    outcome: Outcome,
+    bytes: usize,
+}
+
+impl Compiler {
+    /// Starts its threads.
+    pub fn new(tokens: &Tokens, settings: Settings) -> Self {
+        let factory = factory(tokens, &settings.limits);
+        let state = State {
+            kept: LruCache::unbounded(),
+            kept_bytes: 0,
+            kept_bytes_max: settings.kept_bytes,
+            asked: HashMap::new(),
+            queue: VecDeque::new(),
+            closed: false,
+        };
+        let limits = settings.limits;
+        let shared =
+            Arc::new(Shared { factory, limits, state: Mutex::new(state), work: Condvar::new() });
+        let thread = |at| {
+            let shared = shared.clone();
+            let builder = thread::Builder::new().name(format!("grammar-{at}"));
+            builder.stack_size(STACK_BYTES).spawn(move || shared.work())
+        };
+        let threads = (0..settings.threads.max(1)).map(thread);
+        let threads = threads.collect::<Result<_, _>>().expect("the system gives threads");
+        Self { shared, settings, threads }
+    }
+
+    /// A matcher of a source, at its beginning. Waits until it is compiled, but no longer
+    /// than there is patience for.
+    pub fn compile(&self, source: &Source) -> Outcome {
+        self.settings.limits.bytes(source.bytes())?;
+        let (sender, outcome) = mpsc::channel();
+        {
+            let mut state = self.shared.state();
+            if let Some(kept) = state.kept.get(source) {
+                return again(&kept.outcome);
+            }
+            if let Some(asked) = state.asked.get_mut(source) {
+                asked.push(sender);
+            } else if state.queue.len() >= self.settings.waiting {
+                return Err(Refusal::Busy);
+            } else {
+                state.asked.insert(source.clone(), vec![sender]);
+                state.queue.push_back(source.clone());
+                self.shared.work.notify_one();
+            }
+        }
+        match outcome.recv_timeout(self.settings.patience) {
+            Ok(outcome) => outcome,
+            Err(RecvTimeoutError::Timeout) => Err(Refusal::TooSlow),
+            Err(RecvTimeoutError::Disconnected) => unreachable!("each who asks is answered"),
+        }
+    }
+
+    /// Grammars that are kept, and roughly how many bytes they take.
+    pub fn kept(&self) -> (usize, usize) {
+        let state = self.shared.state();
+        (state.kept.len(), state.kept_bytes)
+    }
+}
+
+impl Drop for Compiler {
+    fn drop(&mut self) {
+        {
+            let mut state = self.shared.state();
+            state.closed = true;
+            state.queue.clear();
+        }
+        self.shared.work.notify_all();
+        for thread in self.threads.drain(..) {
+            thread.join().expect("a thread that compiles does not panic");
+        }
+    }
+}
+
+impl Shared {
+    /// What no panic leaves half done.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Compiles, as long as there is a compiler.
+    fn work(&self) {
+        while let Some(source) = self.next() {
+            let kept = self.compiled(&source);
+            let mut state = self.state();
+            for asked in state.asked.remove(&source).unwrap_or_default() {
+                // Who ran out of patience does not listen any more.
+                let _ = asked.send(again(&kept.outcome));
+            }
+            state.keep(source, kept);
+        }
+    }
+
+    fn next(&self) -> Option<Source> {
+        let mut state = self.state();
+        loop {
+            if state.closed {
+                return None;
+            }
+            if let Some(source) = state.queue.pop_front() {
+                return Some(source);
+            }
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn compiled(&self, source: &Source) -> Kept {
+        let refused = |refusal| Kept { outcome: Err(refusal), bytes: source.bytes() };
+        let grammar = match source.read(&self.limits) {
+            Ok(grammar) => grammar,
+            Err(refusal) => return refused(refusal),
+        };
+        // It catches its own panics, and tells them as errors.
+        let parser = match self.factory.create_parser(grammar) {
+            Ok(parser) => parser,
+            Err(error) => return refused(refusal(&error.to_string())),
+        };
+        let lexer_bytes = parser.parser.lexer_stats().num_bytes;
+        let mut matcher = llguidance::Matcher::new(Ok(parser));
+        // The first mask finds out what the lexer would find out for each copy.
+        if let Err(error) = matcher.compute_mask() {
+            return refused(refusal(&error.to_string()));
+        }
+        let bytes = GRAMMAR_BYTES + BYTES_PER_SOURCE_BYTE * source.bytes() + lexer_bytes;
+        Kept { outcome: Ok(Box::new(Guided(matcher))), bytes }
+    }
+}
+
+impl State {
+    /// Keeps what was compiled, and lets go of what was not asked for longest.
+    fn keep(&mut self, source: Source, kept: Kept) {
+        self.kept_bytes += kept.bytes;
+        if let Some(before) = self.kept.put(source, kept) {
+            self.kept_bytes -= before.bytes;
+        }
+        while self.kept_bytes > self.kept_bytes_max
+            && let Some((_, gone)) = self.kept.pop_lru()
+        {
+            self.kept_bytes -= gone.bytes;
+        }
+    }
+}
+
+/// An outcome for one more who asks.
+fn again(outcome: &Outcome) -> Outcome {
+    match outcome {
+        Ok(matcher) => Ok(matcher.fork()),
+        Err(refusal) => Err(refusal.clone()),
+    }
+}
+
+fn factory(tokens: &Tokens, limits: &Limits) -> ParserFactory {
+    let mut factory = ParserFactory::new_simple(&tokens.env).expect("its own slices are good");
+    factory.quiet();
+    let bounds = factory.limits_mut();
+    *bounds = ParserLimits {
+        initial_lexer_fuel: limits.build_fuel,
+        step_lexer_fuel: limits.mask_fuel,
+        max_items_in_row: ITEMS_PER_PROPERTY * limits.properties,
+        verbose_errors: false,
+        ..bounds.clone()
+    };
+    factory
+}
+
+/// What the compiler's words mean to a client.
+fn refusal(error: &str) -> Refusal {
+    let why = error.lines().next().unwrap_or_default().to_owned();
+    match why.strip_prefix("Unknown format: ") {
+        Some(format) => {
+            Refusal::Unsupported { at: String::new(), keyword: format!("format {format:?}") }
+        }
+        None => Refusal::Invalid { at: String::new(), why },
+    }
+}

@@ -1,0 +1,28 @@
+//! What may come next: a JSON schema, a regular expression, a choice or a grammar becomes
+//! a [`Matcher`], which says token by token what the vocabulary allows.
+//!
+//! [`Tokens`] is the vocabulary, made once for a model. A [`Source`] is what a client
+//! sends; it is looked over before anything is built of it ([`Refusal`] says what is wrong
+//! with it, and where), then compiled by a [`Compiler`] on threads of its own, and kept in
+//! its cache. Masks are one bit for each token, in words of 32, lowest first, as
+//! `logit_mask` of the kernels takes them.
+//!
+//! The engine below is llguidance: it is exact, or it refuses. Nothing of it is seen
+//! outside of this crate.
+
+mod compile;
+mod expression;
+mod lark;
+mod limits;
+mod matcher;
+mod refusal;
+mod schema;
+mod source;
+mod tokens;
+
+pub use compile::{Compiler, Settings};
+pub use limits::Limits;
+pub use matcher::{Fault, Matcher};
+pub use refusal::Refusal;
+pub use source::Source;
+pub use tokens::Tokens;

@@ -1,0 +1,71 @@
+//! What a grammar may be, and what may be spent on it. Threads cannot be killed: whatever
+//! is begun must end by itself, in bounded time, memory and depth.
+
+use crate::Refusal;
+
+/// Bounds of grammars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a source.
+    pub bytes: usize,
+    /// Levels of values within values, of schemas within schemas, of brackets in an
+    /// expression.
+    pub depth: usize,
+    /// Definitions that references of a schema reach, or rules of a grammar: each may
+    /// take a level of the compiler's stack.
+    pub definitions: usize,
+    /// Properties that a schema names, all in all.
+    pub properties: usize,
+    /// Values of all enumerations of a schema, or of a choice.
+    pub values: usize,
+    /// What repetitions of an expression multiply to: `(a{1,9}){1,9}` has 81.
+    pub repetitions: u64,
+    /// Steps in which the first states of a grammar may be built; 50,000 take about 1 ms.
+    pub build_fuel: u64,
+    /// Steps in which a mask may be computed; 14,000 take about 1 ms.
+    pub mask_fuel: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            bytes: 1 << 20,
+            depth: 64,
+            definitions: 2000,
+            properties: 4000,
+            values: 20_000,
+            repetitions: 100_000,
+            build_fuel: 1_000_000,
+            mask_fuel: 200_000,
+        }
+    }
+}
+
+impl Limits {
+    pub(crate) fn bytes(&self, got: usize) -> Result<(), Refusal> {
+        bound("bytes", got, self.bytes)
+    }
+
+    pub(crate) fn depth(&self, got: usize) -> Result<(), Refusal> {
+        bound("levels", got, self.depth)
+    }
+
+    pub(crate) fn definitions(&self, got: usize) -> Result<(), Refusal> {
+        bound("definitions", got, self.definitions)
+    }
+
+    pub(crate) fn properties(&self, got: usize) -> Result<(), Refusal> {
+        bound("properties", got, self.properties)
+    }
+
+    pub(crate) fn values(&self, got: usize) -> Result<(), Refusal> {
+        bound("values", got, self.values)
+    }
+}
+
+fn bound(what: &'static str, got: usize, most: usize) -> Result<(), Refusal> {
+    if got <= most {
+        return Ok(());
+    }
+    Err(Refusal::TooMuch { what, got: got as u64, most: most as u64 })
+}

@@ -1,0 +1,89 @@
+//! One text that is being written, and what may come next.
+
+use std::fmt;
+
+/// Says what may come next of one text. Another engine, or a test, may stand behind it.
+pub trait Matcher: Send {
+    /// Writes the tokens that may come: one bit for each, lowest first. Where the text is
+    /// complete and nothing may follow, those are the tokens that end it.
+    fn mask(&mut self, words: &mut [u32]) -> Result<(), Fault>;
+
+    /// Takes a token. One that may not come is a fault, and changes nothing.
+    fn accept(&mut self, token: u32) -> Result<(), Fault>;
+
+    /// How many of these tokens may come, one after the other. Nothing is taken.
+    fn allowed(&mut self, tokens: &[u32]) -> Result<usize, Fault>;
+
+    /// Takes back the last so many tokens.
+    fn take_back(&mut self, count: usize) -> Result<(), Fault>;
+
+    /// Whether the text may end here.
+    fn may_end(&mut self) -> Result<bool, Fault>;
+
+    /// The same text, to be gone on with otherwise.
+    fn fork(&self) -> Box<dyn Matcher>;
+}
+
+/// Why a matcher cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The token may not come here.
+    NotAllowed(u32),
+    /// What may come takes more steps, states or memory than there are to be found out.
+    TooMuch(String),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAllowed(token) => write!(to, "token {token} may not come here"),
+            Self::TooMuch(why) => write!(to, "its grammar became too much: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// A matcher of a compiled grammar.
+pub(crate) struct Guided(pub llguidance::Matcher);
+
+impl Matcher for Guided {
+    fn mask(&mut self, words: &mut [u32]) -> Result<(), Fault> {
+        let mask = self.0.compute_mask_or_eos().map_err(too_much)?;
+        let mask = mask.as_slice();
+        let (given, rest) = words.split_at_mut(mask.len().min(words.len()));
+        given.copy_from_slice(&mask[..given.len()]);
+        rest.fill(0);
+        Ok(())
+    }
+
+    fn accept(&mut self, token: u32) -> Result<(), Fault> {
+        // A token that it does not expect would leave it broken for good.
+        match self.0.try_consume_tokens(&[token]).map_err(too_much)? {
+            0 => Err(Fault::NotAllowed(token)),
+            _ => Ok(()),
+        }
+    }
+
+    fn allowed(&mut self, tokens: &[u32]) -> Result<usize, Fault> {
+        self.0.validate_tokens(tokens).map_err(too_much)
+    }
+
+    fn take_back(&mut self, count: usize) -> Result<(), Fault> {
+        self.0.rollback(count).map_err(too_much)
+    }
+
+    fn may_end(&mut self) -> Result<bool, Fault> {
+        self.0.is_accepting().map_err(too_much)
+    }
+
+    fn fork(&self) -> Box<dyn Matcher> {
+        // Deep: two that share a lexer would wait for each other.
+        Box::new(Self(self.0.deep_clone()))
+    }
+}
+
+fn too_much(error: impl fmt::Display) -> Fault {
+    let why = error.to_string();
+    Fault::TooMuch(why.lines().next().unwrap_or_default().to_owned())
+}

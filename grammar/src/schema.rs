@@ -1,0 +1,288 @@
+//! A JSON schema, looked over before it is compiled: each keyword is honoured, or an
+//! annotation, or refused by its name and place.
+
+use crate::expression;
+use crate::{Limits, Refusal};
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+
+/// What the value of a keyword is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keyword {
+    /// A schema.
+    Schema,
+    /// A list of schemas.
+    Schemas,
+    /// A schema, or a list of them.
+    SchemaOrList,
+    /// Schemas by the names of properties.
+    Properties,
+    /// Schemas by expressions that names of properties match.
+    Patterns,
+    /// Schemas by names that references use.
+    Definitions,
+    /// Values that are allowed.
+    Values,
+    /// An expression.
+    Expression,
+    /// Where another schema stands.
+    Reference,
+    /// A bound, a type, a format: the compiler reads it.
+    Plain,
+    /// Says nothing of what is allowed.
+    Annotation,
+    /// Not honoured.
+    Refused,
+}
+
+fn keyword(name: &str) -> Keyword {
+    match name {
+        "additionalProperties" | "additionalItems" => Keyword::Schema,
+        "allOf" | "anyOf" | "oneOf" | "prefixItems" => Keyword::Schemas,
+        "items" => Keyword::SchemaOrList,
+        "properties" => Keyword::Properties,
+        "patternProperties" => Keyword::Patterns,
+        "$defs" | "definitions" => Keyword::Definitions,
+        "enum" => Keyword::Values,
+        "pattern" => Keyword::Expression,
+        "$ref" => Keyword::Reference,
+        "const" | "type" | "format" | "required" | "minItems" | "maxItems" | "minLength"
+        | "maxLength" | "minProperties" | "maxProperties" | "minimum" | "maximum"
+        | "exclusiveMinimum" | "exclusiveMaximum" | "multipleOf" | "$schema" | "$id" | "id"
+        | "$anchor" => Keyword::Plain,
+        "not"
+        | "if"
+        | "then"
+        | "else"
+        | "uniqueItems"
+        | "contains"
+        | "minContains"
+        | "maxContains"
+        | "propertyNames"
+        | "dependencies"
+        | "dependentRequired"
+        | "dependentSchemas"
+        | "unevaluatedItems"
+        | "unevaluatedProperties"
+        | "contentSchema"
+        | "$dynamicRef"
+        | "$dynamicAnchor"
+        | "$recursiveRef"
+        | "$recursiveAnchor"
+        | "$vocabulary"
+        | "nullable"
+        | "discriminator"
+        | "x-guidance" => Keyword::Refused,
+        _ => Keyword::Annotation,
+    }
+}
+
+/// Whether a keyword that is not honoured asks for nothing.
+fn asks_nothing(name: &str, value: &Value) -> bool {
+    matches!((name, value), ("uniqueItems" | "nullable" | "$recursiveAnchor", Value::Bool(false)))
+}
+
+/// Reads a schema and looks it over; what is left of it asks for nothing that is not
+/// honoured.
+pub fn read(text: &str, limits: &Limits) -> Result<Value, Refusal> {
+    limits.bytes(text.len())?;
+    let value: Value = serde_json::from_str(text)
+        .map_err(|error| Refusal::Invalid { at: String::new(), why: error.to_string() })?;
+    look_over(value, limits)
+}
+
+/// Looks a schema over.
+pub fn look_over(mut schema: Value, limits: &Limits) -> Result<Value, Refusal> {
+    let mut look = Look { limits, at: String::new(), depth: 0, counts: Counts::default() };
+    look.schema(&mut schema)?;
+    Ok(schema)
+}
+
+#[derive(Default)]
+struct Counts {
+    properties: usize,
+    values: usize,
+    references: BTreeSet<String>,
+}
+
+struct Look<'a> {
+    limits: &'a Limits,
+    /// Where it is, as a JSON pointer.
+    at: String,
+    depth: usize,
+    counts: Counts,
+}
+
+impl Look<'_> {
+    fn schema(&mut self, schema: &mut Value) -> Result<(), Refusal> {
+        match schema {
+            Value::Bool(_) => Ok(()),
+            Value::Object(keywords) => self.keywords(keywords),
+            _ => Err(self.invalid("a schema is an object, true or false")),
+        }
+    }
+
+    fn keywords(&mut self, keywords: &mut Map<String, Value>) -> Result<(), Refusal> {
+        self.limits.depth(self.depth + 1)?;
+        self.depth += 1;
+        keywords.retain(|name, value| !asks_nothing(name, value));
+        for (name, value) in keywords.iter_mut() {
+            let length = self.step(name);
+            self.keyword(name, value)?;
+            self.at.truncate(length);
+        }
+        // Names that no draft knows are annotations, and go: the compiler need not tell
+        // them from those that it lacks.
+        keywords.retain(|name, _| keyword(name) != Keyword::Annotation);
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn keyword(&mut self, name: &str, value: &mut Value) -> Result<(), Refusal> {
+        match keyword(name) {
+            Keyword::Schema => self.schema(value),
+            Keyword::Schemas => self.list(value),
+            Keyword::SchemaOrList if value.is_array() => self.list(value),
+            Keyword::SchemaOrList => self.schema(value),
+            Keyword::Properties => {
+                self.counts.properties += value.as_object().map_or(0, Map::len);
+                self.limits.properties(self.counts.properties)?;
+                self.named(value, |_, _| Ok(()))
+            }
+            Keyword::Patterns => {
+                self.counts.properties += value.as_object().map_or(0, Map::len);
+                self.limits.properties(self.counts.properties)?;
+                self.named(value, |look, name| look.expression(name))
+            }
+            Keyword::Definitions => self.named(value, |_, _| Ok(())),
+            Keyword::Values => {
+                let Some(values) = value.as_array() else {
+                    return Err(self.invalid("enum is a list"));
+                };
+                self.counts.values += values.len();
+                self.limits.values(self.counts.values)
+            }
+            Keyword::Expression => match value.as_str() {
+                Some(pattern) => self.expression(pattern),
+                None => Err(self.invalid("pattern is a string")),
+            },
+            Keyword::Reference => self.reference(value),
+            Keyword::Refused => {
+                let at = self.at[..self.at.rfind('/').unwrap_or(0)].to_owned();
+                Err(Refusal::Unsupported { at, keyword: name.to_owned() })
+            }
+            Keyword::Plain | Keyword::Annotation => Ok(()),
+        }
+    }
+
+    fn list(&mut self, value: &mut Value) -> Result<(), Refusal> {
+        let Some(schemas) = value.as_array_mut() else {
+            return Err(self.invalid("a list of schemas is expected"));
+        };
+        for (at, schema) in schemas.iter_mut().enumerate() {
+            let length = self.step(&at.to_string());
+            self.schema(schema)?;
+            self.at.truncate(length);
+        }
+        Ok(())
+    }
+
+    fn named(
+        &mut self,
+        value: &mut Value,
+        name_is_good: fn(&mut Self, &str) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let Some(schemas) = value.as_object_mut() else {
+            return Err(self.invalid("an object of schemas is expected"));
+        };
+        for (name, schema) in schemas.iter_mut() {
+            let length = self.step(name);
+            name_is_good(self, name)?;
+            self.schema(schema)?;
+            self.at.truncate(length);
+        }
+        Ok(())
+    }
+
+    fn expression(&mut self, expression: &str) -> Result<(), Refusal> {
+        expression::look_over(expression, self.limits).map_err(|refusal| match refusal {
+            Refusal::Invalid { why, .. } => self.invalid(&why),
+            refusal => refusal,
+        })
+    }
+
+    fn reference(&mut self, value: &Value) -> Result<(), Refusal> {
+        let Some(reference) = value.as_str() else {
+            return Err(self.invalid("$ref is a string"));
+        };
+        // Nothing is fetched: what another document says is not known here.
+        if !reference.starts_with('#') {
+            let keyword = format!("$ref to another document ({reference:.80})");
+            return Err(Refusal::Unsupported { at: self.at.clone(), keyword });
+        }
+        self.counts.references.insert(reference.to_owned());
+        self.limits.definitions(self.counts.references.len())
+    }
+
+    fn invalid(&self, why: &str) -> Refusal {
+        Refusal::Invalid { at: self.at.clone(), why: why.to_owned() }
+    }
+
+    /// Goes a step down; the length to come back to.
+    fn step(&mut self, name: &str) -> usize {
+        let length = self.at.len();
+        self.at.push('/');
+        self.at.push_str(&name.replace('~', "~0").replace('/', "~1"));
+        length
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read;
+    use crate::{Limits, Refusal};
+    use serde_json::json;
+
+    fn refusal(schema: serde_json::Value) -> Refusal {
+        read(&schema.to_string(), &Limits::default()).expect_err("it is refused")
+    }
+
+    #[test]
+    fn what_is_not_honoured_is_refused_by_name_and_place() {
+        let schema = json!({"properties": {"a/b": {"type": "array", "uniqueItems": true}}});
+        let at = "/properties/a~1b".to_owned();
+        assert_eq!(refusal(schema), Refusal::Unsupported { at, keyword: "uniqueItems".into() });
+        let not = Refusal::Unsupported { at: String::new(), keyword: "not".into() };
+        assert_eq!(refusal(json!({"not": {}})), not);
+    }
+
+    #[test]
+    fn a_property_may_be_called_like_a_keyword_and_a_value_is_no_schema() {
+        let schema = json!({"properties": {"not": {"const": {"if": 1}}}, "enum": [{"not": 2}]});
+        let text = schema.to_string();
+        assert_eq!(read(&text, &Limits::default()), Ok(schema));
+    }
+
+    #[test]
+    fn annotations_and_what_asks_for_nothing_are_left_out() {
+        let schema =
+            json!({"type": "array", "uniqueItems": false, "title": "x", "x-y": {"not": 1}});
+        let read = read(&schema.to_string(), &Limits::default());
+        assert_eq!(read, Ok(json!({"type": "array"})));
+    }
+
+    #[test]
+    fn nothing_is_fetched() {
+        let why = refusal(json!({"$ref": "http://127.0.0.1/schema.json"})).to_string();
+        assert!(why.contains("another document"), "{why}");
+    }
+
+    #[test]
+    fn what_is_too_much_is_told_by_its_count() {
+        let values: Vec<u32> = (0..20_001).collect();
+        let too_many = Refusal::TooMuch { what: "values", got: 20_001, most: 20_000 };
+        assert_eq!(refusal(json!({"enum": values})), too_many);
+        let deep = (0..70).fold(json!({}), |inner, _| json!({"items": inner}));
+        assert!(matches!(refusal(deep), Refusal::TooMuch { what: "levels", .. }));
+    }
+}

@@ -1,0 +1,59 @@
+//! What a client sends, as it is compiled.
+
+use crate::{Limits, Refusal, expression, lark, schema};
+use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
+use serde_json::{Value, json};
+
+/// What shall be allowed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// Values that a JSON schema allows.
+    Schema(String),
+    /// Any JSON object.
+    Object,
+    /// What a regular expression matches, whole.
+    Expression(String),
+    /// One of some texts.
+    Choice(Vec<String>),
+    /// What a grammar in Lark's form generates.
+    Lark(String),
+}
+
+impl Source {
+    /// Bytes of it.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Object => 0,
+            Self::Schema(text) | Self::Expression(text) | Self::Lark(text) => text.len(),
+            Self::Choice(texts) => texts.iter().map(String::len).sum(),
+        }
+    }
+
+    /// Looks it over, and gives it to the compiler.
+    pub(crate) fn read(&self, limits: &Limits) -> Result<TopLevelGrammar, Refusal> {
+        limits.bytes(self.bytes())?;
+        Ok(match self {
+            Self::Schema(text) => of_schema(schema::read(text, limits)?),
+            Self::Object => of_schema(json!({"type": "object"})),
+            Self::Expression(text) => {
+                expression::look_over(text, limits)?;
+                TopLevelGrammar::from_regex(text)
+            }
+            Self::Choice(texts) => {
+                limits.values(texts.len())?;
+                if texts.is_empty() {
+                    let why = "a choice needs at least one text".to_owned();
+                    return Err(Refusal::Invalid { at: String::new(), why });
+                }
+                let texts = texts.iter().map(|text| Value::from(text.as_str()).to_string());
+                let texts: Vec<String> = texts.collect();
+                TopLevelGrammar::from_lark(format!("start: {}", texts.join(" | ")))
+            }
+            Self::Lark(text) => TopLevelGrammar::from_lark(lark::look_over(text, limits)?),
+        })
+    }
+}
+
+fn of_schema(schema: Value) -> TopLevelGrammar {
+    TopLevelGrammar::from_grammar(GrammarWithLexer::from_json_schema(schema))
+}
