@@ -242,6 +242,7 @@ fn factory(tokens: &Tokens, limits: &Limits) -> ParserFactory {
     *bounds = ParserLimits {
         initial_lexer_fuel: limits.build_fuel,
         step_lexer_fuel: limits.mask_fuel,
+        max_lexer_states: limits.states,
         max_items_in_row: ITEMS_PER_PROPERTY * limits.properties,
         verbose_errors: false,
         ..bounds.clone()

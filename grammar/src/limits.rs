@@ -18,8 +18,13 @@ pub struct Limits {
     pub properties: usize,
     /// Values of all enumerations of a schema, or of a choice.
     pub values: usize,
+    /// What a number of a schema may have to be a multiple of, its digits without the point:
+    /// each remainder is a state, and no fuel bounds them.
+    pub multiple: u64,
     /// What repetitions of an expression multiply to: `(a{1,9}){1,9}` has 81.
     pub repetitions: u64,
+    /// States of a lexer, which take about 2 kB each.
+    pub states: usize,
     /// Steps in which the first states of a grammar may be built; 50,000 take about 1 ms.
     pub build_fuel: u64,
     /// Steps in which a mask may be computed; 14,000 take about 1 ms.
@@ -34,7 +39,9 @@ impl Default for Limits {
             definitions: 2000,
             properties: 4000,
             values: 20_000,
+            multiple: 10_000,
             repetitions: 100_000,
+            states: 50_000,
             build_fuel: 1_000_000,
             mask_fuel: 200_000,
         }

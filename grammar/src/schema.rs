@@ -27,6 +27,8 @@ enum Keyword {
     Expression,
     /// Where another schema stands.
     Reference,
+    /// What a number is a multiple of.
+    Multiple,
     /// A bound, a type, a format: the compiler reads it.
     Plain,
     /// Says nothing of what is allowed.
@@ -46,10 +48,12 @@ fn keyword(name: &str) -> Keyword {
         "enum" => Keyword::Values,
         "pattern" => Keyword::Expression,
         "$ref" => Keyword::Reference,
+        "multipleOf" => Keyword::Multiple,
         "const" | "type" | "format" | "required" | "minItems" | "maxItems" | "minLength"
         | "maxLength" | "minProperties" | "maxProperties" | "minimum" | "maximum"
-        | "exclusiveMinimum" | "exclusiveMaximum" | "multipleOf" | "$schema" | "$id" | "id"
-        | "$anchor" => Keyword::Plain,
+        | "exclusiveMinimum" | "exclusiveMaximum" | "$schema" | "$id" | "id" | "$anchor" => {
+            Keyword::Plain
+        }
         "not"
         | "if"
         | "then"
@@ -95,6 +99,7 @@ pub fn read(text: &str, limits: &Limits) -> Result<Value, Refusal> {
 pub fn look_over(mut schema: Value, limits: &Limits) -> Result<Value, Refusal> {
     let mut look = Look { limits, at: String::new(), depth: 0, counts: Counts::default() };
     look.schema(&mut schema)?;
+    look.multiples()?;
     Ok(schema)
 }
 
@@ -103,6 +108,10 @@ struct Counts {
     properties: usize,
     values: usize,
     references: BTreeSet<String>,
+    /// What numbers are multiples of: digits without the point, and how many come after it.
+    multiples: BTreeSet<(u64, u32)>,
+    /// Whether some schemas hold together.
+    combines: bool,
 }
 
 struct Look<'a> {
@@ -126,6 +135,9 @@ impl Look<'_> {
         self.limits.depth(self.depth + 1)?;
         self.depth += 1;
         keywords.retain(|name, value| !asks_nothing(name, value));
+        let combines = |name: &str| matches!(name, "allOf" | "anyOf" | "oneOf" | "$ref");
+        self.counts.combines |= keywords.contains_key("allOf")
+            || keywords.len() > 1 && keywords.keys().any(|name| combines(name));
         for (name, value) in keywords.iter_mut() {
             let length = self.step(name);
             self.keyword(name, value)?;
@@ -167,6 +179,7 @@ impl Look<'_> {
                 None => Err(self.invalid("pattern is a string")),
             },
             Keyword::Reference => self.reference(value),
+            Keyword::Multiple => self.multiple(value),
             Keyword::Refused => {
                 let at = self.at[..self.at.rfind('/').unwrap_or(0)].to_owned();
                 Err(Refusal::Unsupported { at, keyword: name.to_owned() })
@@ -217,11 +230,47 @@ impl Look<'_> {
         };
         // Nothing is fetched: what another document says is not known here.
         if !reference.starts_with('#') {
-            let keyword = format!("$ref to another document ({reference:.80})");
-            return Err(Refusal::Unsupported { at: self.at.clone(), keyword });
+            return Err(self.unsupported(format!("$ref to another document ({reference:.80})")));
         }
         self.counts.references.insert(reference.to_owned());
         self.limits.definitions(self.counts.references.len())
+    }
+
+    fn multiple(&mut self, value: &Value) -> Result<(), Refusal> {
+        let Some(mut digits) = value.as_f64().filter(|&number| number > 0.0) else {
+            return Err(self.invalid("multipleOf is a number above 0"));
+        };
+        let mut places = 0;
+        while digits.fract() != 0.0 && places < 9 {
+            (digits, places) = (digits * 10.0, places + 1);
+        }
+        if digits.fract() != 0.0 || digits > self.limits.multiple as f64 {
+            return Err(self.unsupported(format!("multipleOf {value}")));
+        }
+        self.counts.multiples.insert((digits as u64, places));
+        Ok(())
+    }
+
+    /// Schemas that hold together ask for a multiple of both.
+    fn multiples(&self) -> Result<(), Refusal> {
+        let multiples = &self.counts.multiples;
+        if !self.counts.combines || multiples.len() < 2 {
+            return Ok(());
+        }
+        let places = multiples.iter().map(|&(_, places)| places).max().unwrap_or(0);
+        let whole = |&(digits, less): &(u64, u32)| u128::from(digits) * 10u128.pow(places - less);
+        let all = multiples.iter().map(whole).try_fold(1, |a, b| {
+            let multiple = a / common(a, b) * b;
+            (multiple <= u128::from(self.limits.multiple)).then_some(multiple)
+        });
+        match all {
+            Some(_) => Ok(()),
+            None => Err(self.unsupported("multipleOf of several large numbers".to_owned())),
+        }
+    }
+
+    fn unsupported(&self, keyword: String) -> Refusal {
+        Refusal::Unsupported { at: self.at.clone(), keyword }
     }
 
     fn invalid(&self, why: &str) -> Refusal {
@@ -235,6 +284,11 @@ impl Look<'_> {
         self.at.push_str(&name.replace('~', "~0").replace('/', "~1"));
         length
     }
+}
+
+/// The largest number that divides both.
+fn common(a: u128, b: u128) -> u128 {
+    if b == 0 { a } else { common(b, a % b) }
 }
 
 #[cfg(test)]
@@ -275,6 +329,19 @@ mod tests {
     fn nothing_is_fetched() {
         let why = refusal(json!({"$ref": "http://127.0.0.1/schema.json"})).to_string();
         assert!(why.contains("another document"), "{why}");
+    }
+
+    #[test]
+    fn multiples_are_small_together_too() {
+        let of = |multiple: f64| json!({"type": "number", "multipleOf": multiple});
+        let passes = |schema: serde_json::Value| read(&schema.to_string(), &Limits::default());
+        assert!(passes(json!({"properties": {"a": of(0.01), "b": of(9973.0)}})).is_ok());
+        assert!(passes(json!({"allOf": [of(0.5), of(0.25)]})).is_ok());
+        for schema in [of(10_001.0), of(1e-12), json!({"allOf": [of(97.0), of(9973.0)]})] {
+            let why = refusal(schema).to_string();
+            assert!(why.contains("multipleOf"), "{why}");
+        }
+        assert!(matches!(refusal(of(0.0)), Refusal::Invalid { .. }));
     }
 
     #[test]

@@ -47,7 +47,8 @@ impl Source {
                 }
                 let texts = texts.iter().map(|text| Value::from(text.as_str()).to_string());
                 let texts: Vec<String> = texts.collect();
-                TopLevelGrammar::from_lark(format!("start: {}", texts.join(" | ")))
+                // As one word of the lexer: as rules each would be a line of the parser.
+                TopLevelGrammar::from_lark(format!("start: TEXT\nTEXT: {}", texts.join(" | ")))
             }
             Self::Lark(text) => TopLevelGrammar::from_lark(lark::look_over(text, limits)?),
         })

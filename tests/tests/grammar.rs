@@ -219,7 +219,7 @@ fn hostile_sources_are_refused_or_compiled_in_bounded_time() {
         ("long strings", json!({"type": "string", "minLength": 1, "maxLength": 1_000_000})),
         ("longest strings", json!({"type": "string", "maxLength": u64::MAX})),
         ("long lists", json!({"type": "array", "minItems": 1, "maxItems": 1_000_000})),
-        ("many multiples", json!({"type": "integer", "multipleOf": 1_000_003})),
+        ("multiples", json!({"type": "integer", "multipleOf": 9973})),
         ("huge bounds", json!({"type": "number", "minimum": -1e300, "maximum": 1e300})),
     ] {
         hostile(&compiler, name, schema(bounds));
