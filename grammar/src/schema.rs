@@ -156,17 +156,12 @@ impl Look<'_> {
             Keyword::Schemas => self.list(value),
             Keyword::SchemaOrList if value.is_array() => self.list(value),
             Keyword::SchemaOrList => self.schema(value),
-            Keyword::Properties => {
+            Keyword::Properties | Keyword::Patterns => {
                 self.counts.properties += value.as_object().map_or(0, Map::len);
                 self.limits.properties(self.counts.properties)?;
-                self.named(value, |_, _| Ok(()))
+                self.named(value, keyword(name) == Keyword::Patterns)
             }
-            Keyword::Patterns => {
-                self.counts.properties += value.as_object().map_or(0, Map::len);
-                self.limits.properties(self.counts.properties)?;
-                self.named(value, |look, name| look.expression(name))
-            }
-            Keyword::Definitions => self.named(value, |_, _| Ok(())),
+            Keyword::Definitions => self.named(value, false),
             Keyword::Values => {
                 let Some(values) = value.as_array() else {
                     return Err(self.invalid("enum is a list"));
@@ -200,17 +195,16 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn named(
-        &mut self,
-        value: &mut Value,
-        name_is_good: fn(&mut Self, &str) -> Result<(), Refusal>,
-    ) -> Result<(), Refusal> {
+    /// Schemas by name; whether the names are expressions.
+    fn named(&mut self, value: &mut Value, expressions: bool) -> Result<(), Refusal> {
         let Some(schemas) = value.as_object_mut() else {
             return Err(self.invalid("an object of schemas is expected"));
         };
         for (name, schema) in schemas.iter_mut() {
             let length = self.step(name);
-            name_is_good(self, name)?;
+            if expressions {
+                self.expression(name)?;
+            }
             self.schema(schema)?;
             self.at.truncate(length);
         }
@@ -308,6 +302,14 @@ mod tests {
         assert_eq!(refusal(schema), Refusal::Unsupported { at, keyword: "uniqueItems".into() });
         let not = Refusal::Unsupported { at: String::new(), keyword: "not".into() };
         assert_eq!(refusal(json!({"not": {}})), not);
+    }
+
+    #[test]
+    fn names_that_are_expressions_are_looked_over() {
+        let huge = json!({"patternProperties": {"((a{900}){900}){900}": {}}});
+        assert!(matches!(refusal(huge), Refusal::TooMuch { .. }));
+        let name = json!({"properties": {"((a{900}){900}){900}": {}}});
+        assert_eq!(read(&name.to_string(), &Limits::default()), Ok(name));
     }
 
     #[test]

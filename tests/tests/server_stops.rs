@@ -6,7 +6,8 @@ use pagewise_tests::server::{Response, Server, checkpoint, command};
 use serde_json::{Value, json};
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a server may take for what it does at once.
@@ -111,18 +112,7 @@ fn a_server_that_is_told_twice_ends_at_once() {
 
 #[test]
 fn while_the_model_is_loaded_clients_are_told_so() {
-    let folder = checkpoint::write();
-    // A pipe: who opens it waits until somebody writes, and so the model is not loaded.
-    let tokenizer = folder.join("tokenizer.json");
-    let text = std::fs::read(&tokenizer).expect("a file");
-    std::fs::remove_file(&tokenizer).expect("removed");
-    assert!(Command::new("mkfifo").arg(&tokenizer).status().expect("mkfifo runs").success());
-    let address = free();
-    let mut serve = command();
-    serve.arg("serve").arg(&folder).args(["--threads", "1", "--log-level", "warn"]);
-    serve.args(["--port", &address.port().to_string()]).stdout(Stdio::null());
-    let mut server = Server::already(serve.spawn().expect("the binary starts"), address);
-    until("it listens", || std::net::TcpStream::connect(address).is_ok());
+    let Loading { mut server, folder, tokenizer, words: _words } = Loading::start();
     for path in ["/health", "/ready"] {
         let told = server.get(path);
         assert_eq!((told.status, &told.json()["status"]), (503, &json!("loading")), "{path}");
@@ -131,7 +121,7 @@ fn while_the_model_is_loaded_clients_are_told_so() {
     let refused = server.post("/v1/completions", &body);
     is_refused(&refused, "loading", "the model is being loaded");
     is_refused(&server.get("/v1/models"), "loading", "the model is being loaded");
-    std::fs::write(&tokenizer, text).expect("written");
+    std::fs::write(folder.join("tokenizer.json"), tokenizer).expect("written");
     until("the model is not loaded", || server.get("/ready").status == 200);
     assert_eq!(server.post("/v1/completions", &body).status, 200);
     server.terminate();
@@ -142,18 +132,7 @@ fn while_the_model_is_loaded_clients_are_told_so() {
 #[test]
 fn told_to_stop_while_its_model_is_loaded_a_server_says_so_and_ends() {
     for signal in ["-TERM", "-INT"] {
-        let folder = checkpoint::write();
-        let tokenizer = folder.join("tokenizer.json");
-        std::fs::remove_file(&tokenizer).expect("removed");
-        assert!(Command::new("mkfifo").arg(&tokenizer).status().expect("mkfifo runs").success());
-        let address = free();
-        let mut serve = command();
-        serve.arg("serve").arg(&folder).args(["--threads", "1", "--log-level", "warn"]);
-        serve.args(["--port", &address.port().to_string()]).stdout(Stdio::null());
-        let mut child = serve.stderr(Stdio::piped()).spawn().expect("the binary starts");
-        let mut words = child.stderr.take().expect("piped");
-        let mut server = Server::already(child, address);
-        until("it listens", || std::net::TcpStream::connect(address).is_ok());
+        let Loading { mut server, folder, mut words, .. } = Loading::start();
         assert_eq!(server.get("/ready").status, 503);
         server.signal(signal);
         let begun = Instant::now();
@@ -168,6 +147,36 @@ fn told_to_stop_while_its_model_is_loaded_a_server_says_so_and_ends() {
         );
         assert_eq!(told.lines().count(), 1, "{told}");
         std::fs::remove_dir_all(folder.parent().expect("its own")).expect("removed");
+    }
+}
+
+/// A server whose model is not loaded until somebody writes its tokenizer.
+struct Loading {
+    server: Server,
+    folder: PathBuf,
+    /// What its tokenizer is.
+    tokenizer: Vec<u8>,
+    /// What it says.
+    words: ChildStderr,
+}
+
+impl Loading {
+    fn start() -> Self {
+        let folder = checkpoint::write();
+        // A pipe: who opens it waits until somebody writes.
+        let pipe = folder.join("tokenizer.json");
+        let tokenizer = std::fs::read(&pipe).expect("a file");
+        std::fs::remove_file(&pipe).expect("removed");
+        assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+        let address = free();
+        let mut serve = command();
+        serve.arg("serve").arg(&folder).args(["--threads", "1", "--log-level", "warn"]);
+        serve.args(["--port", &address.port().to_string()]).stdout(Stdio::null());
+        let mut child = serve.stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let words = child.stderr.take().expect("piped");
+        let server = Server::already(child, address);
+        until("it listens", || std::net::TcpStream::connect(address).is_ok());
+        Self { server, folder, tokenizer, words }
     }
 }
 
