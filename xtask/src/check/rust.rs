@@ -37,8 +37,43 @@ pub fn count(shell: &Shell, command: &mut Command) -> Result<Tally, String> {
     let (succeeded, output) = shell.attempt(command)?;
     let mut tally = Tally::of_tests(&output);
     if !succeeded {
-        println!("{}", tail(&output));
+        match failures(&output) {
+            said if said.is_empty() => println!("{}", tail(&output)),
+            said => println!("{said}"),
+        }
         tally.failed = tally.failed.max(1);
     }
     Ok(tally)
+}
+
+/// What the tests that failed had to say, without what the others did: each binary tells
+/// it between a line of its own and its result.
+fn failures(output: &str) -> String {
+    let mut said = String::new();
+    let mut failed = false;
+    for line in output.lines() {
+        failed = (failed || line == "failures:") && !line.starts_with("test result: ");
+        if failed || line.starts_with("test result: FAILED") || line.starts_with("error: test") {
+            said.push_str(line);
+            said.push('\n');
+        }
+    }
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::failures;
+
+    #[test]
+    fn what_failed_is_told_without_what_passed() {
+        let output = "running 2 tests\ntest a ... ok\ntest b ... FAILED\n\nsuccesses:\n\n\
+                      ---- a stdout ----\nfine\n\nfailures:\n\n---- b stdout ----\nbad\n\n\
+                      failures:\n    b\n\ntest result: FAILED. 1 passed; 1 failed\n\
+                      running 1 test\ntest c ... ok\ntest result: ok. 1 passed\n";
+        let said = failures(output);
+        assert!(said.contains("bad") && said.contains("FAILED. 1 passed"), "{said}");
+        assert!(!said.contains("fine") && !said.contains("test c"), "{said}");
+        assert_eq!(failures("test a ... ok\ntest result: ok. 1 passed\n"), "");
+    }
 }
