@@ -1,5 +1,6 @@
 //! What is asked of the engine, and what it answers: tokens and their bytes, no text.
 
+use grammar::Grammar;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +51,9 @@ pub struct Generate {
     pub sampling: Sampling,
     /// When an answer ends.
     pub stop: Stop,
+    /// What every answer keeps to: it ends where the grammar is complete and nothing more
+    /// may come, and the model's own end comes where it may end.
+    pub grammar: Option<Grammar>,
     /// Most likely tokens listed with each generated one; `None`: no log-probabilities.
     pub top: Option<u32>,
     /// Most likely tokens listed with each of the prompt; `None`: nothing of the prompt.
@@ -215,6 +219,8 @@ pub enum Finish {
     Eos,
     /// A token of [`Stop::tokens`], which is its last one.
     Token(u32),
+    /// Its grammar is complete, and the model has no token to say so.
+    Complete,
     /// Bytes of [`Stop::strings`].
     String {
         /// Which of them.

@@ -78,6 +78,8 @@ pub struct Request {
     pub besides: u32,
     /// Whether somebody else is computing a prefix that it can use.
     pub awaits: bool,
+    /// Whether it runs, but cannot go on in this step.
+    pub pauses: bool,
 }
 
 impl Request {
@@ -196,7 +198,7 @@ impl Step<'_> {
             let mut at = 0;
             while at < self.running.len() {
                 let request = self.running[at];
-                if (request.left() == 1) != decoding {
+                if (request.left() == 1) != decoding || request.pauses {
                     at += 1;
                     continue;
                 }

@@ -4,8 +4,9 @@
 //! [`Tokens`] is the vocabulary, made once for a model. A [`Source`] is what a client
 //! sends; it is looked over before anything is built of it ([`Refusal`] says what is wrong
 //! with it, and where), then compiled by a [`Compiler`] on threads of its own, and kept in
-//! its cache. Masks are one bit for each token, in words of 32, lowest first, as
-//! `logit_mask` of the kernels takes them.
+//! its cache as a [`Grammar`], of which any number of texts begin. A [`Masker`] computes
+//! masks beside whatever else is done meanwhile: one bit for each token, in words of 32,
+//! lowest first, as `logit_mask` of the kernels takes them.
 //!
 //! The engine below is llguidance: it is exact, or it refuses. Nothing of it is seen
 //! outside of this crate.
@@ -14,6 +15,7 @@ mod compile;
 mod expression;
 mod lark;
 mod limits;
+mod masker;
 mod matcher;
 mod refusal;
 mod schema;
@@ -22,7 +24,8 @@ mod tokens;
 
 pub use compile::{Compiler, Settings};
 pub use limits::Limits;
-pub use matcher::{Fault, Matcher};
+pub use masker::{Done, Job, Masker, Next, Text, Threads};
+pub use matcher::{Fault, Grammar, Matcher};
 pub use refusal::Refusal;
 pub use source::Source;
 pub use tokens::Tokens;

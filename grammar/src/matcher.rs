@@ -1,6 +1,7 @@
 //! One text that is being written, and what may come next.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Says what may come next of one text. Another engine, or a test, may stand behind it.
 pub trait Matcher: Send {
@@ -22,6 +23,28 @@ pub trait Matcher: Send {
 
     /// The same text, to be gone on with otherwise.
     fn fork(&self) -> Box<dyn Matcher>;
+}
+
+/// What texts are to keep to: any number of them, each from its beginning.
+#[derive(Clone)]
+pub struct Grammar(Arc<Mutex<Box<dyn Matcher>>>);
+
+impl Grammar {
+    /// Of a matcher at the beginning of its text.
+    pub fn new(matcher: Box<dyn Matcher>) -> Self {
+        Self(Arc::new(Mutex::new(matcher)))
+    }
+
+    /// One more text.
+    pub fn begin(&self) -> Box<dyn Matcher> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).fork()
+    }
+}
+
+impl fmt::Debug for Grammar {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("Grammar")
+    }
 }
 
 /// Why a matcher cannot go on.

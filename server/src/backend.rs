@@ -46,6 +46,11 @@ impl Machine {
         Threads::new(self.cpu.workers().count())
     }
 
+    /// Its threads.
+    pub fn threads(&self) -> usize {
+        self.cpu.workers().count() as usize
+    }
+
     /// The id of its arithmetic.
     pub fn numerics(&self) -> String {
         self.cpu.numerics().to_owned()

@@ -1,6 +1,7 @@
 //! The model that is served, as the surfaces know it.
 
 use crate::text::Text;
+use grammar::Compiler;
 
 /// A model, its text and its bounds.
 pub struct Served {
@@ -16,6 +17,8 @@ pub struct Served {
     pub vocabulary: u32,
     /// Values of a hidden state, which an embedding has as well.
     pub hidden: u32,
+    /// Compiles what answers are to keep to.
+    pub grammars: Compiler,
     /// Whether requests may bring chat templates of their own.
     pub trust_request_chat_template: bool,
     /// The numerics of the backend: same words, same bits.

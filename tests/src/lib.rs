@@ -7,6 +7,7 @@
 pub mod blank;
 pub mod cases;
 pub mod fuzz;
+pub mod guided;
 pub mod harness;
 pub mod model;
 pub mod server;

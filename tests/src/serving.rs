@@ -1,6 +1,7 @@
 //! An engine on the CPU with the golden Llama, and what it has answered.
 
 use crate::blank::Blank;
+use crate::guided::Late;
 use crate::model::{load, thin};
 use backends::cpu::Cpu;
 use checkpoint::Checkpoint;
@@ -11,6 +12,7 @@ use engine::request::{
 };
 use engine::vocabulary::Vocabulary;
 use engine::weights::Quantize;
+use grammar::Masker;
 use kernels_core::Error;
 use kernels_core::device::{
     Backend, Buffer, Command, HostBytes, Launch, Needs, Program, Slice, Ticket,
@@ -93,12 +95,21 @@ pub struct Making {
     pub eos: Vec<u32>,
     /// Whether the backend fails.
     pub fails: Option<Arc<AtomicBool>>,
+    /// Who computes its masks.
+    pub masker: Box<dyn Masker>,
 }
 
 impl Default for Making {
     fn default() -> Self {
-        let level = Level::best();
-        Self { checkpoint: None, quantize: None, level, threads: 1, eos: Vec::new(), fails: None }
+        Self {
+            checkpoint: None,
+            quantize: None,
+            level: Level::best(),
+            threads: 1,
+            eos: Vec::new(),
+            fails: None,
+            masker: Box::new(Late::new(0)),
+        }
     }
 }
 
@@ -183,18 +194,23 @@ impl Served {
             Some(fails) => Box::new(Flaky { cpu, fails }),
             None => Box::new(cpu),
         };
-        Self::on(backend, model, settings)
+        Self::on(backend, model, making.masker, settings)
     }
 
     /// The golden Llama where nothing is computed: every token is the first.
     pub fn blank(settings: Settings) -> Self {
         let mut blank = Blank::default();
         let model = load(&mut blank, &thin::checkpoint(), None).expect("the golden loads");
-        Self::on(Box::new(blank), model, settings)
+        Self::on(Box::new(blank), model, Box::new(Late::new(0)), settings)
     }
 
-    fn on(backend: Box<dyn Backend>, model: Model, settings: Settings) -> Self {
-        let engine = Engine::new(backend, model, vocabulary(), settings);
+    fn on(
+        backend: Box<dyn Backend>,
+        model: Model,
+        masker: Box<dyn Masker>,
+        settings: Settings,
+    ) -> Self {
+        let engine = Engine::new(backend, model, vocabulary(), masker, settings);
         let engine = engine.expect("it is served");
         Self { engine, answers: BTreeMap::new(), now: Duration::ZERO }
     }
@@ -294,6 +310,7 @@ pub fn greedy(id: u64, prompt: &[u32], max_new: u32) -> Request {
             top: None,
             prompt_top: None,
             prompt_from: 0,
+            grammar: None,
         }),
         priority: 0,
         salt: [].into(),

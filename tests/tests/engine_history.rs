@@ -3,7 +3,8 @@
 
 use engine::engine::Settings;
 use engine::request::{Finish, Generate, Pooling, Request, Sampling, Stop, Task};
-use pagewise_tests::serving::{Answer, Served, generate, greedy, prompt, settings};
+use pagewise_tests::guided::{Cycle, Late};
+use pagewise_tests::serving::{Answer, Making, Served, generate, greedy, prompt, settings};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -43,6 +44,7 @@ impl Arrival {
             2 => asked.top = Some(3),
             3 => asked.stop.strings = [b"1 ".to_vec()].into(),
             4 => request.task = Task::Embed(Pooling::Mean),
+            5 => asked.grammar = Some(Cycle::grammar(7, 12, &[])),
             _ => {}
         }
         request
@@ -91,10 +93,12 @@ struct Happened {
     forks: u64,
     evictions: u64,
     cancelled: u64,
+    late_masks: u64,
 }
 
 fn play(settings: Settings, history: &[Arrival], happened: &mut Happened) -> Served {
-    let mut served = Served::new(settings);
+    let masker = Box::new(Late::new(3));
+    let mut served = Served::made(settings, Making { masker, ..Making::default() });
     let (mut leaving, mut step) = (Vec::new(), 0);
     for (arrival, id) in history.iter().zip(0..) {
         served.submit(arrival.request(id));
@@ -113,6 +117,7 @@ fn play(settings: Settings, history: &[Arrival], happened: &mut Happened) -> Ser
     happened.chunks += counters.chunks;
     happened.forks += counters.forks;
     happened.evictions += counters.evictions;
+    happened.late_masks += counters.late_masks;
     served
 }
 
@@ -166,8 +171,8 @@ fn histories_hit_preempt_cut_fork_evict_and_cancel() {
         let cancelled = |answer: &Answer| answer.ends.values().any(|end| *end == Finish::Cancelled);
         happened.cancelled += served.answers.values().filter(|x| cancelled(x)).count() as u64;
     }
-    let Happened { hits, preemptions, chunks, forks, evictions, cancelled } = happened;
-    let counts = [hits, preemptions, chunks, forks, evictions, cancelled];
+    let Happened { hits, preemptions, chunks, forks, evictions, cancelled, late_masks } = happened;
+    let counts = [hits, preemptions, chunks, forks, evictions, cancelled, late_masks];
     assert!(counts.iter().all(|&count| count > 5), "{counts:?}");
 }
 
@@ -222,7 +227,7 @@ prop_compose! {
         let task = match embeds {
             0 => Task::Embed(Pooling::Last),
             _ => Task::Generate(Generate {
-                choices, max_new, sampling, stop, top, prompt_top, prompt_from,
+                choices, max_new, sampling, stop, top, prompt_top, prompt_from, grammar: None,
             }),
         };
         Request { id: 0, prompt, task, priority, salt: [].into(), deadline: None }

@@ -45,6 +45,7 @@ fn fresh(id: u64, step: u64, known: u32) -> Request {
         own: 0,
         besides: 0,
         awaits: false,
+        pauses: false,
     }
 }
 

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Steps in which an engine may go on after a client has gone.
-const STEPS_UNTIL_TOLD: u64 = 16;
+/// Steps in which an engine may go on after a client has gone: on a machine that is busy
+/// otherwise, many pass until the system tells.
+const STEPS_UNTIL_TOLD: u64 = 100;
 
 fn server() -> Arc<Server> {
     static SHARED: Shared = Shared::new();

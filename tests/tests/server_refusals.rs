@@ -89,8 +89,6 @@ fn what_is_not_there_yet_is_refused_not_ignored() {
         ("tools", json!([{"type": "function", "function": {"name": "add"}}])),
         ("tool_choice", json!("required")),
         ("functions", json!([{"name": "add"}])),
-        ("response_format", json!({"type": "json_object"})),
-        ("structured_outputs", json!({"json": {}})),
         ("guided_json", json!({})),
         ("best_of", json!(4)),
         ("service_tier", json!("flex")),

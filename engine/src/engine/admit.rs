@@ -100,6 +100,7 @@ impl Engine {
             own: if own { self.memory.own(sequence) } else { 0 },
             besides,
             awaits: awaited.is_some_and(|place| self.memory.index.is_awaited(place)),
+            pauses: sequence.is_late(),
         }
     }
 
@@ -180,6 +181,7 @@ impl Engine {
         (sequence.since, sequence.turn, sequence.probed) = (self.step, 0, None);
         (sequence.seat, sequence.fresh) = (self.seats.pop(), true);
         self.running.insert(id, sequence);
+        self.begin_guide(id);
         true
     }
 }

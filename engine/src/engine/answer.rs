@@ -160,8 +160,10 @@ impl Engine {
                     continue;
                 }
             }
-            if let Some(why) = self.take_token(draw.id, drawn) {
-                self.end(draw.id, why);
+            let token = drawn.token;
+            match self.take_token(draw.id, drawn) {
+                Some(why) => self.end(draw.id, why),
+                None => self.guide_on(draw.id, token),
             }
         }
     }
@@ -184,7 +186,9 @@ impl Engine {
             token: Scored { token, raw, processed, top },
             held: sequence.scan.held(&stop.strings),
         });
-        if !stop.ignore_eos && self.eos.contains(&token) {
+        // A grammar lets it come where the answer ends, whoever would ignore it.
+        let ends = generate.grammar.is_some() || !stop.ignore_eos;
+        if ends && self.eos.contains(&token) {
             Some(Finish::Eos)
         } else if stop.tokens.contains(&token) {
             Some(Finish::Token(token))

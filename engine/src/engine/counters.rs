@@ -31,6 +31,10 @@ pub struct Counters {
     pub preemptions: u64,
     /// Pages given up to make room.
     pub evictions: u64,
+    /// Tokens drawn under the mask of a grammar.
+    pub masks: u64,
+    /// Times that a mask came too late for a step: its answer drew in a later one.
+    pub late_masks: u64,
     /// Requests taken.
     pub requests: u64,
     /// Answers and embeddings that failed.

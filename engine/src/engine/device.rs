@@ -39,30 +39,43 @@ pub(super) struct Device {
 /// What a program does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
-    Step {
-        copies: bool,
-        samples: bool,
-        masked: bool,
-        top: u32,
-    },
+    /// A forward pass, and tokens drawn after rows of it.
+    Step { copies: bool, draws: Option<Sampling> },
+    /// Tokens drawn after rows of the last step.
+    Draws(Sampling),
     /// Log-probabilities of given tokens after rows of the last step.
     Scores,
-    /// The most likely tokens after rows of the last step.
-    Tops(u32),
     /// Nothing: for what can be read.
     Nothing,
+}
+
+/// How a program draws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Sampling {
+    masked: bool,
+    top: u32,
 }
 
 /// One step.
 pub(super) struct Work<'a> {
     pub batch: &'a Batch,
     pub copies: &'a [Copy],
-    /// The row of the step that each token is drawn after.
+}
+
+/// Tokens to draw after a step.
+pub(super) struct Draws<'a> {
+    /// The row of the step that each is drawn after; at least one.
     pub rows: &'a [u32],
     pub settings: &'a [SampleRow],
     pub masks: Option<&'a Masks>,
     /// Most likely tokens to list.
     pub top: u32,
+}
+
+impl Draws<'_> {
+    fn sampling(&self) -> Sampling {
+        Sampling { masked: self.masks.is_some(), top: top_of(self.top) }
+    }
 }
 
 /// A token that was drawn, or not.
@@ -107,7 +120,8 @@ impl Device {
             programs: HashMap::new(),
         };
         // So that what cannot be served is refused now.
-        device.program(Kind::Step { copies: true, samples: true, masked: false, top: 0 })?;
+        let draws = Some(Sampling { masked: false, top: 0 });
+        device.program(Kind::Step { copies: true, draws })?;
         Ok(device)
     }
 
@@ -116,33 +130,48 @@ impl Device {
         self.model.config().hidden
     }
 
-    /// Runs a step; a token drawn for each of its rows.
-    pub fn run(&mut self, work: &Work<'_>) -> Result<Vec<Drawn>, Error> {
-        let count = [work.rows.len() as u32];
+    /// Runs a step; a token for each of the draws.
+    pub fn run(&mut self, work: &Work<'_>, draws: Option<&Draws<'_>>) -> Result<Vec<Drawn>, Error> {
+        let copies = !work.copies.is_empty();
+        let program =
+            self.program(Kind::Step { copies, draws: draws.map(|draws| draws.sampling()) })?;
         let copy_count = [work.copies.len() as u32];
-        let kind = Kind::Step {
-            copies: !work.copies.is_empty(),
-            samples: !work.rows.is_empty(),
-            masked: work.masks.is_some(),
-            top: top_of(work.top),
-        };
-        let program = self.program(kind)?;
         let mut writes = work.batch.writes(&self.step).to_vec();
-        if !work.copies.is_empty() {
+        if copies {
             writes.push(part(self.copies, bytemuck::cast_slice(work.copies)));
             writes.push(part(self.copy_count, &copy_count));
         }
-        if !work.rows.is_empty() {
-            writes.push(part(self.logit_rows.indices, work.rows));
-            writes.push(part(self.logit_rows.count, &count));
-            writes.push(part(self.sampled.settings, bytemuck::cast_slice(work.settings)));
+        match draws {
+            Some(draws) => self.drawn(program, &writes, draws),
+            None => submit(self.backend.as_mut(), &writes, program, &[]).map(|_| Vec::new()),
         }
-        if let (Some(masks), Some(masked)) = (work.masks, &self.masked) {
+    }
+
+    /// Draws after the last step.
+    pub fn draw(&mut self, draws: &Draws<'_>) -> Result<Vec<Drawn>, Error> {
+        let program = self.program(Kind::Draws(draws.sampling()))?;
+        self.drawn(program, &[], draws)
+    }
+
+    /// What a program draws.
+    fn drawn(
+        &mut self,
+        program: Program,
+        step: &[(Slice, &[u8])],
+        draws: &Draws<'_>,
+    ) -> Result<Vec<Drawn>, Error> {
+        let count = [draws.rows.len() as u32];
+        let top = top_of(draws.top);
+        let mut writes = step.to_vec();
+        writes.push(part(self.logit_rows.indices, draws.rows));
+        writes.push(part(self.logit_rows.count, &count));
+        writes.push(part(self.sampled.settings, bytemuck::cast_slice(draws.settings)));
+        if let (Some(masks), Some(masked)) = (draws.masks, &self.masked) {
             masked.writes(masks, &mut writes);
         }
-        let reads = self.sampled.reads(count[0], top_of(work.top));
+        let reads = self.sampled.reads(count[0], top);
         let words = submit(self.backend.as_mut(), &writes, program, &reads)?;
-        Ok(drawn(&words, count[0] as usize, top_of(work.top) as usize))
+        Ok(drawn(&words, draws.rows.len(), top as usize))
     }
 
     /// The log-probability of a token after each of some rows of the last step, and
@@ -167,20 +196,12 @@ impl Device {
 
     /// The `top` most likely tokens after each of some rows of the last step.
     pub fn tops(&mut self, rows: &[u32], top: u32) -> Result<Vec<Vec<(u32, f32)>>, Error> {
-        let kept = top_of(top);
-        let program = self.program(Kind::Tops(kept))?;
         let mut all = Vec::with_capacity(rows.len());
         let greedy = SampleRow { top_p: 1.0, ..SampleRow::default() };
         for rows in rows.chunks(self.capacity.logit_rows_max as usize) {
-            let (count, settings) = ([rows.len() as u32], vec![greedy; rows.len()]);
-            let writes = [
-                part(self.logit_rows.indices, rows),
-                part(self.logit_rows.count, &count),
-                part(self.sampled.settings, bytemuck::cast_slice(&settings)),
-            ];
-            let reads = self.sampled.reads(count[0], kept);
-            let words = submit(self.backend.as_mut(), &writes, program, &reads)?;
-            all.extend(drawn(&words, rows.len(), kept as usize).into_iter().map(|drawn| {
+            let settings = vec![greedy; rows.len()];
+            let drawn = self.draw(&Draws { rows, settings: &settings, masks: None, top })?;
+            all.extend(drawn.into_iter().map(|drawn| {
                 let mut list = drawn.top;
                 list.truncate(top as usize);
                 list
@@ -215,24 +236,17 @@ impl Device {
         }
         let mut commands = Vec::new();
         match kind {
-            Kind::Step { copies, samples, masked, top } => {
+            Kind::Step { copies, draws } => {
                 if copies {
                     self.record_copies(&mut commands);
                 }
-                let place = self.place();
-                let hidden = self.model.forward(&place, &mut commands);
-                if samples {
-                    let logits = self.model.logits(&place, hidden, self.logit_rows, &mut commands);
-                    self.record_sampling(logits, masked, top, &mut commands)?;
+                self.hidden = self.model.forward(&self.place(), &mut commands);
+                if let Some(sampling) = draws {
+                    self.record_sampling(sampling, &mut commands)?;
                 }
-                self.hidden = hidden;
             }
+            Kind::Draws(sampling) => self.record_sampling(sampling, &mut commands)?,
             Kind::Scores => self.record_scores(&mut commands)?,
-            Kind::Tops(top) => {
-                let rows = self.logit_rows;
-                let logits = self.model.logits(&self.place(), self.hidden, rows, &mut commands);
-                self.record_sampling(logits, false, top, &mut commands)?;
-            }
             Kind::Nothing => {}
         }
         let program = self.backend.record(&commands)?;
@@ -259,13 +273,12 @@ impl Device {
 
     fn record_sampling(
         &mut self,
-        logits: Slice,
-        masked: bool,
-        top: u32,
+        Sampling { masked, top }: Sampling,
         commands: &mut Vec<Command>,
     ) -> Result<(), Error> {
         let (vocab, rows) = (self.model.config().vocab, self.capacity.logit_rows_max);
         let count = self.logit_rows.count;
+        let logits = self.model.logits(&self.place(), self.hidden, self.logit_rows, commands);
         if !masked {
             commands.push(self.sampled.sample(logits, None, top, (rows, vocab), count));
             return Ok(());

@@ -2,8 +2,9 @@
 
 use super::Engine;
 use super::admit::Run;
-use super::device::{Drawn, Work};
-use super::sampling::{is_masked, sample_row};
+use super::device::{Drawn, Draws, Work};
+use super::guide::Guided;
+use super::sampling::{Masks, is_masked, sample_row};
 use super::sequence::Sequence;
 use kernels_core::Error;
 use kernels_core::params::SampleRow;
@@ -15,6 +16,29 @@ pub(super) struct Draw {
     /// The row of the step after which it is drawn.
     pub row: u32,
     settings: SampleRow,
+}
+
+/// How tokens are drawn, as the backend takes it.
+struct Drawing {
+    rows: Vec<u32>,
+    settings: Vec<SampleRow>,
+    masked: bool,
+    top: u32,
+}
+
+impl Drawing {
+    fn draws<'a>(&'a self, masks: &'a Masks) -> Draws<'a> {
+        let Self { rows, settings, masked, top } = self;
+        Draws { rows, settings, masks: masked.then_some(masks), top: *top }
+    }
+}
+
+/// What came of a step.
+pub(super) struct Launched {
+    /// Who drew, and who could not.
+    pub guided: Guided,
+    /// A token for each draw.
+    pub drawn: Vec<Drawn>,
 }
 
 impl Engine {
@@ -68,6 +92,7 @@ impl Engine {
                     fork.seat = Some(seat);
                     seated.push(id);
                     self.running.insert(id, fork);
+                    self.begin_guide(id);
                     self.counters.forks += 1;
                 }
                 None => {
@@ -78,8 +103,9 @@ impl Engine {
         seated
     }
 
-    /// Runs the step.
-    pub(super) fn launch(&mut self, runs: &[Run], draws: &[Draw]) -> Result<Vec<Drawn>, Error> {
+    /// Runs the step. Where somebody keeps to a grammar, the forward pass goes first, and
+    /// tokens are drawn when the masks are there.
+    pub(super) fn launch(&mut self, runs: &[Run], draws: Vec<Draw>) -> Result<Launched, Error> {
         self.batch.clear();
         let mut pages = Vec::new();
         for run in runs {
@@ -89,6 +115,31 @@ impl Engine {
             let tokens = &sequence.tokens[run.first..][..run.tokens as usize];
             self.batch.push(run.first as u32, tokens, &pages);
         }
+        let copies: Vec<_> = runs.iter().filter_map(|run| run.copy).collect();
+        self.count_step(runs, copies.len());
+        let guided = draws.iter().any(|draw| self.running[&draw.id].guide.is_some());
+        let none = Guided { draws, late: Vec::new(), ends: Vec::new() };
+        let launched = if guided {
+            self.device.run(&Work { batch: &self.batch, copies: &copies }, None)?;
+            let guided = self.guided(none.draws);
+            let drawn = match self.drawing(&guided.draws) {
+                Some(drawing) => self.device.draw(&drawing.draws(&self.masks))?,
+                None => Vec::new(),
+            };
+            Launched { guided, drawn }
+        } else {
+            let drawing = self.drawing(&none.draws);
+            let draws = drawing.as_ref().map(|drawing| drawing.draws(&self.masks));
+            let work = Work { batch: &self.batch, copies: &copies };
+            let drawn = self.device.run(&work, draws.as_ref())?;
+            Launched { guided: none, drawn }
+        };
+        self.counters.generated_tokens += launched.drawn.len() as u64;
+        Ok(launched)
+    }
+
+    /// How the tokens of a step are drawn, if any are.
+    fn drawing(&mut self, draws: &[Draw]) -> Option<Drawing> {
         self.masks.clear();
         let (mut masked, mut top) = (false, 0);
         for draw in draws {
@@ -98,21 +149,12 @@ impl Engine {
             masked |= is_masked(generate, sequence);
             top = top.max(generate.top.unwrap_or(0));
         }
-        let copies: Vec<_> = runs.iter().filter_map(|run| run.copy).collect();
         let rows: Vec<u32> = draws.iter().map(|draw| draw.row).collect();
-        let settings: Vec<SampleRow> = draws.iter().map(|draw| draw.settings).collect();
-        self.count_step(runs, draws, copies.len());
-        self.device.run(&Work {
-            batch: &self.batch,
-            copies: &copies,
-            rows: &rows,
-            settings: &settings,
-            masks: masked.then_some(&self.masks),
-            top,
-        })
+        let settings = draws.iter().map(|draw| draw.settings).collect();
+        (!rows.is_empty()).then_some(Drawing { rows, settings, masked, top })
     }
 
-    fn count_step(&mut self, runs: &[Run], draws: &[Draw], copies: usize) {
+    fn count_step(&mut self, runs: &[Run], copies: usize) {
         let computed: u32 = runs.iter().map(|run| run.tokens).sum();
         let unfinished = |run: &&Run| {
             let sequence = &self.running[&run.id];
@@ -126,7 +168,6 @@ impl Engine {
         counters.steps += 1;
         counters.chunks += chunks;
         counters.page_copies += copies as u64;
-        counters.generated_tokens += draws.len() as u64;
         counters.last_tokens = computed;
         counters.last_prompt_tokens = computed - decoded as u32;
         counters.prompt_tokens += u64::from(counters.last_prompt_tokens);

@@ -12,6 +12,7 @@ mod answer;
 mod check;
 mod counters;
 mod device;
+mod guide;
 mod launch;
 mod memory;
 mod record;
@@ -26,9 +27,11 @@ use crate::schedule::Limits;
 use crate::vocabulary::Vocabulary;
 use check::refused;
 use device::Device;
+use grammar::Masker;
 use kernels_core::Error;
 use kernels_core::device::Backend;
 use kv::Scope;
+use launch::Launched;
 use memory::Memory;
 use sampling::Masks;
 use sequence::{Group, Sequence};
@@ -62,6 +65,7 @@ pub struct Engine {
     counters: Counters,
     batch: Batch,
     masks: Masks,
+    masker: Box<dyn Masker>,
 }
 
 /// Why an engine could not be made.
@@ -98,11 +102,12 @@ impl From<Error> for OpenError {
 
 impl Engine {
     /// An engine for a model that was loaded to this backend. The vocabulary may lack
-    /// tokens: they have no bytes then.
+    /// tokens: they have no bytes then. Masks of grammars are computed by `masker`.
     pub fn new(
         backend: Box<dyn Backend>,
         model: Model,
         vocabulary: Vocabulary,
+        masker: Box<dyn Masker>,
         settings: Settings,
     ) -> Result<Self, OpenError> {
         settings.check()?;
@@ -124,7 +129,8 @@ impl Engine {
             events: Vec::new(),
             counters: Counters::default(),
             batch: Batch::new(settings.page_len),
-            masks: Masks::new(vocab, eos.clone()),
+            masks: Masks::new(vocab, eos.clone(), settings.capacity().logit_rows_max),
+            masker,
             eos,
             settings,
         })
@@ -209,6 +215,7 @@ impl Engine {
     }
 
     fn compute(&mut self) {
+        self.take_masks();
         let plan = self.plan();
         for &id in &plan.preempt {
             self.preempt(id);
@@ -219,13 +226,16 @@ impl Engine {
         }
         let runs = self.make_room(&plan);
         if runs.is_empty() {
+            self.await_the_late();
             return;
         }
         let draws = self.draws(&runs);
-        match self.launch(&runs, &draws) {
-            Ok(drawn) => {
+        match self.launch(&runs, draws) {
+            Ok(Launched { guided, drawn }) => {
                 self.absorb(&runs);
-                self.take(&draws, drawn);
+                self.take(&guided.draws, drawn);
+                guided.late.into_iter().for_each(|id| self.put_back(id));
+                guided.ends.into_iter().for_each(|(id, why)| self.end(id, why));
             }
             Err(error) => {
                 self.counters.failed_steps += 1;

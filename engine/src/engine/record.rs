@@ -143,7 +143,8 @@ impl Masked {
             counts_stride: vocab.next_multiple_of(2).into(),
             rows_max: rows,
             vocab,
-            masks: rows,
+            // Of each seat, and of each row.
+            masks: 2 * rows,
             mask_words: vocab.div_ceil(32),
             banned_max: rows * banned,
             bias_max: rows * biased,
@@ -158,7 +159,7 @@ impl Masked {
             every,
             logits: words(backend, u64::from(rows) * u64::from(vocab))?,
             settings: words(backend, rows * (size_of::<LogitMaskRow>() / 4) as u32)?,
-            masks: words(backend, u64::from(rows) * u64::from(params.mask_words))?,
+            masks: words(backend, u64::from(params.masks) * u64::from(params.mask_words))?,
             counts: words(backend, u64::from(rows) * params.counts_stride / 2)?,
             banned_starts: words(backend, rows + 1)?,
             banned: words(backend, params.banned_max)?,

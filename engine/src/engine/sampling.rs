@@ -1,5 +1,6 @@
 //! How the next token of each answer is drawn, as the kernels take it.
 
+use super::guide::Guide;
 use super::sequence::Sequence;
 use crate::request::{Generate, Sampling};
 use kernels_core::params::{self, LogitMaskRow, SampleRow};
@@ -29,6 +30,7 @@ pub(super) fn is_masked(generate: &Generate, sequence: &Sequence) -> bool {
         || !sampling.bias.is_empty()
         || sampling.allowed.is_some()
         || !sampling.bad_words.is_empty()
+        || generate.grammar.is_some()
         || sequence.generated().len() < generate.stop.min_new as usize
 }
 
@@ -37,6 +39,8 @@ pub(super) fn is_masked(generate: &Generate, sequence: &Sequence) -> bool {
 pub(super) struct Masks {
     /// The vocabulary.
     vocab: u32,
+    /// Rows of logits: places of masks before those of the step's own.
+    places: u32,
     /// Tokens with which the model ends an answer.
     eos: Vec<u32>,
     pub rows: Vec<LogitMaskRow>,
@@ -54,9 +58,11 @@ pub(super) struct Masks {
 }
 
 impl Masks {
-    pub fn new(vocab: u32, eos: Vec<u32>) -> Self {
+    /// For so many rows of logits.
+    pub fn new(vocab: u32, eos: Vec<u32>, places: u32) -> Self {
         let mut masks = Self {
             vocab,
+            places,
             eos,
             rows: Vec::new(),
             banned_starts: Vec::new(),
@@ -93,9 +99,14 @@ impl Masks {
         let (sampling, seat) = (&generate.sampling, sequence.seat.expect("it runs"));
         let counts = counts(sampling);
         let allowed = sampling.allowed.as_deref();
+        let place = self.places + self.rows.len() as u32;
+        let guided = match &sequence.guide {
+            Some(Guide::Here { mask, .. }) => Some(mask.clone()),
+            _ => None,
+        };
         self.rows.push(LogitMaskRow {
-            mask: allowed.map_or(params::NONE, |_| seat),
-            action: params::NONE,
+            mask: guided.as_ref().map_or(params::NONE, |_| place),
+            action: allowed.map_or(params::NONE, |_| seat),
             slot: if counts { seat } else { params::NONE },
             // Sampling divides by it.
             temperature: 0.0,
@@ -106,6 +117,7 @@ impl Masks {
         if let Some(allowed) = allowed.filter(|_| sequence.fresh) {
             self.masks.push((seat, self.mask(allowed)));
         }
+        self.masks.extend(guided.map(|mask| (place, mask)));
         if counts && sequence.fresh {
             self.slots.push((seat, self.counted(sequence)));
         } else if counts {

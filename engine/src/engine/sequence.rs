@@ -1,5 +1,6 @@
 //! What an engine knows of a request, and of each of its answers.
 
+use super::guide::Guide;
 use super::memory::Probed;
 use super::stop::Scan;
 use crate::request::{Generate, Miss, Pooling, Request, Scored, Task};
@@ -115,6 +116,8 @@ pub(super) struct Sequence {
     /// Whether its counts and its mask have yet to be written.
     pub fresh: bool,
     pub scan: Scan,
+    /// What may come next of it, if it keeps to a grammar and has had a seat.
+    pub guide: Option<Guide>,
     /// What was found of it in pages, while it waits.
     pub probed: Option<Probed>,
 }
@@ -135,6 +138,7 @@ impl Sequence {
             seat: None,
             fresh: true,
             scan: Scan::default(),
+            guide: None,
             probed: None,
         }
     }
@@ -156,12 +160,18 @@ impl Sequence {
             seat: None,
             fresh: true,
             scan: Scan::default(),
+            guide: None,
             probed: None,
         }
     }
 
     pub fn generated(&self) -> &[u32] {
         &self.tokens[self.prompt_len..]
+    }
+
+    /// Whether a step has waited in vain for what may come next of it.
+    pub fn is_late(&self) -> bool {
+        matches!(self.guide, Some(Guide::Away { late: true }))
     }
 
     /// Tokens whose keys and values are in its pages.

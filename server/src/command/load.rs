@@ -16,7 +16,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use kernels_core::dtype::Dtype;
 use kernels_core::workers::Inline;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long a step waits for the masks of grammars.
+const MASK_PATIENCE: Duration = Duration::from_millis(1);
 
 /// A model that is ready to run.
 pub struct Loaded {
@@ -99,6 +102,7 @@ pub fn load(
     let machine = Machine::open(machine);
     let (described, numerics, workers) =
         (machine.describe(), machine.numerics(), machine.more_workers());
+    let threads = machine.threads();
     let (mut backend, busy) = machine.into_backend();
     let source =
         Source { config, tensors, quantize: quantize(running.quantize), workers: &workers };
@@ -135,6 +139,8 @@ pub fn load(
             ),
         ),
     ];
+    let tokens = text.tokenizer.grammar_tokens(&config.eos);
+    let grammars = grammar::Compiler::new(&tokens, grammar::Settings::default());
     let served = Served {
         name,
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -142,10 +148,12 @@ pub fn load(
         context: settings.len_max(),
         vocabulary: config.vocab,
         hidden: config.hidden,
+        grammars,
         trust_request_chat_template: false,
         numerics,
     };
-    let engine = Engine::new(backend, loaded, vocabulary, settings)?;
+    let masker = Box::new(grammar::Threads::new(threads, MASK_PATIENCE));
+    let engine = Engine::new(backend, loaded, vocabulary, masker, settings)?;
     Ok(Loaded { engine, busy, served, told })
 }
 

@@ -70,6 +70,8 @@ pub struct Metrics {
     generation_tokens: Counter,
     ended: Family<Ended, Counter>,
     preemptions: Counter,
+    masks: Counter,
+    late_masks: Counter,
     requests: Requests,
     step_tokens: Histogram,
     responses: Family<Response, Counter>,
@@ -122,6 +124,12 @@ impl Metrics {
             ),
             ended: names.add("request_success", "Answers that ended", Family::default()),
             preemptions: names.add("num_preemptions", "Pages given back", Counter::default()),
+            masks: names.own("grammar_masks", "Tokens drawn under a grammar", Counter::default()),
+            late_masks: names.own(
+                "grammar_masks_late",
+                "Times that a mask came too late for a step",
+                Counter::default(),
+            ),
             requests: Requests::new(&mut names),
             step_tokens: names.add("iteration_tokens_total", "Tokens of a step", names::by_steps()),
             responses: names.plain("http_requests", "Responses", Family::default()),
@@ -155,6 +163,8 @@ impl Metrics {
         let held = now.pages_total.saturating_sub(now.pages_free + now.pages_idle);
         self.usage.set(f64::from(held) / f64::from(now.pages_total.max(1)));
         self.preemptions.inc_by(now.preemptions - before.preemptions);
+        self.masks.inc_by(now.masks - before.masks);
+        self.late_masks.inc_by(now.late_masks - before.late_masks);
         if now.steps > before.steps {
             self.step_tokens.observe(f64::from(now.last_tokens));
         }

@@ -96,6 +96,8 @@ impl Steps {
             "forks": self.last.forks,
             "prefix_hits": self.last.hits,
             "prefix_hit_tokens": self.last.cached_tokens,
+            "masks": self.last.masks,
+            "late_masks": self.last.late_masks,
             "requests": self.last.requests,
             "failures": self.last.failures,
         });

@@ -239,7 +239,7 @@ impl Choice {
     fn end(&mut self, why: Finish) -> End {
         match why {
             Finish::Length => End { reason: "length", stop: None },
-            Finish::Eos => End { reason: "stop", stop: None },
+            Finish::Eos | Finish::Complete => End { reason: "stop", stop: None },
             Finish::Token(token) => End { reason: "stop", stop: Some(StopReason::Token(token)) },
             Finish::String { which, before } => {
                 let stop = self.stop_strings.get(which).cloned().unwrap_or_default();

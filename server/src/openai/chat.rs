@@ -105,9 +105,10 @@ impl Chat {
         fields.only("tool_choice", &["none".into(), "auto".into()])?;
         fields.only("function_call", &["none".into(), "auto".into()])?;
         fields.only("parallel_tool_calls", &[true.into(), false.into()])?;
-        let asked = Asked::read(&mut fields, served, shown.then_some(top.unwrap_or(0)))?;
+        let mut asked = Asked::read(&mut fields, served, shown.then_some(top.unwrap_or(0)))?;
         fields.done()?;
         let room = asked.room((name, new), &prompt, served)?;
+        asked.compile(served)?;
         let head = Head::new("chatcmpl", &asked, &context);
         Ok(Self { head, asked, prompt, room, context })
     }

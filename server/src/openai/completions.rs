@@ -79,7 +79,7 @@ impl Completions {
         let max_new = Some(new);
         let echo = fields.switch("echo")?;
         fields.only("suffix", &["".into()])?;
-        let asked = Asked::read(&mut fields, served, top)?;
+        let mut asked = Asked::read(&mut fields, served, top)?;
         fields.done()?;
         let answers = prompts.len() * asked.choices as usize;
         if answers > ANSWERS_MAX {
@@ -89,6 +89,7 @@ impl Completions {
         asked.check_repeated(&prompts, echo)?;
         let room = |prompt: &Prompt| asked.room(("max_tokens", max_new), prompt, served);
         let room = prompts.iter().map(room).collect::<Result<_, _>>()?;
+        asked.compile(served)?;
         let head = Head::new("cmpl", &asked, &context);
         let tokenizer = &served.text.tokenizer;
         let names = Names { tokenizer, numbered: asked.numbered_tokens };

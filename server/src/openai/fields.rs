@@ -30,7 +30,6 @@ const UNSUPPORTED: &[&str] = &[
     "reasoning_effort",
     "return_weight_versions",
     "routed_experts_prompt_start",
-    "structured_outputs",
     "thinking_token_budget",
     "tool_choice",
     "tools",

@@ -14,6 +14,7 @@ mod logprobs;
 mod messages;
 mod prompts;
 mod shape;
+mod structured;
 
 pub use chat::Chat;
 pub use completions::Completions;

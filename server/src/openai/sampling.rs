@@ -3,8 +3,10 @@
 use super::Refusal;
 use super::fields::Fields;
 use super::prompts::Prompt;
+use super::structured::Structure;
 use crate::served::Served;
 use engine::request::{Generate, Request, Sampling, Stop, Task};
+use grammar::Grammar;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -35,6 +37,9 @@ pub struct Asked {
     seed: Option<u64>,
     /// When an answer ends.
     stop: Stop,
+    /// What it keeps to, and that compiled.
+    structure: Option<Structure>,
+    grammar: Option<Grammar>,
     /// [`Stop::strings`] as text; all answers share it.
     pub stop_strings: Arc<[String]>,
     /// The text keeps what ended it.
@@ -82,6 +87,8 @@ impl Asked {
                 ignore_eos: fields.switch("ignore_eos")?,
                 min_new: fields.take("min_tokens")?.unwrap_or(0),
             },
+            structure: Structure::read(fields)?,
+            grammar: None,
             stop_strings: strings.into(),
             keep_stop: fields.switch("include_stop_str_in_output")?,
             skip_special: fields.take("skip_special_tokens")?.unwrap_or(true),
@@ -102,8 +109,14 @@ impl Asked {
         fields.only("store", &[Value::Bool(false), Value::Bool(true)])?;
         fields.only("best_of", &[asked.choices.into()])?;
         fields.only("service_tier", &["auto".into(), "default".into()])?;
-        fields.only("response_format", &[serde_json::json!({"type": "text"})])?;
         Ok(asked)
+    }
+
+    /// Compiles what answers keep to, once all else is known to be good.
+    pub fn compile(&mut self, served: &Served) -> Result<(), Refusal> {
+        let grammar = self.structure.as_ref().map(|structure| structure.compile(served));
+        self.grammar = grammar.transpose()?;
+        Ok(())
     }
 
     /// A request of the engine; its number is given by whoever submits it.
@@ -121,6 +134,7 @@ impl Asked {
                 top: self.top,
                 prompt_top,
                 prompt_from: self.prompt_from,
+                grammar: self.grammar.clone(),
             }),
             priority: self.priority,
             salt: self.salt.clone(),

@@ -300,7 +300,7 @@ impl Live {
             }
             Event::End { why, .. } => metrics.ended(match why {
                 Finish::Length => "length",
-                Finish::Eos | Finish::Token(_) | Finish::String { .. } => "stop",
+                Finish::Eos | Finish::Token(_) | Finish::Complete | Finish::String { .. } => "stop",
                 Finish::Cancelled | Finish::Deadline | Finish::Failed(_) => "abort",
             }),
             Event::Embedding { .. } => metrics.ended("stop"),
@@ -338,6 +338,7 @@ mod tests {
             top: None,
             prompt_top: None,
             prompt_from: 0,
+            grammar: None,
         });
         Request { id: 1, prompt: vec![1, 2], task, priority: 0, salt: [].into(), deadline: None }
     }

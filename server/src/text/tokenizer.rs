@@ -108,6 +108,13 @@ impl Tokenizer {
         self.inner.id_to_token(token)
     }
 
+    /// All tokens as grammars see them; `ends` are those that end an answer.
+    pub fn grammar_tokens(&self, ends: &[u32]) -> grammar::Tokens {
+        let special = (0..).zip(&self.special).filter(|(_, special)| **special);
+        let special = special.map(|(token, _)| (token, self.name(token))).collect();
+        grammar::Tokens::new(self.answer_bytes(), &special, ends)
+    }
+
     /// The bytes of all tokens as they count in an answer: special ones have none.
     pub fn answer_bytes(&self) -> Vec<Box<[u8]>> {
         let all = self.bytes.iter().zip(&self.special);
