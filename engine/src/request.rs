@@ -151,6 +151,10 @@ pub enum Event {
         choice: u32,
         /// Why.
         why: Finish,
+        /// Tokens of it that were guessed.
+        guessed: u32,
+        /// Those of them that came indeed, without a step of their own.
+        held: u32,
     },
     /// An embedding; nothing comes after it of its request.
     Embedding {

@@ -19,7 +19,9 @@ pub struct Job {
     pub text: Text,
     /// The tokens that came.
     pub tokens: Vec<u32>,
-    /// Words of its mask.
+    /// Tokens that may come after them, along paths that each begin there.
+    pub paths: Vec<Vec<u32>>,
+    /// Words of a mask.
     pub words: usize,
 }
 
@@ -43,8 +45,9 @@ pub struct Done {
 pub struct Next {
     /// The text.
     pub matcher: Box<dyn Matcher>,
-    /// The tokens that may come: one bit for each, lowest first.
-    pub mask: Vec<u32>,
+    /// The tokens that may come next: one bit for each, lowest first. Then those after each
+    /// token of each path; none where the path itself may not come.
+    pub masks: Vec<Vec<u32>>,
     /// Whether the text is complete, and there is no token to say so.
     pub complete: bool,
 }
@@ -65,23 +68,37 @@ impl Job {
             Text::New(grammar) => grammar.begin(),
             Text::Begun(matcher) => matcher,
         };
-        let outcome = next(matcher.as_mut(), &self.tokens, self.words);
-        let outcome = outcome.map(|(mask, complete)| Next { matcher, mask, complete });
+        let outcome = next(matcher.as_mut(), &self.tokens, &self.paths, self.words);
+        let outcome = outcome.map(|(masks, complete)| Next { matcher, masks, complete });
         Done { id: self.id, outcome }
     }
 }
 
-/// What may come after these tokens, and whether nothing need.
+/// What may come after these tokens and along paths from there, and whether nothing need.
 fn next(
     matcher: &mut dyn Matcher,
     tokens: &[u32],
+    paths: &[Vec<u32>],
     words: usize,
-) -> Result<(Vec<u32>, bool), Fault> {
+) -> Result<(Vec<Vec<u32>>, bool), Fault> {
     tokens.iter().try_for_each(|token| matcher.accept(*token))?;
     let mut mask = vec![0; words];
     matcher.mask(&mut mask)?;
     let complete = mask.iter().all(|word| *word == 0) && matcher.may_end()?;
-    Ok((mask, complete))
+    let mut masks = vec![mask];
+    for path in paths {
+        let first = masks.len();
+        for &token in path {
+            if matcher.accept(token).is_err() {
+                break;
+            }
+            masks.push(vec![0; words]);
+            matcher.mask(masks.last_mut().expect("it was pushed"))?;
+        }
+        matcher.take_back(masks.len() - first)?;
+        masks.resize(first + path.len(), vec![0; words]);
+    }
+    Ok((masks, complete))
 }
 
 /// Does jobs on threads of its own.

@@ -5,7 +5,7 @@ use crate::guided::Late;
 use crate::model::{load, thin};
 use backends::cpu::Cpu;
 use checkpoint::Checkpoint;
-use engine::engine::{Engine, Settings};
+use engine::engine::{Engine, Guessing, Settings};
 use engine::model::Model;
 use engine::request::{
     Event, Finish, Generate, Miss, Refused, Request, Sampling, Scored, Stop, Task,
@@ -41,6 +41,8 @@ pub struct Answer {
     pub held: Vec<usize>,
     /// How each choice ended.
     pub ends: BTreeMap<u32, Finish>,
+    /// Tokens that were guessed of each choice, and those that came.
+    pub guesses: BTreeMap<u32, [u32; 2]>,
     /// Of an embedding.
     pub embedding: Option<Vec<f32>>,
 }
@@ -169,6 +171,7 @@ pub fn settings() -> Settings {
         kv: Dtype::F16,
         patience: 50,
         turn: 8,
+        guessing: Guessing::NONE,
         weights: 1,
     }
 }
@@ -249,9 +252,11 @@ impl Served {
                         answer.held.push(held);
                     }
                 }
-                Event::End { id, choice, why } => {
+                Event::End { id, choice, why, guessed, held } => {
                     let before = self.of(id).ends.insert(choice, why);
                     assert_eq!(before, None, "a choice ends once");
+                    assert!(held <= guessed && held <= self.of(id).tokens(choice).len() as u32);
+                    self.of(id).guesses.insert(choice, [guessed, held]);
                 }
                 Event::Embedding { id, values } => {
                     assert!(self.of(id).admitted, "what is computed has had a seat");

@@ -1,7 +1,7 @@
 //! What an engine promises over random histories: everybody is answered as if alone, and
 //! every page comes back.
 
-use engine::engine::Settings;
+use engine::engine::{Guessing, Settings};
 use engine::request::{Finish, Generate, Pooling, Request, Sampling, Stop, Task};
 use pagewise_tests::guided::{Cycle, Late};
 use pagewise_tests::serving::{Answer, Making, Served, generate, greedy, prompt, settings};
@@ -44,7 +44,8 @@ impl Arrival {
             2 => asked.top = Some(3),
             3 => asked.stop.strings = [b"1 ".to_vec()].into(),
             4 => request.task = Task::Embed(Pooling::Mean),
-            5 => asked.grammar = Some(Cycle::grammar(7, 12, &[])),
+            5 => asked.grammar = Some(Cycle::grammar(60, 12, &[])),
+            6 => asked.sampling.allowed = Some([3, 5, 8].into()),
             _ => {}
         }
         request
@@ -79,6 +80,7 @@ fn tight() -> impl Strategy<Value = Settings> {
             pages: 20 + pages,
             patience,
             turn,
+            guessing: Guessing { tokens: turn % 5, paths: 1 + beside % 3, rows: chunk },
             ..settings()
         },
     )
@@ -94,6 +96,7 @@ struct Happened {
     evictions: u64,
     cancelled: u64,
     late_masks: u64,
+    held: u64,
 }
 
 fn play(settings: Settings, history: &[Arrival], happened: &mut Happened) -> Served {
@@ -118,6 +121,7 @@ fn play(settings: Settings, history: &[Arrival], happened: &mut Happened) -> Ser
     happened.forks += counters.forks;
     happened.evictions += counters.evictions;
     happened.late_masks += counters.late_masks;
+    happened.held += counters.held;
     served
 }
 
@@ -171,8 +175,9 @@ fn histories_hit_preempt_cut_fork_evict_and_cancel() {
         let cancelled = |answer: &Answer| answer.ends.values().any(|end| *end == Finish::Cancelled);
         happened.cancelled += served.answers.values().filter(|x| cancelled(x)).count() as u64;
     }
-    let Happened { hits, preemptions, chunks, forks, evictions, cancelled, late_masks } = happened;
-    let counts = [hits, preemptions, chunks, forks, evictions, cancelled, late_masks];
+    let Happened { hits, preemptions, chunks, forks, evictions, .. } = happened;
+    let Happened { cancelled, late_masks, held, .. } = happened;
+    let counts = [hits, preemptions, chunks, forks, evictions, cancelled, late_masks, held];
     assert!(counts.iter().all(|&count| count > 5), "{counts:?}");
 }
 

@@ -192,7 +192,7 @@ fn what_cannot_be_kept_to_is_refused_by_its_name() {
         (schema(json!({"$ref": "#/$defs/none"})), "json", "$defs"),
         (schema(json!({"type": "strin"})), "json", "strin"),
         (json!({"json": deep.to_string()}), "json", "recursion limit"),
-        (json!({"json": "{"}), "json", "JSON"),
+        (json!({"json": "{"}), "json", "EOF"),
         (json!({"regex": "a{1,9999}{1,9999}"}), "regex", "repetitions"),
         (json!({"regex": "("}), "regex", ""),
         (json!({"choice": []}), "choice", "at least one"),

@@ -1,6 +1,7 @@
 //! Who runs in a step: what the scheduler is told, and what is done of its plan.
 
 use super::Engine;
+use super::draft::Guess;
 use super::memory::{Copy, Probed};
 use super::sequence::Sequence;
 use crate::request::Event;
@@ -24,6 +25,23 @@ pub(super) struct Run {
     pub tokens: u32,
     /// A page to copy first.
     pub copy: Option<Copy>,
+    /// What may come after them.
+    pub guesses: Vec<Guess>,
+}
+
+impl Run {
+    /// Rows of the step: its tokens, then those of each guess; all but the first guess
+    /// compute the last token once more, in pages of their own.
+    pub fn rows(&self) -> u32 {
+        let own = |guess: &Guess| guess.tokens.len() as u32 + u32::from(guess.fork.is_some());
+        self.tokens + self.guesses.iter().map(own).sum::<u32>()
+    }
+
+    /// Pages to copy before the step.
+    pub fn copies(&self) -> impl Iterator<Item = Copy> {
+        let forks = self.guesses.iter().filter_map(|guess| guess.fork.as_ref()?.1);
+        self.copy.into_iter().chain(forks)
+    }
 }
 
 impl Engine {
@@ -152,7 +170,7 @@ impl Engine {
             // What was found may be more than the plan knew.
             let tokens = tokens.min((sequence.tokens.len() - first) as u32);
             match self.memory.grow(sequence, tokens) {
-                Ok(copy) => runs.push(Run { id, first, tokens, copy }),
+                Ok(copy) => runs.push(Run { id, first, tokens, copy, guesses: Vec::new() }),
                 Err(_) => self.preempt(id),
             }
         }
@@ -181,7 +199,6 @@ impl Engine {
         (sequence.since, sequence.turn, sequence.probed) = (self.step, 0, None);
         (sequence.seat, sequence.fresh) = (self.seats.pop(), true);
         self.running.insert(id, sequence);
-        self.begin_guide(id);
         true
     }
 }

@@ -3,12 +3,14 @@
 use super::Engine;
 use super::admit::Run;
 use super::device::Drawn;
+use super::draft::Place;
 use super::launch::Draw;
 use super::sequence::{Group, Sequence};
 use super::stop::Found;
 use crate::request::{Event, Finish, Generate, Pooling, Scored, Task};
 use kernels_core::Error;
 use kernels_core::params;
+use std::collections::HashMap;
 
 const NOT_FINITE: &str = "its logits, with what was asked of them, are not finite";
 
@@ -24,7 +26,8 @@ impl Engine {
     /// Pages that were filled are there for others; scores, embeddings and ends of prompts
     /// are told.
     pub(super) fn absorb(&mut self, runs: &[Run]) {
-        for run in runs {
+        // What is guessed is looked at first.
+        for run in runs.iter().filter(|run| run.guesses.is_empty()) {
             let sequence = self.running.get_mut(&run.id).expect("it ran");
             let group = &self.groups[&sequence.request];
             self.memory.publish(group, sequence, run.first);
@@ -40,7 +43,7 @@ impl Engine {
                     wanted.extend(scores(run, row, sequence, group, generate))
                 }
             }
-            row += run.tokens;
+            row += run.rows();
         }
         self.score(wanted);
         for (run, row, pooling) in embeds {
@@ -143,29 +146,76 @@ impl Engine {
     }
 
     /// Takes the tokens that were drawn.
-    pub(super) fn take(&mut self, draws: &[Draw], drawn: Vec<Drawn>) {
-        for (draw, drawn) in draws.iter().zip(drawn) {
+    pub(super) fn take(&mut self, runs: &mut [Run], draws: &[Draw], drawn: Vec<Drawn>) {
+        let mut guesses: HashMap<u64, &mut Run> = runs
+            .iter_mut()
+            .filter(|run| !run.guesses.is_empty())
+            .map(|run| (run.id, run))
+            .collect();
+        let mut first = 0;
+        for draws in draws.chunk_by(|a, b| a.id == b.id) {
+            let (id, drawn) = (draws[0].id, &drawn[first..][..draws.len()]);
+            first += draws.len();
             // Its request may have failed with its prompt.
-            let Some(sequence) = self.running.get_mut(&draw.id) else { continue };
-            sequence.fresh = false;
-            match drawn.status {
-                params::STATUS_OK => {}
-                params::STATUS_MASKED => {
-                    let why = "no token is allowed to come next";
-                    self.end(draw.id, Finish::Failed(why.into()));
-                    continue;
-                }
-                _ => {
-                    self.end(draw.id, Finish::Failed(NOT_FINITE.into()));
-                    continue;
-                }
+            if !self.running.contains_key(&id) {
+                continue;
             }
-            let token = drawn.token;
-            match self.take_token(draw.id, drawn) {
-                Some(why) => self.end(draw.id, why),
-                None => self.guide_on(draw.id, token),
+            let run = guesses.remove(&id);
+            let (taken, place) = Self::verdict(run.as_deref(), draws, drawn);
+            let taken: Vec<&Drawn> = taken.into_iter().map(|at| &drawn[at]).collect();
+            let (came, end) = self.take_tokens(id, &taken);
+            if let Some(run) = run {
+                self.settle(run, place, came.len());
+            }
+            match end {
+                Some(why) => self.end(id, why),
+                None => self.guide_on(id, &came),
             }
         }
+    }
+
+    /// Takes tokens one after the other, up to one that ends the answer; says which, and
+    /// why it ends.
+    fn take_tokens(&mut self, id: u64, drawn: &[&Drawn]) -> (Vec<u32>, Option<Finish>) {
+        let mut came = Vec::with_capacity(drawn.len());
+        for drawn in drawn {
+            let why = match drawn.status {
+                params::STATUS_OK => {
+                    came.push(drawn.token);
+                    self.take_token(id, (*drawn).clone())
+                }
+                params::STATUS_MASKED => {
+                    Some(Finish::Failed("no token is allowed to come next".into()))
+                }
+                _ => Some(Finish::Failed(NOT_FINITE.into())),
+            };
+            if why.is_some() {
+                return (came, why);
+            }
+        }
+        let Sequence { tokens, prompt_len, counted, .. } =
+            self.running.get_mut(&id).expect("it drew");
+        counted.settle(&tokens[*prompt_len..]);
+        (came, None)
+    }
+
+    /// Of a run with guesses so many tokens came, along the guess of `place`: its pages are
+    /// those of the sequence, up to the last token but one.
+    fn settle(&mut self, run: &mut Run, place: Place, came: usize) {
+        let guessed: usize = run.guesses.iter().map(|guess| guess.tokens.len()).sum();
+        let held = came.saturating_sub(1) as u32;
+        let sequence = self.running.get_mut(&run.id).expect("it drew");
+        if let Some((table, _)) = &mut run.guesses[place.guess].fork {
+            std::mem::swap(table, &mut sequence.table);
+        }
+        let computed = run.first + came.max(1);
+        sequence.table.shorten(&mut self.memory.pages, computed as u64);
+        sequence.guessing.add(guessed as u32, held, self.settings.guessing.tokens);
+        let group = &self.groups[&sequence.request];
+        self.memory.publish(group, sequence, run.first);
+        self.counters.guesses += 1;
+        self.counters.guessed += guessed as u64;
+        self.counters.held += u64::from(held);
     }
 
     /// One more token of an answer; says whether it ends with it.
@@ -177,6 +227,7 @@ impl Engine {
         top.truncate(generate.top.unwrap_or(0) as usize);
         sequence.tokens.push(token);
         sequence.turn += 1;
+        self.counters.generated_tokens += 1;
         let count = sequence.generated().len();
         let ends = count >= stop.min_new as usize;
         let found = sequence.scan.push(&stop.strings, self.vocabulary.bytes(token), ends);

@@ -31,6 +31,12 @@ pub struct Counters {
     pub preemptions: u64,
     /// Pages given up to make room.
     pub evictions: u64,
+    /// Guesses of what comes next: answers that had one, in all steps.
+    pub guesses: u64,
+    /// Tokens of them.
+    pub guessed: u64,
+    /// Those of them that came.
+    pub held: u64,
     /// Tokens drawn under the mask of a grammar.
     pub masks: u64,
     /// Times that a mask came too late for a step: its answer drew in a later one.

@@ -2,9 +2,12 @@
 //! mask comes late draws in a later step, while the others go on.
 
 use super::Engine;
+use super::admit::Run;
+use super::draft::Place;
 use super::launch::Draw;
 use crate::request::Finish;
 use grammar::{Done, Job, Matcher, Next, Text};
+use std::collections::HashMap;
 
 /// What may come next of an answer.
 pub(super) enum Guide {
@@ -13,13 +16,31 @@ pub(super) enum Guide {
         /// Whether a step has waited for it in vain.
         late: bool,
     },
-    /// It is known.
+    /// It is known, or can be asked.
     Here {
         /// The answer so far.
         matcher: Box<dyn Matcher>,
-        /// One bit for each token, lowest first.
-        mask: Vec<u32>,
+        /// Tokens that came since.
+        came: Vec<u32>,
+        /// What may come next, then after each token of what is guessed: one bit for each
+        /// token, lowest first. None before it was asked.
+        masks: Vec<Vec<u32>>,
     },
+}
+
+impl Guide {
+    /// How many of these tokens may come next.
+    pub fn allowed(&mut self, tokens: &[u32]) -> usize {
+        let Self::Here { matcher, came, .. } = self else { return 0 };
+        // What is wrong with them is told with the mask.
+        while let Some(&token) = came.first() {
+            if matcher.accept(token).is_err() {
+                return 0;
+            }
+            came.remove(0);
+        }
+        matcher.allowed(tokens).unwrap_or(0)
+    }
 }
 
 /// Draws that are made, and what became of the others.
@@ -32,31 +53,40 @@ pub(super) struct Guided {
 }
 
 impl Engine {
-    /// Asks what an answer may begin with, if it keeps to a grammar and did not ask before.
-    pub(super) fn begin_guide(&mut self, id: u64) {
-        let Some(sequence) = self.running.get_mut(&id) else { return };
-        let grammar = self.groups[&sequence.request].generate().and_then(|generate| {
-            let draws = generate.max_new > 0;
-            generate.grammar.clone().filter(|_| draws)
-        });
-        if let Some(grammar) = grammar.filter(|_| sequence.guide.is_none()) {
-            self.ask(id, Text::New(grammar), Vec::new());
-        }
-    }
-
-    /// Asks what an answer may go on with after a token that was drawn.
-    pub(super) fn guide_on(&mut self, id: u64, token: u32) {
-        let Some(sequence) = self.running.get_mut(&id) else { return };
-        if let Some(Guide::Here { matcher, .. }) = sequence.guide.take() {
-            self.ask(id, Text::Begun(matcher), vec![token]);
-        }
-    }
-
-    fn ask(&mut self, id: u64, text: Text, tokens: Vec<u32>) {
+    /// Asks for the masks of a step's draws, those after its guesses included.
+    pub(super) fn ask_masks(&mut self, runs: &[Run], draws: &[Draw]) {
         let words = self.config().vocab.div_ceil(32) as usize;
-        self.masker.ask(Job { id, text, tokens, words });
-        let sequence = self.running.get_mut(&id).expect("it has a seat");
-        sequence.guide = Some(Guide::Away { late: false });
+        let guesses = |run: &Run| run.guesses.iter().map(|guess| guess.tokens.clone()).collect();
+        let mut paths: HashMap<u64, Vec<Vec<u32>>> =
+            runs.iter().map(|run| (run.id, guesses(run))).collect();
+        for draw in draws.iter().filter(|draw| draw.place == Place::default()) {
+            let sequence = self.running.get_mut(&draw.id).expect("it draws");
+            let (text, tokens) = match sequence.guide.take() {
+                None => match self.groups[&sequence.request].grammar() {
+                    Some(grammar) => (Text::New(grammar.clone()), Vec::new()),
+                    None => continue,
+                },
+                Some(Guide::Here { matcher, came, masks }) if masks.is_empty() => {
+                    (Text::Begun(matcher), came)
+                }
+                there => {
+                    sequence.guide = there;
+                    continue;
+                }
+            };
+            sequence.guide = Some(Guide::Away { late: false });
+            let paths = paths.remove(&draw.id).unwrap_or_default();
+            self.masker.ask(Job { id: draw.id, text, tokens, paths, words });
+        }
+    }
+
+    /// Tokens of an answer were drawn.
+    pub(super) fn guide_on(&mut self, id: u64, tokens: &[u32]) {
+        let Some(sequence) = self.running.get_mut(&id) else { return };
+        if let Some(Guide::Here { came, masks, .. }) = &mut sequence.guide {
+            came.extend(tokens);
+            masks.clear();
+        }
     }
 
     /// Takes the masks that are there.
@@ -78,13 +108,14 @@ impl Engine {
     /// Of the draws of a step, those whose masks are there, or come while there is patience.
     pub(super) fn guided(&mut self, mut draws: Vec<Draw>) -> Guided {
         let away = |draw: &&Draw| self.is_away(draw.id);
-        let wanted: Vec<u64> = draws.iter().filter(away).map(|draw| draw.id).collect();
+        let mut wanted: Vec<u64> = draws.iter().filter(away).map(|draw| draw.id).collect();
+        wanted.dedup();
         let ends = self.wait_for_masks(&wanted);
         let mut late = Vec::new();
         draws.retain(|draw| {
             let ended = ends.iter().any(|(id, _)| *id == draw.id);
             let away = !ended && self.is_away(draw.id);
-            if away {
+            if away && late.last() != Some(&draw.id) {
                 late.push(draw.id);
             }
             !ended && !away
@@ -98,7 +129,7 @@ impl Engine {
     /// A sequence that could not draw computes its last token once more, with its mask.
     pub(super) fn put_back(&mut self, id: u64) {
         let Some(sequence) = self.running.get_mut(&id) else { return };
-        let before = sequence.table.tokens() - 1;
+        let before = sequence.tokens.len() as u64 - 1;
         sequence.table.shorten(&mut self.memory.pages, before);
         if let Some(Guide::Away { late }) = &mut sequence.guide {
             *late = true;
@@ -121,8 +152,8 @@ impl Engine {
             let Some(sequence) = sequence else { continue };
             match outcome {
                 Ok(Next { complete: true, .. }) => ends.push((id, Finish::Complete)),
-                Ok(Next { matcher, mask, .. }) => {
-                    sequence.guide = Some(Guide::Here { matcher, mask });
+                Ok(Next { matcher, masks, .. }) => {
+                    sequence.guide = Some(Guide::Here { matcher, came: Vec::new(), masks });
                 }
                 Err(fault) => ends.push((id, Finish::Failed(fault.to_string()))),
             }

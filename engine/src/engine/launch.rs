@@ -3,11 +3,13 @@
 use super::Engine;
 use super::admit::Run;
 use super::device::{Drawn, Draws, Work};
+use super::draft::{Guess, Place};
 use super::guide::Guided;
 use super::sampling::{Masks, is_masked, sample_row};
 use super::sequence::Sequence;
 use kernels_core::Error;
 use kernels_core::params::SampleRow;
+use std::collections::HashMap;
 
 /// A token that is to be drawn.
 pub(super) struct Draw {
@@ -15,7 +17,8 @@ pub(super) struct Draw {
     pub id: u64,
     /// The row of the step after which it is drawn.
     pub row: u32,
-    settings: SampleRow,
+    /// Where it stands among guesses.
+    pub place: Place,
 }
 
 /// How tokens are drawn, as the backend takes it.
@@ -45,9 +48,10 @@ impl Engine {
     /// The draws of a step. A prompt that ends in it is shared from now on: its other
     /// choices begin, and draw their first tokens after the same row.
     pub(super) fn draws(&mut self, runs: &[Run]) -> Vec<Draw> {
-        let (mut draws, mut row) = (Vec::new(), 0);
+        let (mut draws, mut first) = (Vec::new(), 0);
         for run in runs {
-            row += run.tokens;
+            let row = first + run.tokens - 1;
+            first += run.rows();
             let sequence = &self.running[&run.id];
             let group = &self.groups[&sequence.request];
             let generates = group.generate().is_some_and(|generate| generate.max_new > 0);
@@ -56,16 +60,18 @@ impl Engine {
             }
             let mut ids = vec![run.id];
             ids.extend(self.fork(run.id));
-            draws.extend(ids.into_iter().map(|id| self.draw(id, row - 1)));
+            let place = Place::default();
+            draws.extend(ids.into_iter().map(|id| Draw { id, row, place }));
+            let mut row = row;
+            for (guess, at) in run.guesses.iter().zip(0..) {
+                row += u32::from(guess.fork.is_some());
+                for tokens in 1..=guess.tokens.len() {
+                    row += 1;
+                    draws.push(Draw { id: run.id, row, place: Place { guess: at, tokens } });
+                }
+            }
         }
         draws
-    }
-
-    fn draw(&self, id: u64, row: u32) -> Draw {
-        let sequence = &self.running[&id];
-        let generate = self.groups[&sequence.request].generate();
-        let sampling = &generate.expect("only answers draw").sampling;
-        Draw { id, row, settings: sample_row(sampling, sequence) }
     }
 
     /// Begins the other choices of a request whose prompt a sequence has: those that find a
@@ -92,7 +98,6 @@ impl Engine {
                     fork.seat = Some(seat);
                     seated.push(id);
                     self.running.insert(id, fork);
-                    self.begin_guide(id);
                     self.counters.forks += 1;
                 }
                 None => {
@@ -107,50 +112,73 @@ impl Engine {
     /// tokens are drawn when the masks are there.
     pub(super) fn launch(&mut self, runs: &[Run], draws: Vec<Draw>) -> Result<Launched, Error> {
         self.batch.clear();
-        let mut pages = Vec::new();
+        let (mut pages, mut tokens) = (Vec::new(), Vec::new());
         for run in runs {
             let sequence = &self.running[&run.id];
             pages.clear();
             pages.extend(sequence.table.pages().iter().map(|page| page.0));
-            let tokens = &sequence.tokens[run.first..][..run.tokens as usize];
-            self.batch.push(run.first as u32, tokens, &pages);
+            tokens.clear();
+            tokens.extend(&sequence.tokens[run.first..][..run.tokens as usize]);
+            let last = tokens.last().copied();
+            tokens.extend(run.guesses.first().into_iter().flat_map(|guess| &guess.tokens));
+            self.batch.push(run.first as u32, &tokens, &pages);
+            for guess in &run.guesses {
+                let Some((table, _)) = &guess.fork else { continue };
+                pages.clear();
+                pages.extend(table.pages().iter().map(|page| page.0));
+                tokens.clear();
+                tokens.extend(last.iter().chain(&guess.tokens));
+                self.batch.push(run.first as u32, &tokens, &pages);
+            }
         }
-        let copies: Vec<_> = runs.iter().filter_map(|run| run.copy).collect();
+        let copies: Vec<_> = runs.iter().flat_map(Run::copies).collect();
         self.count_step(runs, copies.len());
+        self.ask_masks(runs, &draws);
         let guided = draws.iter().any(|draw| self.running[&draw.id].guide.is_some());
         let none = Guided { draws, late: Vec::new(), ends: Vec::new() };
         let launched = if guided {
             self.device.run(&Work { batch: &self.batch, copies: &copies }, None)?;
             let guided = self.guided(none.draws);
-            let drawn = match self.drawing(&guided.draws) {
+            let drawn = match self.drawing(runs, &guided.draws) {
                 Some(drawing) => self.device.draw(&drawing.draws(&self.masks))?,
                 None => Vec::new(),
             };
             Launched { guided, drawn }
         } else {
-            let drawing = self.drawing(&none.draws);
+            let drawing = self.drawing(runs, &none.draws);
             let draws = drawing.as_ref().map(|drawing| drawing.draws(&self.masks));
             let work = Work { batch: &self.batch, copies: &copies };
             let drawn = self.device.run(&work, draws.as_ref())?;
             Launched { guided: none, drawn }
         };
-        self.counters.generated_tokens += launched.drawn.len() as u64;
         Ok(launched)
     }
 
     /// How the tokens of a step are drawn, if any are.
-    fn drawing(&mut self, draws: &[Draw]) -> Option<Drawing> {
+    fn drawing(&mut self, runs: &[Run], draws: &[Draw]) -> Option<Drawing> {
         self.masks.clear();
         let (mut masked, mut top) = (false, 0);
+        let mut settings = Vec::with_capacity(draws.len());
+        let guesses: HashMap<u64, &[Guess]> =
+            runs.iter().map(|run| (run.id, &run.guesses[..])).collect();
         for draw in draws {
-            let sequence = &self.running[&draw.id];
+            let sequence = self.running.get_mut(&draw.id).expect("it draws");
             let generate = self.groups[&sequence.request].generate().expect("only answers draw");
-            self.masks.push(generate, sequence);
+            let guesses = guesses.get(&draw.id).copied().unwrap_or(&[]);
+            let known = sequence.tokens.len();
+            let Place { guess, tokens } = draw.place;
+            // As if what is guessed had come.
+            let guessed = guesses.get(guess).map_or(&[][..], |guess| &guess.tokens[..tokens]);
+            sequence.tokens.extend(guessed);
+            let before: usize = guesses.iter().take(guess).map(|guess| guess.tokens.len()).sum();
+            let node = if tokens == 0 { 0 } else { before + tokens };
+            settings.push(sample_row(&generate.sampling, sequence));
+            self.masks.push(generate, sequence, node);
             masked |= is_masked(generate, sequence);
+            sequence.tokens.truncate(known);
             top = top.max(generate.top.unwrap_or(0));
         }
         let rows: Vec<u32> = draws.iter().map(|draw| draw.row).collect();
-        let settings = draws.iter().map(|draw| draw.settings).collect();
         (!rows.is_empty()).then_some(Drawing { rows, settings, masked, top })
     }
 

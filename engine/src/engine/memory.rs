@@ -106,14 +106,37 @@ impl Memory {
         sequence: &mut Sequence,
         tokens: u32,
     ) -> Result<Option<Copy>, Exhausted> {
-        let wanted = sequence.table.wants(&self.pages, tokens.into());
+        self.grow_table(&mut sequence.table, tokens)
+    }
+
+    fn grow_table(&mut self, table: &mut Table, tokens: u32) -> Result<Option<Copy>, Exhausted> {
+        let wanted = table.wants(&self.pages, tokens.into());
         let lacking = wanted.saturating_sub(self.pages.free().into());
         if lacking > 0 {
             let lacking = u32::try_from(lacking).unwrap_or(u32::MAX);
             self.evictions += u64::from(self.index.evict(&mut self.pages, lacking));
         }
-        let copied = sequence.table.grow(&mut self.pages, tokens.into())?;
+        let copied = table.grow(&mut self.pages, tokens.into())?;
         Ok(copied.map(|Copied { from, to, tokens }| [from.0, 0, to.0, 0, tokens]))
+    }
+
+    /// The pages of a sequence's first `before` tokens and of `tokens` more, for it to go on
+    /// otherwise; and what must be copied first.
+    pub fn fork(
+        &mut self,
+        sequence: &Sequence,
+        before: u64,
+        tokens: u32,
+    ) -> Option<(Table, Option<Copy>)> {
+        let mut table = sequence.table.fork(&mut self.pages);
+        table.shorten(&mut self.pages, before);
+        match self.grow_table(&mut table, tokens) {
+            Ok(copy) => Some((table, copy)),
+            Err(_) => {
+                table.release(&mut self.pages);
+                None
+            }
+        }
     }
 
     /// The pages that a sequence has filled are there for others from now on; those that

@@ -12,8 +12,10 @@ mod answer;
 mod check;
 mod counters;
 mod device;
+mod draft;
 mod guide;
 mod launch;
+mod lookup;
 mod memory;
 mod record;
 mod sampling;
@@ -27,6 +29,7 @@ use crate::schedule::Limits;
 use crate::vocabulary::Vocabulary;
 use check::refused;
 use device::Device;
+use draft::Fared;
 use grammar::Masker;
 use kernels_core::Error;
 use kernels_core::device::Backend;
@@ -40,6 +43,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use counters::Counters;
+pub use draft::Guessing;
 pub use settings::Settings;
 
 /// A model that serves requests. See the head of the crate for how it is driven.
@@ -162,8 +166,7 @@ impl Engine {
             salt: request.salt.clone(),
         };
         let tokens = std::mem::take(&mut request.prompt);
-        let page_len = self.settings.page_len;
-        let sequence = Sequence::new(&request, 0, tokens, page_len, self.step);
+        let sequence = Sequence::new(&request, tokens, &self.settings, self.step);
         let mut group = Group::new(request, scope);
         group.sequences.push(self.next);
         self.groups.insert(group.request.id, group);
@@ -224,16 +227,18 @@ impl Engine {
             let why = "its keys and values take more pages than there are";
             self.end(id, Finish::Failed(why.into()));
         }
-        let runs = self.make_room(&plan);
+        let mut runs = self.make_room(&plan);
         if runs.is_empty() {
             self.await_the_late();
             return;
         }
+        self.guess(&mut runs);
         let draws = self.draws(&runs);
-        match self.launch(&runs, draws) {
+        let launched = self.launch(&runs, draws);
+        match launched {
             Ok(Launched { guided, drawn }) => {
                 self.absorb(&runs);
-                self.take(&guided.draws, drawn);
+                self.take(&mut runs, &guided.draws, drawn);
                 guided.late.into_iter().for_each(|id| self.put_back(id));
                 guided.ends.into_iter().for_each(|(id, why)| self.end(id, why));
             }
@@ -244,6 +249,8 @@ impl Engine {
                 }
             }
         }
+        let forks = runs.into_iter().flat_map(|run| run.guesses).filter_map(|guess| guess.fork);
+        forks.for_each(|(table, _)| table.release(&mut self.memory.pages));
     }
 
     fn end_overdue(&mut self, now: Duration) {
@@ -273,7 +280,7 @@ impl Engine {
             self.end(id, why.clone());
         }
         for choice in choices - unforked..choices {
-            self.tell_end(request, choice, why.clone());
+            self.tell_end(request, choice, why.clone(), [0, 0]);
         }
     }
 
@@ -291,12 +298,13 @@ impl Engine {
             self.groups.remove(&request);
         }
         if !(embeds && why == Finish::Length) {
-            self.tell_end(request, sequence.choice, why);
+            let Fared { guessed, held, .. } = sequence.guessing;
+            self.tell_end(request, sequence.choice, why, [guessed, held]);
         }
     }
 
-    fn tell_end(&mut self, id: u64, choice: u32, why: Finish) {
+    fn tell_end(&mut self, id: u64, choice: u32, why: Finish, [guessed, held]: [u32; 2]) {
         self.counters.failures += u64::from(matches!(why, Finish::Failed(_)));
-        self.events.push(Event::End { id, choice, why });
+        self.events.push(Event::End { id, choice, why, guessed, held });
     }
 }

@@ -149,7 +149,8 @@ impl Masked {
             banned_max: rows * banned,
             bias_max: rows * biased,
             slots: rows,
-            counted_max: rows,
+            // A guess is counted, and taken back.
+            counted_max: 4 * rows,
         };
         let every = words(backend, rows)?;
         let numbers: Vec<u32> = (0..rows).collect();

@@ -34,6 +34,39 @@ pub(super) fn is_masked(generate: &Generate, sequence: &Sequence) -> bool {
         || sequence.generated().len() < generate.stop.min_new as usize
 }
 
+/// What a slot counts of an answer: tokens that came, then some that were guessed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counted {
+    /// Tokens that came, and stay counted.
+    sure: usize,
+    /// Those after them, in their order.
+    more: Vec<u32>,
+}
+
+impl Counted {
+    fn all(generated: &[u32]) -> Self {
+        Self { sure: 0, more: generated.to_vec() }
+    }
+
+    /// Has the slot count these, `changes` being what it takes.
+    fn become_these(&mut self, generated: &[u32], changes: &mut Vec<u32>) {
+        let after = &generated[self.sure..];
+        let same = after.iter().zip(&self.more).take_while(|(a, b)| a == b).count();
+        let back = self.more.drain(same..).rev();
+        changes.extend(back.map(|token| token | params::COUNTED_BACK));
+        changes.extend(&after[same..]);
+        self.more.extend(&after[same..]);
+    }
+
+    /// So many generated tokens have come indeed.
+    pub fn settle(&mut self, generated: &[u32]) {
+        let after = &generated[self.sure..];
+        let same = after.iter().zip(&self.more).take_while(|(a, b)| a == b).count();
+        self.more.drain(..same);
+        self.sure += same;
+    }
+}
+
 /// What all answers of a step ask of `logit_mask`, as its step buffers have it.
 #[derive(Debug)]
 pub(super) struct Masks {
@@ -94,14 +127,14 @@ impl Masks {
         self.masks.clear();
     }
 
-    /// One more row: the next token of an answer.
-    pub fn push(&mut self, generate: &Generate, sequence: &Sequence) {
+    /// One more row: the next token of an answer; `node` is its place among its masks.
+    pub fn push(&mut self, generate: &Generate, sequence: &mut Sequence, node: usize) {
         let (sampling, seat) = (&generate.sampling, sequence.seat.expect("it runs"));
         let counts = counts(sampling);
         let allowed = sampling.allowed.as_deref();
         let place = self.places + self.rows.len() as u32;
         let guided = match &sequence.guide {
-            Some(Guide::Here { mask, .. }) => Some(mask.clone()),
+            Some(Guide::Here { masks, .. }) => Some(masks[node].clone()),
             _ => None,
         };
         self.rows.push(LogitMaskRow {
@@ -120,9 +153,12 @@ impl Masks {
         self.masks.extend(guided.map(|mask| (place, mask)));
         if counts && sequence.fresh {
             self.slots.push((seat, self.counted(sequence)));
+            sequence.counted = Counted::all(sequence.generated());
         } else if counts {
-            self.counted.extend(sequence.generated().last());
+            let Sequence { tokens, prompt_len, counted, .. } = sequence;
+            counted.become_these(&tokens[*prompt_len..], &mut self.counted);
         }
+        sequence.fresh = false;
         self.ban(generate, sequence.generated());
         self.bias_tokens.extend(sampling.bias.iter().map(|bias| bias.0));
         self.bias_values.extend(sampling.bias.iter().map(|bias| bias.1));

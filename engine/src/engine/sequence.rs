@@ -1,9 +1,13 @@
 //! What an engine knows of a request, and of each of its answers.
 
+use super::draft::Fared;
 use super::guide::Guide;
 use super::memory::Probed;
+use super::sampling::Counted;
+use super::settings::Settings;
 use super::stop::Scan;
 use crate::request::{Generate, Miss, Pooling, Request, Scored, Task};
+use grammar::Grammar;
 use kv::{Claim, Scope, Table};
 use std::collections::VecDeque;
 
@@ -56,6 +60,11 @@ impl Group {
             Task::Generate(generate) => Some(generate),
             Task::Embed(_) => None,
         }
+    }
+
+    /// What every answer keeps to.
+    pub fn grammar(&self) -> Option<&Grammar> {
+        self.generate().and_then(|generate| generate.grammar.as_ref())
     }
 
     /// Adds hidden states, each `width` wide, in the order of the kernel `pool`: so their
@@ -118,19 +127,24 @@ pub(super) struct Sequence {
     pub scan: Scan,
     /// What may come next of it, if it keeps to a grammar and has had a seat.
     pub guide: Option<Guide>,
+    /// How what was guessed of it has fared.
+    pub guessing: Fared,
+    /// What its slot counts of what it generated.
+    pub counted: Counted,
     /// What was found of it in pages, while it waits.
     pub probed: Option<Probed>,
 }
 
 impl Sequence {
-    pub fn new(request: &Request, choice: u32, tokens: Vec<u32>, page_len: u32, now: u64) -> Self {
+    /// The first of a request, under such settings, in step `now`.
+    pub fn new(request: &Request, tokens: Vec<u32>, settings: &Settings, now: u64) -> Self {
         Self {
             request: request.id,
-            choice,
+            choice: 0,
             priority: request.priority,
             prompt_len: tokens.len(),
             tokens,
-            table: Table::new(page_len),
+            table: Table::new(settings.page_len),
             claims: VecDeque::new(),
             arrived: now,
             since: now,
@@ -139,6 +153,8 @@ impl Sequence {
             fresh: true,
             scan: Scan::default(),
             guide: None,
+            guessing: Fared::new(&settings.guessing),
+            counted: Counted::default(),
             probed: None,
         }
     }
@@ -161,6 +177,8 @@ impl Sequence {
             fresh: true,
             scan: Scan::default(),
             guide: None,
+            guessing: Fared { guessed: 0, held: 0, ..self.guessing },
+            counted: Counted::default(),
             probed: None,
         }
     }

@@ -1,6 +1,7 @@
 //! How much an engine serves, and how it is shared out.
 
 use super::check::{above, range, refused};
+use super::draft::Guessing;
 use crate::model::{Capacity, Config, Scratch};
 use crate::request::Refused;
 use crate::schedule::Limits;
@@ -35,6 +36,8 @@ pub struct Settings {
     /// Tokens that an answer gains before it may have to wait for a request that comes
     /// first.
     pub turn: u32,
+    /// What is guessed of answers, so that several tokens come in one step.
+    pub guessing: Guessing,
     /// The version of the weights: keys and values of one are never used under another.
     pub weights: u64,
 }
@@ -59,6 +62,7 @@ impl Settings {
             kv: Dtype::F16,
             patience: 1000,
             turn: 64,
+            guessing: Guessing::NONE,
             weights: 1,
         }
     }
@@ -73,6 +77,9 @@ impl Settings {
         above("pages", self.pages, 0)?;
         range("max_len", self.max_len, 1..=1 << 30)?;
         above("turn", self.turn, 0)?;
+        range("guessing.tokens", self.guessing.tokens, 0..=64)?;
+        range("guessing.paths", self.guessing.paths, 1..=16)?;
+        range("guessing.rows", self.guessing.rows, 0..=1 << 12)?;
         let ids = u64::from(self.rows) * u64::from(self.max_len.div_ceil(self.page_len));
         if ids > 1 << 30 {
             return Err(refused("max_len", "at most 2^30 pages for all rows together", ids));
@@ -88,9 +95,10 @@ impl Settings {
     /// What a program serves at most.
     pub fn capacity(&self) -> Capacity {
         Capacity {
-            rows_max: self.step_tokens,
-            seqs_max: self.rows,
-            logit_rows_max: self.rows.max(LOGIT_ROWS_LEAST),
+            // Each guess but the first of an answer computes a token that is known, too.
+            rows_max: self.step_tokens + 2 * self.guessing.rows,
+            seqs_max: self.rows + self.guessing.rows,
+            logit_rows_max: self.rows.max(LOGIT_ROWS_LEAST) + self.guessing.rows,
             max_len: self.max_len,
             pages: self.pages,
             page_len: self.page_len,

@@ -359,7 +359,10 @@ mod tests {
             ),
             (Event::Token { id: 1, choice: 0, token: token.clone(), held: 0 }, at(5)..at(9)),
             (Event::Token { id: 1, choice: 0, token, held: 0 }, at(9)..at(10)),
-            (Event::End { id: 1, choice: 0, why: Finish::Length }, at(9)..at(10)),
+            (
+                Event::End { id: 1, choice: 0, why: Finish::Length, guessed: 0, held: 0 },
+                at(9)..at(10),
+            ),
         ];
         let end = at(10);
         for (event, step) in steps {
