@@ -99,6 +99,8 @@ pub struct Making {
     pub fails: Option<Arc<AtomicBool>>,
     /// Who computes its masks.
     pub masker: Box<dyn Masker>,
+    /// A model that guesses for it, and what its weights become.
+    pub drafter: Option<(Checkpoint, Option<Quantize>)>,
 }
 
 impl Default for Making {
@@ -111,6 +113,7 @@ impl Default for Making {
             eos: Vec::new(),
             fails: None,
             masker: Box::new(Late::new(0)),
+            drafter: None,
         }
     }
 }
@@ -193,11 +196,21 @@ impl Served {
         checkpoint.config.eos = making.eos;
         let mut cpu = Cpu::new(making.level, making.threads);
         let model = load(&mut cpu, &checkpoint, making.quantize).expect("the golden loads");
+        let drafter = making.drafter.map(|(checkpoint, quantize)| {
+            let mut cpu = cpu.beside();
+            let model = load(&mut cpu, &checkpoint, quantize).expect("the smaller model loads");
+            (cpu, model)
+        });
         let backend: Box<dyn Backend> = match making.fails {
             Some(fails) => Box::new(Flaky { cpu, fails }),
             None => Box::new(cpu),
         };
-        Self::on(backend, model, making.masker, settings)
+        let mut served = Self::on(backend, model, making.masker, settings);
+        if let Some((cpu, model)) = drafter {
+            let drafting = served.engine.with_drafter(Box::new(cpu), model);
+            served.engine = drafting.expect("it knows the same tokens");
+        }
+        served
     }
 
     /// The golden Llama where nothing is computed: every token is the first.

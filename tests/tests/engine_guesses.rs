@@ -2,7 +2,9 @@
 
 use engine::engine::{Guessing, Settings};
 use engine::request::{Finish, Request};
+use engine::weights::Quantize;
 use pagewise_tests::guided::{Cycle, Late};
+use pagewise_tests::model::thin;
 use pagewise_tests::serving::{Making, Served, generate, greedy, prompt, settings};
 
 const CHAIN: Guessing = Guessing { tokens: 4, paths: 1, rows: 24 };
@@ -82,6 +84,62 @@ fn in_company_with_late_masks_and_short_pages_no_bit_tells_either() {
         let counters = crowd.engine.counters();
         assert!(counters.held > 50 && counters.preemptions > 0 && counters.late_masks > 0);
         crowd.assert_all_pages_free();
+    }
+}
+
+/// Guessed for by itself, or by what quantising makes of it.
+fn drafted(guessing: Guessing, quantize: Option<Quantize>) -> Served {
+    let drafter = Some((thin::checkpoint(), quantize));
+    let making = Making { drafter, ..Making::default() };
+    Served::made(Settings { guessing, ..settings() }, making)
+}
+
+/// Without what a guess does not know of.
+fn plain(id: u64) -> Request {
+    let mut request = greedy(id, &prompt(id as u32, 5 + id as usize % 30), 40);
+    let asked = generate(&mut request);
+    (asked.sampling.temperature, asked.sampling.seed, asked.top) = (1.0, id, Some(2));
+    (asked.sampling.top_k, asked.sampling.top_p) = ([0, 20][id as usize % 2], 0.95);
+    asked.choices = 1 + id as u32 % 2;
+    request
+}
+
+#[test]
+fn what_a_model_guesses_for_itself_holds() {
+    for guessing in [CHAIN, TREE] {
+        let mut served = drafted(guessing, None);
+        let mut alone = self::served(Guessing::NONE, 0, &[]);
+        (0..12).for_each(|id| served.submit(plain(id)));
+        served.run();
+        for id in 0..12 {
+            assert_eq!(served.answers[&id].bits(), alone.answer(plain(id)).bits(), "{id}");
+        }
+        let counters = served.engine.counters();
+        assert!(counters.guesses > 50 && counters.failed_guesses == 0);
+        if guessing == CHAIN {
+            // All but what an answer has no room for.
+            let share = counters.held as f64 / counters.guessed as f64;
+            assert!(share >= 0.99, "{} of {}", counters.held, counters.guessed);
+        }
+        served.assert_all_pages_free();
+    }
+}
+
+#[test]
+fn no_bit_tells_who_guessed() {
+    for guessing in [CHAIN, TREE] {
+        let mut plain = served(Guessing::NONE, 0, &[]);
+        for quantize in [None, Some(Quantize::Q4)] {
+            let mut guessed = drafted(guessing, quantize);
+            for id in 0..22 {
+                let asked = || if id < 11 { request(id, id) } else { self::plain(id) };
+                let truth = plain.answer(asked());
+                assert_eq!(guessed.answer(asked()).bits(), truth.bits(), "request {id}");
+            }
+            let counters = guessed.engine.counters();
+            assert!(counters.held > 50 && counters.held < counters.guessed, "{counters:?}");
+            guessed.assert_all_pages_free();
+        }
     }
 }
 

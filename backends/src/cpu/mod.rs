@@ -16,6 +16,7 @@ use kernels_core::error::Fault;
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Workers;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use map::Map;
@@ -28,7 +29,7 @@ pub const NUMERICS: &str = "cpu-1";
 pub struct Cpu {
     owner: u32,
     level: Level,
-    threads: Threads,
+    threads: Arc<Threads>,
     arena: Arena,
     programs: Vec<(u32, Option<Box<[Command]>>)>,
     /// The largest workspace of any program recorded, in 64-byte lines.
@@ -45,12 +46,21 @@ struct Line([u8; 64]);
 impl Cpu {
     /// A backend at a level with its own threads, the calling one included.
     pub fn new(level: Level, threads: u32) -> Self {
+        Self::on(level, Arc::new(Threads::new(threads)))
+    }
+
+    /// Another one with memory of its own, on the same threads: they run one at a time.
+    pub fn beside(&self) -> Self {
+        Self::on(self.level, self.threads.clone())
+    }
+
+    fn on(level: Level, threads: Arc<Threads>) -> Self {
         static OWNERS: AtomicU32 = AtomicU32::new(1);
         let owner = OWNERS.fetch_add(1, Ordering::Relaxed);
         Self {
             owner,
             level,
-            threads: Threads::new(threads),
+            threads,
             arena: Arena::new(owner),
             programs: Vec::new(),
             workspace: Vec::new(),
@@ -66,7 +76,7 @@ impl Cpu {
 
     /// Its threads.
     pub fn workers(&self) -> &dyn Workers {
-        &self.threads
+        &*self.threads
     }
 
     /// Bytes in use by buffers that were allocated, imports aside.
@@ -259,9 +269,9 @@ impl Backend for Cpu {
             let _normal = environment::Normal::enter();
             let bytes = bytemuck::cast_slice_mut(&mut workspace);
             let mut memory = self.arena.memory();
-            self.recorded(launch.program)?
-                .iter()
-                .try_for_each(|command| run(self.level, &self.threads, command, &mut memory, bytes))
+            self.recorded(launch.program)?.iter().try_for_each(|command| {
+                run(self.level, &*self.threads, command, &mut memory, bytes)
+            })
         };
         self.workspace = workspace;
         outcome?;

@@ -198,6 +198,7 @@ impl Engine {
         }
         (sequence.since, sequence.turn, sequence.probed) = (self.step, 0, None);
         (sequence.seat, sequence.fresh) = (self.seats.pop(), true);
+        sequence.drafted = sequence.computed();
         self.running.insert(id, sequence);
         true
     }

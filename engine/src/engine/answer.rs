@@ -3,7 +3,7 @@
 use super::Engine;
 use super::admit::Run;
 use super::device::Drawn;
-use super::draft::Place;
+use super::draft::{Guess, Place};
 use super::launch::Draw;
 use super::sequence::{Group, Sequence};
 use super::stop::Found;
@@ -205,8 +205,14 @@ impl Engine {
         let guessed: usize = run.guesses.iter().map(|guess| guess.tokens.len()).sum();
         let held = came.saturating_sub(1) as u32;
         let sequence = self.running.get_mut(&run.id).expect("it drew");
-        if let Some((table, _)) = &mut run.guesses[place.guess].fork {
-            std::mem::swap(table, &mut sequence.table);
+        let page_len = self.settings.page_len as usize;
+        match &mut run.guesses[place.guess] {
+            Guess { fork: Some((table, _)), .. } => {
+                std::mem::swap(table, &mut sequence.table);
+                sequence.drafted = run.first / page_len * page_len;
+            }
+            // The last token of a guess was drawn, and not computed, by the model that guesses.
+            guess => sequence.drafted = run.first + came.min(guess.tokens.len()).max(1),
         }
         let computed = run.first + came.max(1);
         sequence.table.shorten(&mut self.memory.pages, computed as u64);

@@ -37,6 +37,8 @@ pub struct Counters {
     pub guessed: u64,
     /// Those of them that came.
     pub held: u64,
+    /// Steps in which the model that guesses failed: nothing was guessed there.
+    pub failed_guesses: u64,
     /// Tokens drawn under the mask of a grammar.
     pub masks: u64,
     /// Times that a mask came too late for a step: its answer drew in a later one.

@@ -43,24 +43,47 @@ pub(super) struct Place {
 }
 
 impl Engine {
-    /// Guesses what those who decode go on with, as far as rows and pages are to spare.
+    /// Guesses what those who decode go on with, as far as rows and pages are to spare: by
+    /// the smaller model where there is one, and by what came after the same tokens before.
     pub(super) fn guess(&mut self, runs: &mut [Run]) {
         let Guessing { tokens, rows, paths } = self.settings.guessing;
         if tokens == 0 {
             return;
         }
-        let mut rows = rows;
+        let mut left = rows;
         let mut decoding = runs.iter().filter(|run| self.may_guess(run)).count() as u32;
-        for run in runs {
-            if !self.may_guess(run) {
-                continue;
-            }
-            let share = rows / decoding.max(1);
+        let mut lens = vec![0; runs.len()];
+        let mut most = vec![0; runs.len()];
+        for (at, run) in runs.iter().enumerate().filter(|(_, run)| self.may_guess(run)) {
+            let share = left / decoding;
             decoding -= 1;
             let len = tokens.min(share).min(self.may_come(run.id));
-            let paths = (share / len.max(1)).min(paths);
-            run.guesses = self.guesses(run, len as usize, paths as usize);
-            rows -= run.guesses.iter().map(|guess| guess.tokens.len() as u32).sum::<u32>();
+            most[at] = (share / len.max(1)).min(paths) as usize;
+            lens[at] = len as usize;
+            left -= len * most[at] as u32;
+        }
+        let mut grown = vec![0; runs.len()];
+        if self.drafter.is_some() {
+            for (at, run) in runs.iter().enumerate().filter(|(at, _)| lens[*at] > 0) {
+                let sequence = self.running.get_mut(&run.id).expect("it runs");
+                // A page that is short is no reason to keep anybody.
+                let room = self.memory.grow(sequence, lens[at] as u32);
+                grown[at] = if room.is_ok() { lens[at] } else { 0 };
+            }
+        }
+        let drafted = self.draft(runs, &grown);
+        for (at, (run, first)) in runs.iter_mut().zip(drafted).enumerate() {
+            if lens[at] > 0 {
+                let mut found: Vec<Vec<u32>> =
+                    Some(first).filter(|first| !first.is_empty()).into_iter().collect();
+                let sequence = &self.running[&run.id];
+                for guess in lookup(&sequence.tokens, lens[at], most[at]) {
+                    if found.len() < most[at] && found.iter().all(|other| other[0] != guess[0]) {
+                        found.push(guess);
+                    }
+                }
+                run.guesses = self.guesses(run, found, grown[at]);
+            }
         }
     }
 
@@ -84,28 +107,31 @@ impl Engine {
         (left.min(room).saturating_sub(1) as u32).min(sequence.guessing.len)
     }
 
-    /// The guesses of a sequence, with pages.
-    fn guesses(&mut self, run: &Run, len: usize, paths: usize) -> Vec<Guess> {
+    /// Guesses of a sequence that its grammar allows, with pages; it has those of so many
+    /// tokens more than it has computed.
+    fn guesses(&mut self, run: &Run, mut found: Vec<Vec<u32>>, grown: usize) -> Vec<Guess> {
         let sequence = self.running.get_mut(&run.id).expect("it runs");
-        let mut found = lookup(&sequence.tokens, len, paths);
         if let Some(guide) = &mut sequence.guide {
             found.iter_mut().for_each(|tokens| tokens.truncate(guide.allowed(tokens)));
         }
         let mut guesses: Vec<Guess> = Vec::new();
         for tokens in found.into_iter().filter(|tokens| !tokens.is_empty()) {
-            let count = tokens.len() as u32;
+            let count = tokens.len();
             let fork = if guesses.is_empty() {
-                // A page that is short is no reason to keep anybody.
-                if self.memory.grow(sequence, count).is_err() {
+                let more = count.saturating_sub(grown) as u32;
+                if self.memory.grow(sequence, more).is_err() {
                     break;
                 }
                 None
             } else {
-                let before = run.first as u64;
-                let Some(fork) = self.memory.fork(sequence, before, count + 1) else { break };
+                let fork = self.memory.fork(sequence, run.first as u64, count as u32 + 1);
+                let Some(fork) = fork else { break };
                 Some(fork)
             };
             guesses.push(Guess { tokens, fork });
+        }
+        if guesses.is_empty() {
+            sequence.table.shorten(&mut self.memory.pages, sequence.tokens.len() as u64);
         }
         guesses
     }

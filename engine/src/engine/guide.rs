@@ -131,6 +131,7 @@ impl Engine {
         let Some(sequence) = self.running.get_mut(&id) else { return };
         let before = sequence.tokens.len() as u64 - 1;
         sequence.table.shorten(&mut self.memory.pages, before);
+        sequence.drafted = sequence.drafted.min(before as usize);
         if let Some(Guide::Away { late }) = &mut sequence.guide {
             *late = true;
         }

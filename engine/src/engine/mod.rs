@@ -13,6 +13,7 @@ mod check;
 mod counters;
 mod device;
 mod draft;
+mod drafter;
 mod guide;
 mod launch;
 mod lookup;
@@ -30,6 +31,7 @@ use crate::vocabulary::Vocabulary;
 use check::refused;
 use device::Device;
 use draft::Fared;
+use drafter::Drafter;
 use grammar::Masker;
 use kernels_core::Error;
 use kernels_core::device::Backend;
@@ -70,6 +72,7 @@ pub struct Engine {
     batch: Batch,
     masks: Masks,
     masker: Box<dyn Masker>,
+    drafter: Option<Drafter>,
 }
 
 /// Why an engine could not be made.
@@ -135,6 +138,7 @@ impl Engine {
             batch: Batch::new(settings.page_len),
             masks: Masks::new(vocab, eos.clone(), settings.capacity().logit_rows_max),
             masker,
+            drafter: None,
             eos,
             settings,
         })

@@ -129,6 +129,8 @@ pub(super) struct Sequence {
     pub guide: Option<Guide>,
     /// How what was guessed of it has fared.
     pub guessing: Fared,
+    /// Tokens whose keys and values the model that guesses has, as far as it knows.
+    pub drafted: usize,
     /// What its slot counts of what it generated.
     pub counted: Counted,
     /// What was found of it in pages, while it waits.
@@ -154,6 +156,7 @@ impl Sequence {
             scan: Scan::default(),
             guide: None,
             guessing: Fared::new(&settings.guessing),
+            drafted: 0,
             counted: Counted::default(),
             probed: None,
         }
@@ -178,6 +181,7 @@ impl Sequence {
             scan: Scan::default(),
             guide: None,
             guessing: Fared { guessed: 0, held: 0, ..self.guessing },
+            drafted: self.drafted,
             counted: Counted::default(),
             probed: None,
         }
