@@ -34,11 +34,12 @@ impl Machine {
         &mut self.cpu
     }
 
-    /// For an engine, which keeps it; and how long it is busy.
-    pub fn into_backend(self) -> (Box<dyn Backend>, Busy) {
-        let timed = Timed::new(self.cpu);
-        let busy = timed.busy();
-        (Box::new(timed), busy)
+    /// For an engine, which keeps them: one for its model, one on the same threads for a
+    /// model that guesses; and how long they are busy.
+    pub fn into_backends(self) -> (Box<dyn Backend>, Box<dyn Backend>, Busy) {
+        let busy = Busy::default();
+        let beside = Timed::new(self.cpu.beside(), busy.clone());
+        (Box::new(Timed::new(self.cpu, busy.clone())), Box::new(beside), busy)
     }
 
     /// Threads beside its own, for what is done before it runs.

@@ -175,6 +175,48 @@ pub struct Running {
     /// Format that the weights are turned into when they are loaded.
     #[arg(long, value_enum, default_value_t = Quantize::None)]
     pub quantize: Quantize,
+    /// What is guessed of answers.
+    #[command(flatten)]
+    pub guessing: Guessing,
+}
+
+/// Speculation: what is guessed of answers, so that several tokens come in one step.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Speculation")]
+pub struct Guessing {
+    /// A smaller model of the same tokens that guesses: a folder, or a name on the hub.
+    #[arg(long, value_name = "MODEL")]
+    pub draft_model: Option<String>,
+    /// Tokens of a guess; 0 guesses nothing, and 4 is what a draft model guesses if this
+    /// is not given. Without a draft model they are what came before after the same tokens.
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(0..=64))]
+    draft_tokens: Option<u32>,
+    /// Guesses of one answer in a step, each with another first token.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    draft_paths: u32,
+    /// Guessed tokens in a step, of all answers together.
+    #[arg(long, value_name = "TOKENS", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    draft_batch: u32,
+}
+
+impl Guessing {
+    /// Tokens of a draft model's guess where nothing else is said.
+    const TOKENS: u32 = 4;
+
+    /// As the engine takes it.
+    pub fn settings(&self) -> engine::engine::Guessing {
+        let tokens = if self.draft_model.is_some() { Self::TOKENS } else { 0 };
+        let tokens = self.draft_tokens.unwrap_or(tokens);
+        let rows = if tokens == 0 { 0 } else { self.draft_batch };
+        engine::engine::Guessing { tokens, paths: self.draft_paths, rows }
+    }
+
+    /// Who guesses, if a model does.
+    pub fn model(&self, of: &Model) -> Option<Model> {
+        let name = self.draft_model.clone()?;
+        let guesses = self.settings().tokens > 0;
+        guesses.then(|| Model { model: Some(name), model_path: None, ..of.clone() })
+    }
 }
 
 /// A server's settings.

@@ -111,6 +111,16 @@ impl Engine {
     /// tokens more than it has computed.
     fn guesses(&mut self, run: &Run, mut found: Vec<Vec<u32>>, grown: usize) -> Vec<Guess> {
         let sequence = self.running.get_mut(&run.id).expect("it runs");
+        let generate = self.groups[&sequence.request].generate().expect("it draws");
+        if !generate.stop.ignore_eos {
+            // Nothing follows the model's end.
+            let ends = |token: &u32| self.eos.contains(token);
+            let cut = |tokens: &mut Vec<u32>| {
+                let end = tokens.iter().position(ends).unwrap_or(tokens.len());
+                tokens.truncate(end);
+            };
+            found.iter_mut().for_each(cut);
+        }
         if let Some(guide) = &mut sequence.guide {
             found.iter_mut().for_each(|tokens| tokens.truncate(guide.allowed(tokens)));
         }

@@ -35,14 +35,9 @@ pub struct Timed<B> {
 }
 
 impl<B: Backend> Timed<B> {
-    /// Of a backend.
-    pub fn new(inner: B) -> Self {
-        Self { inner, busy: Busy::default() }
-    }
-
-    /// How long it has been busy, from now on and elsewhere too.
-    pub fn busy(&self) -> Busy {
-        self.busy.clone()
+    /// Of a backend, whose time is added to `busy`.
+    pub fn new(inner: B, busy: Busy) -> Self {
+        Self { inner, busy }
     }
 }
 

@@ -8,7 +8,7 @@ use std::io::Write;
 
 /// Tells it.
 pub fn run(settings: &config::Info, out: &mut impl Write) -> Result<(), Failure> {
-    let Plan { folder, checkpoint, settings, needs, available, unfit } =
+    let Plan { folder, checkpoint, settings, needs, available, unfit, .. } =
         plan(&settings.model, &settings.running)?;
     let Checkpoint { config, tensors, .. } = checkpoint;
     let bytes: u64 = tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();

@@ -1,5 +1,6 @@
 //! From a model's name to an engine that runs it.
 
+use super::drafter::{Drafter, told};
 use super::needs::Needs;
 use super::{Failure, sized};
 use crate::backend::{self, Busy, Machine};
@@ -13,6 +14,7 @@ use engine::model::{Config, Model, Slabs, Source};
 use engine::vocabulary::Vocabulary;
 use engine::weights;
 use indicatif::{ProgressBar, ProgressStyle};
+use kernels_core::device::Backend;
 use kernels_core::dtype::Dtype;
 use kernels_core::workers::Inline;
 use std::path::PathBuf;
@@ -39,6 +41,8 @@ pub struct Plan {
     pub folder: PathBuf,
     /// Its shape, and its tensors.
     pub checkpoint: Checkpoint,
+    /// The model that guesses for it, if one does.
+    pub drafter: Option<Drafter>,
     /// How it is run, as far as there is memory.
     pub settings: Settings,
     /// Memory that it takes.
@@ -53,7 +57,7 @@ pub struct Plan {
 pub fn plan(model: &config::Model, running: &Running) -> Result<Plan, Failure> {
     let folder = hub::folder(model)?;
     let checkpoint = Checkpoint::open(&folder)?;
-    let Checkpoint { config, tensors, .. } = &checkpoint;
+    let config = &checkpoint.config;
     let max_len = match running.max_model_len {
         Some(asked) if asked > config.reach() => {
             let (words, reach) = ("--max-model-len: the model was made for", config.reach());
@@ -70,20 +74,29 @@ pub fn plan(model: &config::Model, running: &Running) -> Result<Plan, Failure> {
         page_len: running.block_size,
         max_len,
         kv: dtype(running.kv_cache_dtype),
+        guessing: running.guessing.settings(),
         ..Settings::of(config, rows)
     };
-    let source = Source { config, tensors, quantize: quantize(running.quantize), workers: &Inline };
-    let page = Slabs::page_bytes(config, &settings.capacity());
-    let needs = Needs {
-        weights: Model::bytes(&source)?,
-        workspace: settings.workspace_bytes(config),
-        page: page.map_err(|error| Failure::Engine(error.into()))?,
+    let quantize = quantize(running.quantize);
+    let drafter = Drafter::open(model, running)?;
+    let others = drafter.iter().map(|drafter| &drafter.checkpoint);
+    let mut needs = Needs {
+        weights: 0,
+        workspace: 0,
+        page: 0,
         pages_useful: u64::from(rows) * u64::from(max_len.div_ceil(settings.page_len)),
     };
+    for Checkpoint { config, tensors, .. } in others.chain([&checkpoint]) {
+        let source = Source { config, tensors, quantize, workers: &Inline };
+        let page = Slabs::page_bytes(config, &settings.capacity());
+        needs.weights += Model::bytes(&source)?;
+        needs.workspace += settings.workspace_bytes(config);
+        needs.page += page.map_err(|error| Failure::Engine(error.into()))?;
+    }
     let available = backend::available_bytes();
     let pages = needs.pages(available, running.kv_cache_memory);
     settings.pages = pages.as_ref().copied().unwrap_or(0);
-    Ok(Plan { folder, checkpoint, settings, needs, available, unfit: pages.err() })
+    Ok(Plan { folder, checkpoint, drafter, settings, needs, available, unfit: pages.err() })
 }
 
 /// Loads a model and makes an engine of it.
@@ -93,30 +106,37 @@ pub fn load(
     running: &Running,
     machine: &config::Machine,
 ) -> Result<Loaded, Failure> {
-    let Plan { folder, checkpoint, settings, needs, unfit, .. } = plan(model, running)?;
+    let Plan { folder, checkpoint, drafter, settings, needs, unfit, .. } = plan(model, running)?;
     if let Some(words) = unfit {
         return Err(Failure::Setting(words));
     }
     let text = Text::open(&folder)?;
-    let Checkpoint { config, tensors, .. } = &checkpoint;
+    let Checkpoint { config, .. } = &checkpoint;
+    if let Some(drafter) = &drafter {
+        drafter.check(config.vocab, &text)?;
+    }
     let machine = Machine::open(machine);
     let (described, numerics, workers) =
         (machine.describe(), machine.numerics(), machine.more_workers());
     let threads = machine.threads();
-    let (mut backend, busy) = machine.into_backend();
-    let source =
-        Source { config, tensors, quantize: quantize(running.quantize), workers: &workers };
-    let loaded = with_progress(|progress| {
-        let mut progress = |done, all| {
-            checkpoint.let_go();
-            progress(done, all);
-        };
-        Model::load(backend.as_mut(), &source, &mut progress)
-    })?;
+    let (mut backend, mut beside, busy) = machine.into_backends();
+    let load = |backend: &mut dyn Backend, checkpoint: &Checkpoint| {
+        let Checkpoint { config, tensors, .. } = checkpoint;
+        let source =
+            Source { config, tensors, quantize: quantize(running.quantize), workers: &workers };
+        with_progress(|progress| {
+            let mut progress = |done, all| {
+                checkpoint.let_go();
+                progress(done, all);
+            };
+            Model::load(backend, &source, &mut progress)
+        })
+    };
+    let loaded = load(backend.as_mut(), &checkpoint)?;
     let vocabulary = Vocabulary::new(text.tokenizer.answer_bytes());
     let name = name.map_or_else(|| hub::name(model, &folder), str::to_owned);
     let cache = u64::from(settings.pages) * needs.page;
-    let told = vec![
+    let mut lines = vec![
         ("model", format!("{name}: {}, {}", shape(config), folder.display())),
         ("machine", described),
         ("weights", format!("{}, {}", packed(running.quantize), sized(needs.weights))),
@@ -141,6 +161,9 @@ pub fn load(
     ];
     let tokens = text.tokenizer.grammar_tokens(&config.eos);
     let grammars = grammar::Compiler::new(&tokens, grammar::Settings::default());
+    if settings.guessing.tokens > 0 {
+        lines.push(("drafts", told(&settings.guessing, drafter.as_ref())));
+    }
     let served = Served {
         name,
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -153,8 +176,12 @@ pub fn load(
         numerics,
     };
     let masker = Box::new(grammar::Threads::new(threads, MASK_PATIENCE));
-    let engine = Engine::new(backend, loaded, vocabulary, masker, settings)?;
-    Ok(Loaded { engine, busy, served, told })
+    let mut engine = Engine::new(backend, loaded, vocabulary, masker, settings)?;
+    if let Some(drafter) = &drafter {
+        let loaded = load(beside.as_mut(), &drafter.checkpoint)?;
+        engine = engine.with_drafter(beside, loaded)?;
+    }
+    Ok(Loaded { engine, busy, served, told: lines })
 }
 
 /// A model's shape, in a line.

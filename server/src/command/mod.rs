@@ -3,8 +3,9 @@
 pub mod bench;
 pub mod chat;
 pub mod complete;
+mod drafter;
 pub mod info;
-pub mod load;
+mod load;
 mod needs;
 pub mod serve;
 pub mod session;

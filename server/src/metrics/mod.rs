@@ -70,6 +70,9 @@ pub struct Metrics {
     generation_tokens: Counter,
     ended: Family<Ended, Counter>,
     preemptions: Counter,
+    drafts: Counter,
+    draft_tokens: Counter,
+    draft_tokens_accepted: Counter,
     masks: Counter,
     late_masks: Counter,
     requests: Requests,
@@ -124,6 +127,17 @@ impl Metrics {
             ),
             ended: names.add("request_success", "Answers that ended", Family::default()),
             preemptions: names.add("num_preemptions", "Pages given back", Counter::default()),
+            drafts: names.add("spec_decode_num_drafts", "Guesses", Counter::default()),
+            draft_tokens: names.add(
+                "spec_decode_num_draft_tokens",
+                "Tokens guessed",
+                Counter::default(),
+            ),
+            draft_tokens_accepted: names.add(
+                "spec_decode_num_accepted_tokens",
+                "Tokens guessed that came",
+                Counter::default(),
+            ),
             masks: names.own("grammar_masks", "Tokens drawn under a grammar", Counter::default()),
             late_masks: names.own(
                 "grammar_masks_late",
@@ -163,6 +177,9 @@ impl Metrics {
         let held = now.pages_total.saturating_sub(now.pages_free + now.pages_idle);
         self.usage.set(f64::from(held) / f64::from(now.pages_total.max(1)));
         self.preemptions.inc_by(now.preemptions - before.preemptions);
+        self.drafts.inc_by(now.guesses - before.guesses);
+        self.draft_tokens.inc_by(now.guessed - before.guessed);
+        self.draft_tokens_accepted.inc_by(now.held - before.held);
         self.masks.inc_by(now.masks - before.masks);
         self.late_masks.inc_by(now.late_masks - before.late_masks);
         if now.steps > before.steps {

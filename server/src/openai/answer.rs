@@ -3,6 +3,7 @@
 
 use super::Refusal;
 use super::sampling::Asked;
+use super::shape::CompletionDetails;
 use crate::text::characters::Characters;
 use crate::text::tokenizer::Tokenizer;
 use engine::request::{Event, Finish, Miss, Scored};
@@ -76,6 +77,8 @@ pub struct Answers {
     open: usize,
     /// Tokens of all answers.
     pub new: usize,
+    /// What was guessed of those that have ended.
+    pub guessed: CompletionDetails,
 }
 
 impl Answers {
@@ -89,6 +92,7 @@ impl Answers {
             per_prompt,
             open: prompts * per_prompt,
             new: 0,
+            guessed: CompletionDetails::default(),
         }
     }
 
@@ -124,7 +128,9 @@ impl Answers {
                 Event::End { why: Finish::Failed(words), .. } => {
                     return Err(Refusal::internal(words));
                 }
-                Event::End { choice, why, .. } => {
+                Event::End { choice, why, guessed, held, .. } => {
+                    self.guessed.accepted_prediction_tokens += held;
+                    self.guessed.rejected_prediction_tokens += guessed - held;
                     news.entry(choice as usize).or_default().why = Some(why);
                 }
                 Event::Embedding { .. } => {

@@ -166,7 +166,7 @@ impl Chat {
     }
 
     fn usage(&self, answers: &Answers) -> Usage {
-        usage(&[self.prompt.tokens.len()], &answers.computed, answers.new)
+        usage(&[self.prompt.tokens.len()], answers)
     }
 }
 

@@ -136,7 +136,7 @@ impl Completions {
 
     fn usage(&self, answers: &Answers) -> Usage {
         let lengths: Vec<usize> = self.prompts.iter().map(|prompt| prompt.tokens.len()).collect();
-        usage(&lengths, &answers.computed, answers.new)
+        usage(&lengths, answers)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Parts that the answers of both surfaces of generation are made of. They are written
 //! straight from floats: a detour over `serde_json::Value` would widen them.
 
-use super::answer::Computed;
+use super::answer::Answers;
 use super::sampling::Asked;
 use crate::text::tokenizer::Tokenizer;
 use engine::request::Scored;
@@ -110,6 +110,16 @@ pub struct Usage {
     completion_tokens: usize,
     total_tokens: usize,
     prompt_tokens_details: PromptDetails,
+    completion_tokens_details: CompletionDetails,
+}
+
+/// How answers came.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct CompletionDetails {
+    /// Tokens that were guessed and came, each without a step of its own.
+    pub accepted_prediction_tokens: u32,
+    /// Tokens that were guessed and did not.
+    pub rejected_prediction_tokens: u32,
 }
 
 /// Where a prompt's keys and values came from.
@@ -121,11 +131,11 @@ struct PromptDetails {
     miss_tokens: BTreeMap<&'static str, usize>,
 }
 
-/// Of prompts of these lengths and so many tokens of answers.
-pub fn usage(prompts: &[usize], computed: &[Option<Computed>], new: usize) -> Usage {
+/// Of prompts of these lengths, and their answers.
+pub fn usage(prompts: &[usize], answers: &Answers) -> Usage {
     let prompt_tokens = prompts.iter().sum();
     let (mut cached_tokens, mut miss_tokens) = (0, BTreeMap::new());
-    for (tokens, computed) in prompts.iter().zip(computed) {
+    for (tokens, computed) in prompts.iter().zip(&answers.computed) {
         let Some(computed) = computed else { continue };
         cached_tokens += computed.cached;
         let missed = tokens.saturating_sub(computed.cached as usize);
@@ -135,9 +145,10 @@ pub fn usage(prompts: &[usize], computed: &[Option<Computed>], new: usize) -> Us
     }
     Usage {
         prompt_tokens,
-        completion_tokens: new,
-        total_tokens: prompt_tokens + new,
+        completion_tokens: answers.new,
+        total_tokens: prompt_tokens + answers.new,
         prompt_tokens_details: PromptDetails { cached_tokens, miss_tokens },
+        completion_tokens_details: answers.guessed,
     }
 }
 
