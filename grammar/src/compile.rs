@@ -3,6 +3,7 @@
 //! own bounds, and is kept for the next who asks.
 
 use crate::matcher::Guided;
+use crate::tokens::Special;
 use crate::{Limits, Matcher, Refusal, Source, Tokens};
 use llguidance::ParserFactory;
 use llguidance::api::ParserLimits;
@@ -62,6 +63,7 @@ type Outcome = Result<Box<dyn Matcher>, Refusal>;
 
 struct Shared {
     factory: ParserFactory,
+    special: Special,
     limits: Limits,
     state: Mutex<State>,
     /// There is a source to compile, or nothing more to come.
@@ -97,9 +99,13 @@ impl Compiler {
             queue: VecDeque::new(),
             closed: false,
         };
-        let limits = settings.limits;
-        let shared =
-            Arc::new(Shared { factory, limits, state: Mutex::new(state), work: Condvar::new() });
+        let shared = Arc::new(Shared {
+            factory,
+            special: tokens.special.clone(),
+            limits: settings.limits,
+            state: Mutex::new(state),
+            work: Condvar::new(),
+        });
         let thread = |at| {
             let shared = shared.clone();
             let builder = thread::Builder::new().name(format!("grammar-{at}"));
@@ -192,7 +198,7 @@ impl Shared {
 
     fn compiled(&self, source: &Source) -> Kept {
         let refused = |refusal| Kept { outcome: Err(refusal), bytes: source.bytes() };
-        let grammar = match source.read(&self.limits) {
+        let grammar = match source.read(&self.limits, &self.special) {
             Ok(grammar) => grammar,
             Err(refusal) => return refused(refusal),
         };

@@ -18,6 +18,7 @@ mod matcher;
 mod refusal;
 mod schema;
 mod source;
+mod tags;
 mod tokens;
 
 pub use compile::{Compiler, Settings};

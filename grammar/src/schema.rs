@@ -89,10 +89,14 @@ fn asks_nothing(name: &str, value: &Value) -> bool {
 /// Reads a schema and looks it over; what is left of it asks for nothing that is not
 /// honoured.
 pub fn read(text: &str, limits: &Limits) -> Result<Value, Refusal> {
+    look_over(parse(text, limits)?, limits)
+}
+
+/// Parses what is sent as JSON.
+pub fn parse(text: &str, limits: &Limits) -> Result<Value, Refusal> {
     limits.bytes(text.len())?;
-    let value: Value = serde_json::from_str(text)
-        .map_err(|error| Refusal::Invalid { at: String::new(), why: error.to_string() })?;
-    look_over(value, limits)
+    serde_json::from_str(text)
+        .map_err(|error| Refusal::Invalid { at: String::new(), why: error.to_string() })
 }
 
 /// Looks a schema over.
@@ -212,10 +216,7 @@ impl Look<'_> {
     }
 
     fn expression(&mut self, expression: &str) -> Result<(), Refusal> {
-        expression::look_over(expression, self.limits).map_err(|refusal| match refusal {
-            Refusal::Invalid { why, .. } => self.invalid(&why),
-            refusal => refusal,
-        })
+        expression::look_over(expression, self.limits).map(drop)
     }
 
     fn reference(&mut self, value: &Value) -> Result<(), Refusal> {

@@ -1,49 +1,12 @@
 //! Grammars: what their masks allow, what is refused, and what hostile ones can do.
 #![expect(clippy::print_stdout, reason = "a test says how long each took")]
 
-use grammar::{Compiler, Fault, Limits, Matcher, Refusal, Settings, Source, Tokens};
+mod vocabulary;
+
+use grammar::{Compiler, Fault, Limits, Refusal, Settings, Source};
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-
-/// A token for each byte, some words, one that ends and one that is special.
-const WORDS: [&str; 6] = ["\":", "true", "{\"", "\"}", "yes", "no"];
-const END: u32 = 262;
-const CALL: u32 = 263;
-
-fn tokens() -> Tokens {
-    let bytes = (0..=255u8).map(|byte| vec![byte]);
-    let words = WORDS.iter().map(|word| word.as_bytes().to_vec());
-    let special = BTreeMap::from([(END, "<|end|>".to_owned()), (CALL, "<|call|>".to_owned())]);
-    Tokens::new(bytes.chain(words).chain([Vec::new(), Vec::new()]), &special, &[END])
-}
-
-fn compiler() -> Compiler {
-    Compiler::new(&tokens(), Settings::default())
-}
-
-fn mask(matcher: &mut dyn Matcher) -> Vec<u32> {
-    // A row may be longer than the vocabulary.
-    let mut words = vec![!0; tokens().mask_words() + 2];
-    matcher.mask(&mut words).expect("it has a mask");
-    assert_eq!(words[tokens().mask_words()..], [0, 0]);
-    (0..tokens().count()).filter(|t| words[(t / 32) as usize] >> (t % 32) & 1 == 1).collect()
-}
-
-/// Whether a text is one of the source's, byte by byte.
-fn takes(compiler: &Compiler, source: &Source, text: &str) -> bool {
-    let mut matcher = compiler.compile(source).expect("a good source");
-    for byte in text.bytes() {
-        let allowed = mask(matcher.as_mut()).contains(&u32::from(byte));
-        assert_eq!(matcher.accept(byte.into()).is_ok(), allowed, "{text} at {byte}");
-        if !allowed {
-            return false;
-        }
-    }
-    let ends = mask(matcher.as_mut()).contains(&END);
-    assert_eq!(matcher.may_end(), Ok(ends), "{text}");
-    ends
-}
+use vocabulary::{CALL, END, bytes, compiler, longest, mask, takes, tokens};
 
 fn schema(schema: serde_json::Value) -> Source {
     Source::Schema(schema.to_string())
@@ -71,11 +34,13 @@ fn each_kind_of_source_takes_what_it_says_and_nothing_else() {
         (Source::Lark(lark.into()), &["()", "(a(b)())"], &["(", "(d)", "())"]),
     ];
     for (source, good, bad) in cases {
-        for text in good {
-            assert!(takes(&compiler, &source, text), "{source:?} takes {text}");
-        }
-        for text in bad {
-            assert!(!takes(&compiler, &source, text), "{source:?} does not take {text}");
+        for (texts, expected) in [(good, true), (bad, false)] {
+            for text in texts {
+                for tokens in [bytes(text), longest(text)] {
+                    let taken = takes(&compiler, &source, &tokens);
+                    assert_eq!(taken, expected, "{text} as {tokens:?} of {source:?}");
+                }
+            }
         }
     }
 }
