@@ -214,7 +214,7 @@ impl Shared {
             return refused(refusal(&error.to_string()));
         }
         let bytes = GRAMMAR_BYTES + BYTES_PER_SOURCE_BYTE * source.bytes() + lexer_bytes;
-        Kept { outcome: Ok(Box::new(Guided(matcher))), bytes }
+        Kept { outcome: Ok(Box::new(Guided::new(matcher, self.special.clone()))), bytes }
     }
 }
 

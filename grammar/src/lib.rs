@@ -20,6 +20,7 @@ mod schema;
 mod source;
 mod tags;
 mod tokens;
+mod tree;
 
 pub use compile::{Compiler, Settings};
 pub use limits::Limits;
@@ -27,3 +28,4 @@ pub use matcher::{Fault, Matcher};
 pub use refusal::Refusal;
 pub use source::Source;
 pub use tokens::Tokens;
+pub use tree::{Tree, tree_masks};
