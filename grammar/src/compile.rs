@@ -259,10 +259,12 @@ fn factory(tokens: &Tokens, limits: &Limits) -> ParserFactory {
 /// What the compiler's words mean to a client.
 fn refusal(error: &str) -> Refusal {
     let why = error.lines().next().unwrap_or_default().to_owned();
-    match why.strip_prefix("Unknown format: ") {
-        Some(format) => {
-            Refusal::Unsupported { at: String::new(), keyword: format!("format {format:?}") }
-        }
-        None => Refusal::Invalid { at: String::new(), why },
+    let unsupported = |keyword: String| Refusal::Unsupported { at: String::new(), keyword };
+    if let Some(format) = why.strip_prefix("Unknown format: ") {
+        return unsupported(format!("format {format:?}"));
     }
+    if why.starts_with("oneOf constraints are not supported") {
+        return unsupported("oneOf of schemas that may hold together".to_owned());
+    }
+    Refusal::Invalid { at: String::new(), why }
 }

@@ -26,6 +26,7 @@ pub use compile::{Compiler, Settings};
 pub use limits::Limits;
 pub use matcher::{Fault, Matcher};
 pub use refusal::Refusal;
+pub use schema::schema_keywords;
 pub use source::Source;
 pub use tokens::Tokens;
 pub use tree::{Tree, tree_masks};

@@ -1,85 +1,16 @@
 //! A JSON schema, looked over before it is compiled: each keyword is honoured, or an
 //! annotation, or refused by its name and place.
 
-use crate::expression;
-use crate::{Limits, Refusal};
+mod keywords;
+
+use crate::{Limits, Refusal, expression};
+pub use keywords::schema_keywords;
+use keywords::{Keyword, keyword};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
-/// What the value of a keyword is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Keyword {
-    /// A schema.
-    Schema,
-    /// A list of schemas.
-    Schemas,
-    /// A schema, or a list of them.
-    SchemaOrList,
-    /// Schemas by the names of properties.
-    Properties,
-    /// Schemas by expressions that names of properties match.
-    Patterns,
-    /// Schemas by names that references use.
-    Definitions,
-    /// Values that are allowed.
-    Values,
-    /// An expression.
-    Expression,
-    /// Where another schema stands.
-    Reference,
-    /// What a number is a multiple of.
-    Multiple,
-    /// A bound, a type, a format: the compiler reads it.
-    Plain,
-    /// Says nothing of what is allowed.
-    Annotation,
-    /// Not honoured.
-    Refused,
-}
-
-fn keyword(name: &str) -> Keyword {
-    match name {
-        "additionalProperties" | "additionalItems" => Keyword::Schema,
-        "allOf" | "anyOf" | "oneOf" | "prefixItems" => Keyword::Schemas,
-        "items" => Keyword::SchemaOrList,
-        "properties" => Keyword::Properties,
-        "patternProperties" => Keyword::Patterns,
-        "$defs" | "definitions" => Keyword::Definitions,
-        "enum" => Keyword::Values,
-        "pattern" => Keyword::Expression,
-        "$ref" => Keyword::Reference,
-        "multipleOf" => Keyword::Multiple,
-        "const" | "type" | "format" | "required" | "minItems" | "maxItems" | "minLength"
-        | "maxLength" | "minProperties" | "maxProperties" | "minimum" | "maximum"
-        | "exclusiveMinimum" | "exclusiveMaximum" | "$schema" | "$id" | "id" | "$anchor" => {
-            Keyword::Plain
-        }
-        "not"
-        | "if"
-        | "then"
-        | "else"
-        | "uniqueItems"
-        | "contains"
-        | "minContains"
-        | "maxContains"
-        | "propertyNames"
-        | "dependencies"
-        | "dependentRequired"
-        | "dependentSchemas"
-        | "unevaluatedItems"
-        | "unevaluatedProperties"
-        | "contentSchema"
-        | "$dynamicRef"
-        | "$dynamicAnchor"
-        | "$recursiveRef"
-        | "$recursiveAnchor"
-        | "$vocabulary"
-        | "nullable"
-        | "discriminator"
-        | "x-guidance" => Keyword::Refused,
-        _ => Keyword::Annotation,
-    }
-}
+/// Where the drafts of JSON Schema are. Others may mean other things by a keyword.
+const DRAFTS: [&str; 2] = ["http://json-schema.org/", "https://json-schema.org/"];
 
 /// Whether a keyword that is not honoured asks for nothing.
 fn asks_nothing(name: &str, value: &Value) -> bool {
@@ -179,6 +110,19 @@ impl Look<'_> {
             },
             Keyword::Reference => self.reference(value),
             Keyword::Multiple => self.multiple(value),
+            Keyword::Count => {
+                // A count may be written with a point.
+                if let Some(count) = value.as_f64().filter(|count| {
+                    value.is_f64() && count.fract() == 0.0 && (0.0..1e15).contains(count)
+                }) {
+                    *value = Value::from(count as u64);
+                }
+                Ok(())
+            }
+            Keyword::Draft => match value.as_str() {
+                Some(draft) if DRAFTS.iter().any(|known| draft.starts_with(known)) => Ok(()),
+                _ => Err(self.unsupported(format!("$schema {value:.80}"))),
+            },
             Keyword::Refused => {
                 let at = self.at[..self.at.rfind('/').unwrap_or(0)].to_owned();
                 Err(Refusal::Unsupported { at, keyword: name.to_owned() })
@@ -326,6 +270,17 @@ mod tests {
             json!({"type": "array", "uniqueItems": false, "title": "x", "x-y": {"not": 1}});
         let read = read(&schema.to_string(), &Limits::default());
         assert_eq!(read, Ok(json!({"type": "array"})));
+    }
+
+    #[test]
+    fn a_count_may_have_a_point_and_a_draft_is_known() {
+        let schema = json!({"maxItems": 2.0, "items": {"minLength": 1.5}});
+        let exact = json!({"maxItems": 2, "items": {"minLength": 1.5}});
+        assert_eq!(read(&schema.to_string(), &Limits::default()), Ok(exact));
+        let known = json!({"$schema": "https://json-schema.org/draft/2020-12/schema"});
+        assert_eq!(read(&known.to_string(), &Limits::default()), Ok(known));
+        let why = refusal(json!({"$schema": "http://localhost/mine"})).to_string();
+        assert!(why.contains("$schema \"http://localhost/mine\" is not supported"), "{why}");
     }
 
     #[test]

@@ -195,9 +195,24 @@ fn hostile_sources_are_refused_or_compiled_in_bounded_time() {
 }
 
 #[test]
+fn the_page_of_json_schema_has_the_keywords_that_are_honoured() {
+    let page = include_str!("../../docs/json-schema.md");
+    let row = |head: &str| {
+        let row = page.lines().find(|line| line.starts_with(head)).expect("the page has the row");
+        row.split('`').skip(1).step_by(2).collect::<Vec<_>>()
+    };
+    let (honoured, refused) = grammar::schema_keywords();
+    assert_eq!(row("| honoured |"), honoured);
+    assert_eq!(row("| refused by name |"), refused);
+}
+
+#[test]
 fn refusals_say_what_and_where() {
     let compiler = compiler();
     let refused = |source: Source| compiler.compile(&source).err().expect("refused");
+    let overlapping = schema(json!({"oneOf": [{"type": "number"}, {"type": "integer"}]}));
+    let keyword = "oneOf of schemas that may hold together".to_owned();
+    assert_eq!(refused(overlapping), Refusal::Unsupported { at: String::new(), keyword });
     let text = refused(schema(json!({"type": "string", "format": "nonsense"}))).to_string();
     assert!(text.contains("format \"nonsense\""), "{text}");
     for source in [
