@@ -217,8 +217,10 @@ What of JSON Schema (draft 2020-12, and what older drafts call otherwise) gramma
 by the name of the keyword and its JSON pointer; nothing is ignored that would forbid something.
 
 - What is generated is valid. Not all that is valid is generated: properties come in the order in which `properties` names them, then
-  the others; `format` is asserted, as OpenAI does; a number without a fraction has no point (1, not 1.0) where `integer`, `const` or
+  the others; a number without a fraction has no point (1, not 1.0) where `integer`, `const` or
   `enum` ask for it.
+- `format` is asserted by its form: leap years, leap seconds and the letters of international host names are not looked into, nor is
+  the length of a host name. What ECMAScript calls white space is what Unicode does, in a `pattern`.
 - `uniqueItems: false`, `nullable: false` ask for nothing, and are taken.
 - References are followed within the schema alone: nothing is fetched.
 

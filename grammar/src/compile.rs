@@ -25,6 +25,9 @@ const BYTES_PER_SOURCE_BYTE: usize = 48;
 /// Items that a property which may be left out adds to a row of the parser.
 const ITEMS_PER_PROPERTY: usize = 5;
 
+/// Letters of the compiler's own words.
+const WHY_MAX: usize = 200;
+
 /// How grammars are compiled.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -258,7 +261,8 @@ fn factory(tokens: &Tokens, limits: &Limits) -> ParserFactory {
 
 /// What the compiler's words mean to a client.
 fn refusal(error: &str) -> Refusal {
-    let why = error.lines().next().unwrap_or_default().to_owned();
+    // It may repeat all of the source.
+    let why: String = error.lines().next().unwrap_or_default().chars().take(WHY_MAX).collect();
     let unsupported = |keyword: String| Refusal::Unsupported { at: String::new(), keyword };
     if let Some(format) = why.strip_prefix("Unknown format: ") {
         return unsupported(format!("format {format:?}"));
@@ -266,5 +270,9 @@ fn refusal(error: &str) -> Refusal {
     if why.starts_with("oneOf constraints are not supported") {
         return unsupported("oneOf of schemas that may hold together".to_owned());
     }
+    let why = match why.as_str() {
+        "NoExtension" | "NoExtensionBias" => "it allows nothing".to_owned(),
+        _ => why,
+    };
     Refusal::Invalid { at: String::new(), why }
 }

@@ -16,6 +16,9 @@ pub struct Limits {
     pub definitions: usize,
     /// Properties that a schema names, all in all.
     pub properties: usize,
+    /// Properties of an object that may be left out: what comes after each may be any of
+    /// those behind it, so that they are squared.
+    pub optional: usize,
     /// Formats of structural tags, what begins and ends them, and names of special tokens
     /// in them.
     pub formats: usize,
@@ -41,6 +44,7 @@ impl Default for Limits {
             depth: 64,
             definitions: 2000,
             properties: 4000,
+            optional: 1000,
             formats: 8000,
             values: 20_000,
             multiple: 10_000,
@@ -67,6 +71,10 @@ impl Limits {
 
     pub(crate) fn properties(&self, got: usize) -> Result<(), Refusal> {
         bound("properties", got, self.properties)
+    }
+
+    pub(crate) fn optional(&self, got: usize) -> Result<(), Refusal> {
+        bound("properties that may be left out", got, self.optional)
     }
 
     pub(crate) fn formats(&self, got: usize) -> Result<(), Refusal> {

@@ -35,12 +35,15 @@ pub fn look_over(mut schema: Value, limits: &Limits) -> Result<Value, Refusal> {
     let mut look = Look { limits, at: String::new(), depth: 0, counts: Counts::default() };
     look.schema(&mut schema)?;
     look.multiples()?;
+    look.optional()?;
     Ok(schema)
 }
 
 #[derive(Default)]
 struct Counts {
     properties: usize,
+    /// Properties that may be left out: of the object that has most, and all in all.
+    optional: (usize, usize),
     values: usize,
     references: BTreeSet<String>,
     /// What numbers are multiples of: digits without the point, and how many come after it.
@@ -73,6 +76,7 @@ impl Look<'_> {
         let combines = |name: &str| matches!(name, "allOf" | "anyOf" | "oneOf" | "$ref");
         self.counts.combines |= keywords.contains_key("allOf")
             || keywords.len() > 1 && keywords.keys().any(|name| combines(name));
+        self.count_optional(keywords);
         for (name, value) in keywords.iter_mut() {
             let length = self.step(name);
             self.keyword(name, value)?;
@@ -190,6 +194,24 @@ impl Look<'_> {
         Ok(())
     }
 
+    fn count_optional(&mut self, keywords: &Map<String, Value>) {
+        let Some(properties) = keywords.get("properties").and_then(Value::as_object) else {
+            return;
+        };
+        let required = keywords.get("required").and_then(Value::as_array);
+        let required: BTreeSet<&str> =
+            required.into_iter().flatten().filter_map(Value::as_str).collect();
+        let count = properties.keys().filter(|name| !required.contains(name.as_str())).count();
+        let (most, all) = &mut self.counts.optional;
+        (*most, *all) = (count.max(*most), *all + count);
+    }
+
+    /// Objects that hold together have the properties of all.
+    fn optional(&self) -> Result<(), Refusal> {
+        let (most, all) = self.counts.optional;
+        self.limits.optional(if self.counts.combines { all } else { most })
+    }
+
     /// Schemas that hold together ask for a multiple of both.
     fn multiples(&self) -> Result<(), Refusal> {
         let multiples = &self.counts.multiples;
@@ -270,6 +292,26 @@ mod tests {
             json!({"type": "array", "uniqueItems": false, "title": "x", "x-y": {"not": 1}});
         let read = read(&schema.to_string(), &Limits::default());
         assert_eq!(read, Ok(json!({"type": "array"})));
+    }
+
+    #[test]
+    fn properties_that_may_be_left_out_are_bounded_together_if_they_hold_together() {
+        let some = |from: usize| {
+            let properties = (from..from + 600).map(|at| (format!("p{at}"), json!({})));
+            json!({"properties": properties.collect::<serde_json::Map<_, _>>()})
+        };
+        let passes = |schema: serde_json::Value| read(&schema.to_string(), &Limits::default());
+        assert!(passes(json!({"anyOf": [some(0), some(600)]})).is_ok());
+        let too_much = |got| {
+            Err(Refusal::TooMuch { what: "properties that may be left out", got, most: 1000 })
+        };
+        assert_eq!(passes(json!({"allOf": [some(0), some(600)]})), too_much(1200));
+        let mut one = some(0);
+        let names = (0..1200).map(|at| (format!("p{at}"), json!({})));
+        one["properties"] = names.collect::<serde_json::Map<_, _>>().into();
+        assert_eq!(passes(one.clone()), too_much(1200));
+        one["required"] = (0..300).map(|at| format!("p{at}")).collect();
+        assert!(passes(one).is_ok());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 mod vocabulary;
 
-use grammar::{Compiler, Refusal, Settings, Source};
+use grammar::{Refusal, Source};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use vocabulary::{CALL, DONE, END, bytes, compiler, longest, mask, takes};
@@ -382,8 +382,7 @@ fn what_is_not_known_is_refused_by_name_and_place() {
 
 #[test]
 fn hostile_tags_are_refused_or_compiled() {
-    let settings = Settings { patience: Duration::from_secs(60), ..Settings::default() };
-    let compiler = Compiler::new(&vocabulary::tokens(), settings);
+    let compiler = compiler();
     let many = |count: usize, begin: &dyn Fn(usize) -> String| {
         let tags: Vec<Value> = (0..count).map(|at| tag(&begin(at), number(), "</f>")).collect();
         json!({"type": "triggered_tags", "triggers": ["<f="], "tags": tags})

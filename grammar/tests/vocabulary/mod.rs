@@ -2,6 +2,7 @@
 
 use grammar::{Compiler, Matcher, Settings, Source, Tokens};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Words beside the bytes; some are parts of others, or of names of special tokens.
 const WORDS: [&str; 14] = [
@@ -27,8 +28,10 @@ fn special() -> BTreeMap<u32, String> {
     names.map(|(token, name)| (token, name.to_owned())).into()
 }
 
+/// One for whom there is patience, whatever else the machine does.
 pub fn compiler() -> Compiler {
-    Compiler::new(&tokens(), Settings::default())
+    let settings = Settings { patience: Duration::from_secs(200), ..Settings::default() };
+    Compiler::new(&tokens(), settings)
 }
 
 /// Tokens that may come.
