@@ -73,6 +73,11 @@ fn each_format_takes_what_it_says_and_nothing_else() {
             &["a1bc", "a1c"],
             &["a1b", "ac", "a1bcc"],
         ),
+        (
+            sequence(json!([regex("[a-z]+"), constant("b"), tag("(", number(), ")")])),
+            &["ab(1)", "abcb(1)"],
+            &["b(1)", "abc(1)", "abcb"],
+        ),
         // Words are one word: the expression gives back what the text needs.
         (sequence(json!([regex("[a-z]+"), constant("b")])), &["ab", "abcb"], &["b", "abc"]),
         (
@@ -140,6 +145,14 @@ fn text_has_no_trigger_but_where_a_tag_begins() {
             "a<function=say>",
         ],
     );
+}
+
+#[test]
+fn a_trigger_of_no_tag_is_in_no_text() {
+    let source = tags(json!({
+        "type": "triggered_tags", "triggers": ["<f", "<g"], "tags": [tag("<f>", number(), ";")],
+    }));
+    check(&source, &["", "<<f>1;g"], &["<g", "a<g>1;", "<f>1;<g"]);
 }
 
 #[test]
