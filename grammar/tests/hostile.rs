@@ -2,8 +2,11 @@
 //! bounded time, and all at once.
 #![expect(clippy::print_stdout, reason = "a test says how long each took")]
 
+#[path = "vocabulary/formats.rs"]
+mod formats;
 mod vocabulary;
 
+use formats::{any_text, constant, number, tag, tags};
 use grammar::{Compiler, Fault, Refusal, Source};
 use serde_json::{Map, Value, json};
 use std::thread;
@@ -243,4 +246,64 @@ fn all_at_once_they_leave_room_for_others() {
         matcher.accept(token).expect("allowed");
     }
     assert!(mask(matcher.as_mut()).contains(&u32::from(b'}')));
+}
+
+#[test]
+fn hostile_tags_are_refused_or_compiled() {
+    let compiler = compiler();
+    let many = |count: usize, begin: &dyn Fn(usize) -> String| {
+        let tags: Vec<Value> = (0..count).map(|at| tag(&begin(at), number(), "</f>")).collect();
+        json!({"type": "triggered_tags", "triggers": ["<f="], "tags": tags})
+    };
+    let nested = |depth: usize, name: &str| {
+        (0..depth).fold(constant("a"), |inner, _| match name {
+            "sequence" | "or" => json!({"type": name, "elements": [inner]}),
+            "tag" => tag("<", inner, ">"),
+            "triggered_tags" => json!({
+                "type": name, "triggers": ["<"], "tags": [tag("<", inner, ">")],
+            }),
+            name => json!({"type": name, "content": inner, "min": 9, "max": 9}),
+        })
+    };
+    let ends = |count: usize| {
+        let ends: Vec<String> = (0..count).map(|at| format!("</f{at}>")).collect();
+        let content = json!({"type": "or", "elements": vec![any_text(); count]});
+        json!({"type": "tag", "begin": "", "content": content, "end": ends})
+    };
+    let mut cases = vec![
+        ("1000 tags".to_owned(), many(1000, &|at| format!("<f=f{at}>")), true),
+        ("30000 tags".to_owned(), many(30_000, &|at| format!("<f=f{at}>")), false),
+        (
+            "tags that begin each other".to_owned(),
+            many(200, &|at| "<f=".to_owned() + &"a".repeat(at)),
+            true,
+        ),
+        ("one name, many times".to_owned(), many(100, &|_| "<f=<|call|><|call|>".to_owned()), true),
+        ("long marks".to_owned(), many(1, &|_| "<f=".to_owned() + &"<|call|>".repeat(1000)), false),
+        ("many ends".to_owned(), ends(60), true),
+        ("too many ends".to_owned(), ends(2000), false),
+        ("a long text".to_owned(), constant(&"<".repeat(1 << 19)), true),
+        ("many names".to_owned(), constant(&"<|call|>".repeat(1000)), true),
+        ("too many names".to_owned(), constant(&"<|call|>".repeat(10_000)), false),
+    ];
+    for name in ["sequence", "or", "tag", "triggered_tags"] {
+        cases.push((format!("30 levels of {name}"), nested(30, name), true));
+        cases.push((format!("70 levels of {name}"), nested(70, name), false));
+    }
+    cases.push(("repeated repeats".to_owned(), nested(5, "repeat"), true));
+    cases.push(("more of them".to_owned(), nested(20, "repeat"), false));
+    for (name, format, compiles) in cases {
+        let start = Instant::now();
+        let outcome = compiler.compile(&tags(format));
+        let took = start.elapsed();
+        println!("{name}: {took:?}: {:?}", outcome.as_ref().err());
+        assert!(took < LONG, "{name} took {took:?}");
+        assert_eq!(outcome.is_ok(), compiles, "{name}");
+        match outcome {
+            Ok(mut matcher) => drop(mask(matcher.as_mut())),
+            // Beyond 128 levels of values it is no JSON that is read here.
+            Err(Refusal::Invalid { why, .. }) => assert!(why.contains("recursion"), "{why}"),
+            Err(refusal) => assert!(matches!(refusal, Refusal::TooMuch { .. }), "{refusal:?}"),
+        }
+    }
 }
