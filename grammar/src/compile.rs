@@ -3,6 +3,7 @@
 //! own bounds, and is kept for the next who asks.
 
 use crate::matcher::Guided;
+use crate::tokens::Special;
 use crate::{Limits, Matcher, Refusal, Source, Tokens};
 use llguidance::ParserFactory;
 use llguidance::api::ParserLimits;
@@ -23,6 +24,9 @@ const BYTES_PER_SOURCE_BYTE: usize = 48;
 
 /// Items that a property which may be left out adds to a row of the parser.
 const ITEMS_PER_PROPERTY: usize = 5;
+
+/// Letters of the compiler's own words.
+const WHY_MAX: usize = 200;
 
 /// How grammars are compiled.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +66,7 @@ type Outcome = Result<Box<dyn Matcher>, Refusal>;
 
 struct Shared {
     factory: ParserFactory,
+    special: Special,
     limits: Limits,
     state: Mutex<State>,
     /// There is a source to compile, or nothing more to come.
@@ -97,9 +102,13 @@ impl Compiler {
             queue: VecDeque::new(),
             closed: false,
         };
-        let limits = settings.limits;
-        let shared =
-            Arc::new(Shared { factory, limits, state: Mutex::new(state), work: Condvar::new() });
+        let shared = Arc::new(Shared {
+            factory,
+            special: tokens.special.clone(),
+            limits: settings.limits,
+            state: Mutex::new(state),
+            work: Condvar::new(),
+        });
         let thread = |at| {
             let shared = shared.clone();
             let builder = thread::Builder::new().name(format!("grammar-{at}"));
@@ -192,7 +201,7 @@ impl Shared {
 
     fn compiled(&self, source: &Source) -> Kept {
         let refused = |refusal| Kept { outcome: Err(refusal), bytes: source.bytes() };
-        let grammar = match source.read(&self.limits) {
+        let grammar = match source.read(&self.limits, &self.special) {
             Ok(grammar) => grammar,
             Err(refusal) => return refused(refusal),
         };
@@ -208,7 +217,7 @@ impl Shared {
             return refused(refusal(&error.to_string()));
         }
         let bytes = GRAMMAR_BYTES + BYTES_PER_SOURCE_BYTE * source.bytes() + lexer_bytes;
-        Kept { outcome: Ok(Box::new(Guided(matcher))), bytes }
+        Kept { outcome: Ok(Box::new(Guided::new(matcher, self.special.clone()))), bytes }
     }
 }
 
@@ -252,11 +261,18 @@ fn factory(tokens: &Tokens, limits: &Limits) -> ParserFactory {
 
 /// What the compiler's words mean to a client.
 fn refusal(error: &str) -> Refusal {
-    let why = error.lines().next().unwrap_or_default().to_owned();
-    match why.strip_prefix("Unknown format: ") {
-        Some(format) => {
-            Refusal::Unsupported { at: String::new(), keyword: format!("format {format:?}") }
-        }
-        None => Refusal::Invalid { at: String::new(), why },
+    // It may repeat all of the source.
+    let why: String = error.lines().next().unwrap_or_default().chars().take(WHY_MAX).collect();
+    let unsupported = |keyword: String| Refusal::Unsupported { at: String::new(), keyword };
+    if let Some(format) = why.strip_prefix("Unknown format: ") {
+        return unsupported(format!("format {format:?}"));
     }
+    if why.starts_with("oneOf constraints are not supported") {
+        return unsupported("oneOf of schemas that may hold together".to_owned());
+    }
+    let why = match why.as_str() {
+        "NoExtension" | "NoExtensionBias" => "it allows nothing".to_owned(),
+        _ => why,
+    };
+    Refusal::Invalid { at: String::new(), why }
 }

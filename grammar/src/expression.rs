@@ -42,22 +42,18 @@ impl<'a> Size<'a> {
         let (all, last) = self.groups.last_mut().expect("the outermost is never closed");
         let repeated = last.saturating_mul(times.max(1));
         (*all, *last) = ((*all - *last).saturating_add(repeated), repeated);
-        self.check()
+        self.check().map(drop)
     }
 
-    /// It is not too large.
-    pub fn check(&self) -> Result<(), Refusal> {
-        let got = self.groups.iter().fold(0u64, |sum, (size, _)| sum.saturating_add(*size));
-        let most = self.limits.repetitions;
-        if got <= most {
-            return Ok(());
-        }
-        Err(Refusal::TooMuch { what: "parts, with repetitions written out", got, most })
+    /// How large all of it is: not too large.
+    pub fn check(&self) -> Result<u64, Refusal> {
+        let size = self.groups.iter().fold(0u64, |sum, (size, _)| sum.saturating_add(*size));
+        self.limits.repetitions(size).map(|()| size)
     }
 }
 
-/// Looks an expression over. Whether it is well formed, its compiler says.
-pub fn look_over(expression: &str, limits: &Limits) -> Result<(), Refusal> {
+/// Looks an expression over; its size. Whether it is well formed, its compiler says.
+pub fn look_over(expression: &str, limits: &Limits) -> Result<u64, Refusal> {
     limits.bytes(expression.len())?;
     let mut size = Size::new(limits);
     let mut rest = expression.chars();

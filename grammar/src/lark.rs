@@ -18,7 +18,12 @@ pub fn look_over(grammar: &str, limits: &Limits) -> Result<String, Refusal> {
                 walk.literal('"')?;
                 size.push(1);
             }
+            '#' => walk.take(line(walk.rest)),
             '/' if walk.rest.starts_with("//") => walk.take(line(walk.rest)),
+            '<' => {
+                walk.take(name(walk.rest));
+                size.push(1);
+            }
             '/' => {
                 let literal = walk.literal('/')?;
                 expression::look_over(literal, limits)?;
@@ -63,6 +68,30 @@ pub fn look_over(grammar: &str, limits: &Limits) -> Result<String, Refusal> {
     Ok(walk.kept)
 }
 
+/// A text as such a grammar has it: a string of JSON, and no control characters.
+pub fn quoted(text: &str) -> String {
+    Value::from(text).to_string().replace('\u{7f}', "\\u007f")
+}
+
+/// An expression as such a grammar has it.
+pub fn expression(pattern: &str) -> String {
+    if pattern.is_empty() {
+        // Two strokes would begin a comment.
+        return quoted("");
+    }
+    let mut written = "/".to_owned();
+    let mut escaped = false;
+    for c in pattern.chars() {
+        match c {
+            '/' if !escaped => written += "\\/",
+            '\n' if !escaped => written += "\\n",
+            c => written.push(c),
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    written + "/"
+}
+
 /// How often at most, after `{` or `~`.
 fn repetition(mark: char, rest: &str) -> Option<(u64, &str)> {
     if mark == '{' {
@@ -77,6 +106,13 @@ fn repetition(mark: char, rest: &str) -> Option<(u64, &str)> {
 /// Bytes of a line.
 fn line(text: &str) -> usize {
     text.find('\n').unwrap_or(text.len())
+}
+
+/// Bytes of the name of a special token, or of what begins like one.
+fn name(text: &str) -> usize {
+    let ends = |c: char| matches!(c, '<' | '>') || c.is_whitespace();
+    let length = 1 + text[1..].find(ends).unwrap_or(text.len() - 1);
+    if text[length..].starts_with('>') { length + 1 } else { 1 }
 }
 
 /// Bytes of a word.
@@ -147,8 +183,8 @@ mod tests {
 
     #[test]
     fn a_good_grammar_stays_as_it_is() {
-        let grammar =
-            "start: \"a:(\" b{1,3} // not (a rule:\nb: /[^\\/]+/ | %json{\"type\":\"null\"}\n";
+        let grammar = "start: \"a:(\" b{1,3} // not (a rule:\nb: /[^\\/]+/ | %json{\"type\":\"null\"}\n\
+             # \" nor this\nc: </call> < \"/\"\n";
         assert_eq!(look_over(grammar, &Limits::default()).as_deref(), Ok(grammar));
     }
 

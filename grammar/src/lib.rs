@@ -1,5 +1,6 @@
-//! What may come next: a JSON schema, a regular expression, a choice or a grammar becomes
-//! a [`Matcher`], which says token by token what the vocabulary allows.
+//! What may come next: a JSON schema, a regular expression, a choice, structural tags or a
+//! grammar becomes a [`Matcher`], which says token by token what the vocabulary allows, or
+//! for a whole tree of drafts ([`tree_masks`]).
 //!
 //! [`Tokens`] is the vocabulary, made once for a model. A [`Source`] is what a client
 //! sends; it is looked over before anything is built of it ([`Refusal`] says what is wrong
@@ -20,12 +21,16 @@ mod matcher;
 mod refusal;
 mod schema;
 mod source;
+mod tags;
 mod tokens;
+mod tree;
 
 pub use compile::{Compiler, Settings};
 pub use limits::Limits;
 pub use masker::{Done, Job, Masker, Next, Text, Threads};
 pub use matcher::{Fault, Grammar, Matcher};
 pub use refusal::Refusal;
+pub use schema::schema_keywords;
 pub use source::Source;
 pub use tokens::Tokens;
+pub use tree::{Tree, tree_masks};

@@ -16,6 +16,12 @@ pub struct Limits {
     pub definitions: usize,
     /// Properties that a schema names, all in all.
     pub properties: usize,
+    /// Properties of an object that may be left out: what comes after each may be any of
+    /// those behind it, so that they are squared.
+    pub optional: usize,
+    /// Formats of structural tags, what begins and ends them, and names of special tokens
+    /// in them.
+    pub formats: usize,
     /// Values of all enumerations of a schema, or of a choice.
     pub values: usize,
     /// What a number of a schema may have to be a multiple of, its digits without the point:
@@ -38,6 +44,8 @@ impl Default for Limits {
             depth: 64,
             definitions: 2000,
             properties: 4000,
+            optional: 1000,
+            formats: 8000,
             values: 20_000,
             multiple: 10_000,
             repetitions: 100_000,
@@ -65,14 +73,36 @@ impl Limits {
         bound("properties", got, self.properties)
     }
 
+    pub(crate) fn optional(&self, got: usize) -> Result<(), Refusal> {
+        bound("properties that may be left out", got, self.optional)
+    }
+
+    pub(crate) fn formats(&self, got: usize) -> Result<(), Refusal> {
+        bound("formats, marks and names", got, self.formats)
+    }
+
+    pub(crate) fn repetitions(&self, got: u64) -> Result<(), Refusal> {
+        bound("parts, with repetitions written out", got, self.repetitions)
+    }
+
+    /// Of a grammar that is written for a source.
+    pub(crate) fn written(&self, got: usize) -> Result<(), Refusal> {
+        bound("bytes, written as a grammar", got, 4 * self.bytes)
+    }
+
+    pub(crate) fn mark(&self, got: usize, most: usize) -> Result<(), Refusal> {
+        bound("bytes of a mark", got, most)
+    }
+
     pub(crate) fn values(&self, got: usize) -> Result<(), Refusal> {
         bound("values", got, self.values)
     }
 }
 
-fn bound(what: &'static str, got: usize, most: usize) -> Result<(), Refusal> {
+fn bound<N: PartialOrd + TryInto<u64>>(what: &'static str, got: N, most: N) -> Result<(), Refusal> {
     if got <= most {
         return Ok(());
     }
-    Err(Refusal::TooMuch { what, got: got as u64, most: most as u64 })
+    let count = |number: N| number.try_into().unwrap_or(u64::MAX);
+    Err(Refusal::TooMuch { what, got: count(got), most: count(most) })
 }

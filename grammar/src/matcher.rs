@@ -1,5 +1,6 @@
 //! One text that is being written, and what may come next.
 
+use crate::tokens::Special;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -68,11 +69,32 @@ impl fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 /// A matcher of a compiled grammar.
-pub(crate) struct Guided(pub llguidance::Matcher);
+pub(crate) struct Guided {
+    matcher: llguidance::Matcher,
+    tokens: Special,
+    /// Tokens that ended the text where nothing else could come. The matcher takes none there.
+    ended: usize,
+}
+
+impl Guided {
+    pub fn new(matcher: llguidance::Matcher, tokens: Special) -> Self {
+        Self { matcher, tokens, ended: 0 }
+    }
+
+    /// Whether nothing may come but tokens that end the text.
+    fn complete(&self) -> bool {
+        self.matcher.is_stopped() && !self.matcher.is_error()
+    }
+
+    /// How many of these tokens come first and end the text.
+    fn ends(&self, tokens: &[u32]) -> usize {
+        tokens.iter().take_while(|token| self.tokens.ends(**token)).count()
+    }
+}
 
 impl Matcher for Guided {
     fn mask(&mut self, words: &mut [u32]) -> Result<(), Fault> {
-        let mask = self.0.compute_mask_or_eos().map_err(too_much)?;
+        let mask = self.matcher.compute_mask_or_eos().map_err(too_much)?;
         let mask = mask.as_slice();
         let (given, rest) = words.split_at_mut(mask.len().min(words.len()));
         given.copy_from_slice(&mask[..given.len()]);
@@ -81,28 +103,42 @@ impl Matcher for Guided {
     }
 
     fn accept(&mut self, token: u32) -> Result<(), Fault> {
+        if self.complete() {
+            let taken = self.ends(&[token]);
+            self.ended += taken;
+            return if taken == 1 { Ok(()) } else { Err(Fault::NotAllowed(token)) };
+        }
         // A token that it does not expect would leave it broken for good.
-        match self.0.try_consume_tokens(&[token]).map_err(too_much)? {
+        match self.matcher.try_consume_tokens(&[token]).map_err(too_much)? {
             0 => Err(Fault::NotAllowed(token)),
             _ => Ok(()),
         }
     }
 
     fn allowed(&mut self, tokens: &[u32]) -> Result<usize, Fault> {
-        self.0.validate_tokens(tokens).map_err(too_much)
+        if self.complete() {
+            return Ok(self.ends(tokens));
+        }
+        let allowed = self.matcher.validate_tokens(tokens).map_err(too_much)?;
+        // It counts one that ends the text, and none after it.
+        let ended = tokens[..allowed].last().is_some_and(|last| self.tokens.ends(*last));
+        Ok(allowed + if ended { self.ends(&tokens[allowed..]) } else { 0 })
     }
 
     fn take_back(&mut self, count: usize) -> Result<(), Fault> {
-        self.0.rollback(count).map_err(too_much)
+        let ended = count.min(self.ended);
+        self.ended -= ended;
+        self.matcher.rollback(count - ended).map_err(too_much)
     }
 
     fn may_end(&mut self) -> Result<bool, Fault> {
-        self.0.is_accepting().map_err(too_much)
+        self.matcher.is_accepting().map_err(too_much)
     }
 
     fn fork(&self) -> Box<dyn Matcher> {
         // Deep: two that share a lexer would wait for each other.
-        Box::new(Self(self.0.deep_clone()))
+        let matcher = self.matcher.deep_clone();
+        Box::new(Self { matcher, tokens: self.tokens.clone(), ended: self.ended })
     }
 }
 

@@ -12,7 +12,8 @@ pub enum Refusal {
         /// What is wrong.
         why: String,
     },
-    /// A keyword of JSON Schema that is not honoured, and not ignored either.
+    /// A keyword of JSON Schema, or a field or a format of structural tags, that is not
+    /// honoured, and not ignored either.
     Unsupported {
         /// Where it stands, as a JSON pointer.
         at: String,
@@ -32,6 +33,16 @@ pub enum Refusal {
     TooSlow,
     /// Others are compiled, and wait.
     Busy,
+}
+
+impl Refusal {
+    /// The same of what stands at a place in something else.
+    pub(crate) fn under(mut self, place: &str) -> Self {
+        if let Self::Invalid { at, .. } | Self::Unsupported { at, .. } = &mut self {
+            at.insert_str(0, place);
+        }
+        self
+    }
 }
 
 impl fmt::Display for Refusal {

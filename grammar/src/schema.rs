@@ -1,85 +1,16 @@
 //! A JSON schema, looked over before it is compiled: each keyword is honoured, or an
 //! annotation, or refused by its name and place.
 
-use crate::expression;
-use crate::{Limits, Refusal};
+mod keywords;
+
+use crate::{Limits, Refusal, expression};
+pub use keywords::schema_keywords;
+use keywords::{Keyword, keyword};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
-/// What the value of a keyword is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Keyword {
-    /// A schema.
-    Schema,
-    /// A list of schemas.
-    Schemas,
-    /// A schema, or a list of them.
-    SchemaOrList,
-    /// Schemas by the names of properties.
-    Properties,
-    /// Schemas by expressions that names of properties match.
-    Patterns,
-    /// Schemas by names that references use.
-    Definitions,
-    /// Values that are allowed.
-    Values,
-    /// An expression.
-    Expression,
-    /// Where another schema stands.
-    Reference,
-    /// What a number is a multiple of.
-    Multiple,
-    /// A bound, a type, a format: the compiler reads it.
-    Plain,
-    /// Says nothing of what is allowed.
-    Annotation,
-    /// Not honoured.
-    Refused,
-}
-
-fn keyword(name: &str) -> Keyword {
-    match name {
-        "additionalProperties" | "additionalItems" => Keyword::Schema,
-        "allOf" | "anyOf" | "oneOf" | "prefixItems" => Keyword::Schemas,
-        "items" => Keyword::SchemaOrList,
-        "properties" => Keyword::Properties,
-        "patternProperties" => Keyword::Patterns,
-        "$defs" | "definitions" => Keyword::Definitions,
-        "enum" => Keyword::Values,
-        "pattern" => Keyword::Expression,
-        "$ref" => Keyword::Reference,
-        "multipleOf" => Keyword::Multiple,
-        "const" | "type" | "format" | "required" | "minItems" | "maxItems" | "minLength"
-        | "maxLength" | "minProperties" | "maxProperties" | "minimum" | "maximum"
-        | "exclusiveMinimum" | "exclusiveMaximum" | "$schema" | "$id" | "id" | "$anchor" => {
-            Keyword::Plain
-        }
-        "not"
-        | "if"
-        | "then"
-        | "else"
-        | "uniqueItems"
-        | "contains"
-        | "minContains"
-        | "maxContains"
-        | "propertyNames"
-        | "dependencies"
-        | "dependentRequired"
-        | "dependentSchemas"
-        | "unevaluatedItems"
-        | "unevaluatedProperties"
-        | "contentSchema"
-        | "$dynamicRef"
-        | "$dynamicAnchor"
-        | "$recursiveRef"
-        | "$recursiveAnchor"
-        | "$vocabulary"
-        | "nullable"
-        | "discriminator"
-        | "x-guidance" => Keyword::Refused,
-        _ => Keyword::Annotation,
-    }
-}
+/// Where the drafts of JSON Schema are. Others may mean other things by a keyword.
+const DRAFTS: [&str; 2] = ["http://json-schema.org/", "https://json-schema.org/"];
 
 /// Whether a keyword that is not honoured asks for nothing.
 fn asks_nothing(name: &str, value: &Value) -> bool {
@@ -89,10 +20,14 @@ fn asks_nothing(name: &str, value: &Value) -> bool {
 /// Reads a schema and looks it over; what is left of it asks for nothing that is not
 /// honoured.
 pub fn read(text: &str, limits: &Limits) -> Result<Value, Refusal> {
+    look_over(parse(text, limits)?, limits)
+}
+
+/// Parses what is sent as JSON.
+pub fn parse(text: &str, limits: &Limits) -> Result<Value, Refusal> {
     limits.bytes(text.len())?;
-    let value: Value = serde_json::from_str(text)
-        .map_err(|error| Refusal::Invalid { at: String::new(), why: error.to_string() })?;
-    look_over(value, limits)
+    serde_json::from_str(text)
+        .map_err(|error| Refusal::Invalid { at: String::new(), why: error.to_string() })
 }
 
 /// Looks a schema over.
@@ -100,12 +35,15 @@ pub fn look_over(mut schema: Value, limits: &Limits) -> Result<Value, Refusal> {
     let mut look = Look { limits, at: String::new(), depth: 0, counts: Counts::default() };
     look.schema(&mut schema)?;
     look.multiples()?;
+    look.optional()?;
     Ok(schema)
 }
 
 #[derive(Default)]
 struct Counts {
     properties: usize,
+    /// Properties that may be left out: of the object that has most, and all in all.
+    optional: (usize, usize),
     values: usize,
     references: BTreeSet<String>,
     /// What numbers are multiples of: digits without the point, and how many come after it.
@@ -138,6 +76,7 @@ impl Look<'_> {
         let combines = |name: &str| matches!(name, "allOf" | "anyOf" | "oneOf" | "$ref");
         self.counts.combines |= keywords.contains_key("allOf")
             || keywords.len() > 1 && keywords.keys().any(|name| combines(name));
+        self.count_optional(keywords);
         for (name, value) in keywords.iter_mut() {
             let length = self.step(name);
             self.keyword(name, value)?;
@@ -175,6 +114,19 @@ impl Look<'_> {
             },
             Keyword::Reference => self.reference(value),
             Keyword::Multiple => self.multiple(value),
+            Keyword::Count => {
+                // A count may be written with a point.
+                if let Some(count) = value.as_f64().filter(|count| {
+                    value.is_f64() && count.fract() == 0.0 && (0.0..1e15).contains(count)
+                }) {
+                    *value = Value::from(count as u64);
+                }
+                Ok(())
+            }
+            Keyword::Draft => match value.as_str() {
+                Some(draft) if DRAFTS.iter().any(|known| draft.starts_with(known)) => Ok(()),
+                _ => Err(self.unsupported(format!("$schema {value:.80}"))),
+            },
             Keyword::Refused => {
                 let at = self.at[..self.at.rfind('/').unwrap_or(0)].to_owned();
                 Err(Refusal::Unsupported { at, keyword: name.to_owned() })
@@ -212,10 +164,7 @@ impl Look<'_> {
     }
 
     fn expression(&mut self, expression: &str) -> Result<(), Refusal> {
-        expression::look_over(expression, self.limits).map_err(|refusal| match refusal {
-            Refusal::Invalid { why, .. } => self.invalid(&why),
-            refusal => refusal,
-        })
+        expression::look_over(expression, self.limits).map(drop)
     }
 
     fn reference(&mut self, value: &Value) -> Result<(), Refusal> {
@@ -243,6 +192,24 @@ impl Look<'_> {
         }
         self.counts.multiples.insert((digits as u64, places));
         Ok(())
+    }
+
+    fn count_optional(&mut self, keywords: &Map<String, Value>) {
+        let Some(properties) = keywords.get("properties").and_then(Value::as_object) else {
+            return;
+        };
+        let required = keywords.get("required").and_then(Value::as_array);
+        let required: BTreeSet<&str> =
+            required.into_iter().flatten().filter_map(Value::as_str).collect();
+        let count = properties.keys().filter(|name| !required.contains(name.as_str())).count();
+        let (most, all) = &mut self.counts.optional;
+        (*most, *all) = (count.max(*most), *all + count);
+    }
+
+    /// Objects that hold together have the properties of all.
+    fn optional(&self) -> Result<(), Refusal> {
+        let (most, all) = self.counts.optional;
+        self.limits.optional(if self.counts.combines { all } else { most })
     }
 
     /// Schemas that hold together ask for a multiple of both.
@@ -325,6 +292,37 @@ mod tests {
             json!({"type": "array", "uniqueItems": false, "title": "x", "x-y": {"not": 1}});
         let read = read(&schema.to_string(), &Limits::default());
         assert_eq!(read, Ok(json!({"type": "array"})));
+    }
+
+    #[test]
+    fn properties_that_may_be_left_out_are_bounded_together_if_they_hold_together() {
+        let some = |from: usize| {
+            let properties = (from..from + 600).map(|at| (format!("p{at}"), json!({})));
+            json!({"properties": properties.collect::<serde_json::Map<_, _>>()})
+        };
+        let passes = |schema: serde_json::Value| read(&schema.to_string(), &Limits::default());
+        assert!(passes(json!({"anyOf": [some(0), some(600)]})).is_ok());
+        let too_much = |got| {
+            Err(Refusal::TooMuch { what: "properties that may be left out", got, most: 1000 })
+        };
+        assert_eq!(passes(json!({"allOf": [some(0), some(600)]})), too_much(1200));
+        let mut one = some(0);
+        let names = (0..1200).map(|at| (format!("p{at}"), json!({})));
+        one["properties"] = names.collect::<serde_json::Map<_, _>>().into();
+        assert_eq!(passes(one.clone()), too_much(1200));
+        one["required"] = (0..300).map(|at| format!("p{at}")).collect();
+        assert!(passes(one).is_ok());
+    }
+
+    #[test]
+    fn a_count_may_have_a_point_and_a_draft_is_known() {
+        let schema = json!({"maxItems": 2.0, "items": {"minLength": 1.5}});
+        let exact = json!({"maxItems": 2, "items": {"minLength": 1.5}});
+        assert_eq!(read(&schema.to_string(), &Limits::default()), Ok(exact));
+        let known = json!({"$schema": "https://json-schema.org/draft/2020-12/schema"});
+        assert_eq!(read(&known.to_string(), &Limits::default()), Ok(known));
+        let why = refusal(json!({"$schema": "http://localhost/mine"})).to_string();
+        assert!(why.contains("$schema \"http://localhost/mine\" is not supported"), "{why}");
     }
 
     #[test]

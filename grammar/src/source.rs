@@ -1,6 +1,7 @@
 //! What a client sends, as it is compiled.
 
-use crate::{Limits, Refusal, expression, lark, schema};
+use crate::tokens::Special;
+use crate::{Limits, Refusal, expression, lark, schema, tags};
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use serde_json::{Value, json};
 
@@ -17,6 +18,8 @@ pub enum Source {
     Choice(Vec<String>),
     /// What a grammar in Lark's form generates.
     Lark(String),
+    /// Structural tags: formats, or structures and triggers, in JSON.
+    Tags(String),
 }
 
 impl Source {
@@ -24,13 +27,19 @@ impl Source {
     pub fn bytes(&self) -> usize {
         match self {
             Self::Object => 0,
-            Self::Schema(text) | Self::Expression(text) | Self::Lark(text) => text.len(),
+            Self::Schema(text) | Self::Expression(text) | Self::Lark(text) | Self::Tags(text) => {
+                text.len()
+            }
             Self::Choice(texts) => texts.iter().map(String::len).sum(),
         }
     }
 
     /// Looks it over, and gives it to the compiler.
-    pub(crate) fn read(&self, limits: &Limits) -> Result<TopLevelGrammar, Refusal> {
+    pub(crate) fn read(
+        &self,
+        limits: &Limits,
+        special: &Special,
+    ) -> Result<TopLevelGrammar, Refusal> {
         limits.bytes(self.bytes())?;
         Ok(match self {
             Self::Schema(text) => of_schema(schema::read(text, limits)?),
@@ -45,12 +54,12 @@ impl Source {
                     let why = "a choice needs at least one text".to_owned();
                     return Err(Refusal::Invalid { at: String::new(), why });
                 }
-                let texts = texts.iter().map(|text| Value::from(text.as_str()).to_string());
-                let texts: Vec<String> = texts.collect();
+                let texts: Vec<String> = texts.iter().map(|text| lark::quoted(text)).collect();
                 // As one word of the lexer: as rules each would be a line of the parser.
                 TopLevelGrammar::from_lark(format!("start: TEXT\nTEXT: {}", texts.join(" | ")))
             }
             Self::Lark(text) => TopLevelGrammar::from_lark(lark::look_over(text, limits)?),
+            Self::Tags(text) => TopLevelGrammar::from_lark(tags::read(text, limits, special)?),
         })
     }
 }

@@ -1,0 +1,242 @@
+//! Runs the JSON-Schema-Test-Suite through compiled matchers, and writes docs/json-schema.md:
+//! `cargo run -p pagewise-grammar --example suite -- JSON-Schema-Test-Suite/tests/draft2020-12`.
+//! The suite is at <https://github.com/json-schema-org/JSON-Schema-Test-Suite>.
+#![expect(clippy::print_stdout, reason = "it says what it found")]
+
+use grammar::{Compiler, Refusal, Settings, Source, Tokens, schema_keywords};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{env, fs};
+
+/// How many ways to order an instance's properties are tried.
+const ORDERS: usize = 5000;
+const END: u32 = 256;
+
+#[derive(Default)]
+struct Verdicts {
+    exact: usize,
+    refused: usize,
+    valid_rejected: usize,
+    invalid_accepted: usize,
+}
+
+#[derive(Default)]
+struct Found {
+    files: BTreeMap<String, Verdicts>,
+    /// Cases by why their schema is refused.
+    refusals: BTreeMap<String, usize>,
+    /// Cases whose verdict is not exact.
+    inexact: Vec<String>,
+}
+
+fn main() {
+    let folder = env::args().nth(1).expect("the folder of a draft's tests");
+    let mut found = Found::default();
+    let compiler = compiler();
+    for path in files(Path::new(&folder)) {
+        let name = path.file_stem().expect("a file").to_string_lossy().into_owned();
+        let text = fs::read_to_string(&path).expect("a file of tests");
+        let groups: Value = serde_json::from_str(&text).expect("tests are JSON");
+        for group in groups.as_array().expect("a list of groups") {
+            found.group(&compiler, &name, group);
+        }
+    }
+    let page = found.page();
+    println!("{page}");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/json-schema.md");
+    fs::write(docs, page).expect("the page is written");
+    let accepted: usize = found.files.values().map(|file| file.invalid_accepted).sum();
+    assert_eq!(accepted, 0, "nothing invalid is accepted");
+}
+
+/// The files of a folder, not those of folders within: what drafts leave open.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder of tests");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let mut paths: Vec<PathBuf> =
+        paths.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
+    paths.sort();
+    paths
+}
+
+/// One whose tokens are bytes.
+fn compiler() -> Compiler {
+    let bytes = (0..=255u8).map(|byte| vec![byte]).chain([Vec::new()]);
+    let special = BTreeMap::from([(END, "<|end|>".to_owned())]);
+    let settings = Settings { patience: Duration::from_secs(600), ..Settings::default() };
+    Compiler::new(&Tokens::new(bytes, &special, &[END]), settings)
+}
+
+impl Found {
+    fn group(&mut self, compiler: &Compiler, file: &str, group: &Value) {
+        let tests = group["tests"].as_array().expect("a list of tests");
+        let verdicts = self.files.entry(file.to_owned()).or_default();
+        let matcher = match compiler.compile(&Source::Schema(group["schema"].to_string())) {
+            Ok(matcher) => matcher,
+            Err(refusal) => {
+                verdicts.refused += tests.len();
+                *self.refusals.entry(why(&refusal)).or_default() += tests.len();
+                return;
+            }
+        };
+        for test in tests {
+            let accepted = orders(&test["data"], ORDERS).iter().any(|text| {
+                let mut matcher = matcher.fork();
+                let taken = text.bytes().all(|byte| matcher.accept(byte.into()).is_ok());
+                taken && matcher.may_end().expect("it says")
+            });
+            let valid = test["valid"].as_bool().expect("it is valid or not");
+            if valid == accepted {
+                verdicts.exact += 1;
+                continue;
+            }
+            let verdict = if valid { "valid, rejected" } else { "invalid, accepted" };
+            *(if valid { &mut verdicts.valid_rejected } else { &mut verdicts.invalid_accepted }) +=
+                1;
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let (group, test) = (text(&group["description"]), text(&test["description"]));
+            self.inexact.push(format!("{file}: {group}: {test}: {verdict}"));
+        }
+    }
+
+    fn page(&self) -> String {
+        let mut page = PREFACE.to_owned();
+        let (honoured, refused) = schema_keywords();
+        let names = |names: &[&str]| {
+            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        };
+        let mut line = |text: String| writeln!(page, "{text}").expect("text takes text");
+        line(format!("| honoured | {} |", names(&honoured)));
+        line(format!("| refused by name | {} |", names(&refused)));
+        line(SUITE.to_owned());
+        let mut all = Verdicts::default();
+        for (file, of) in &self.files {
+            line(format!("| {file} | {of} |"));
+            all.exact += of.exact;
+            all.refused += of.refused;
+            all.valid_rejected += of.valid_rejected;
+            all.invalid_accepted += of.invalid_accepted;
+        }
+        line(format!("| **all** | {all} |"));
+        line("\n## Why schemas are refused\n\n| Why | Cases |\n|---|---|".to_owned());
+        let mut refusals: Vec<_> = self.refusals.iter().collect();
+        refusals.sort_by_key(|(_, cases)| std::cmp::Reverse(**cases));
+        for (why, cases) in refusals {
+            line(format!("| {} | {cases} |", why.replace('|', "\\|")));
+        }
+        line("\n## Verdicts that are not exact\n".to_owned());
+        for case in &self.inexact {
+            line(format!("- {case}"));
+        }
+        page
+    }
+}
+
+impl std::fmt::Display for Verdicts {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { exact, refused, valid_rejected, invalid_accepted } = self;
+        let cases = exact + refused + valid_rejected + invalid_accepted;
+        write!(to, "{cases} | {exact} | {refused} | {valid_rejected} | {invalid_accepted}")
+    }
+}
+
+/// What a schema is refused for, without its place.
+fn why(refusal: &Refusal) -> String {
+    match refusal {
+        // Without which document, or which draft, it is.
+        Refusal::Unsupported { keyword, .. } => {
+            let end = keyword.find(" (").or_else(|| keyword.find(" \"http"));
+            format!("`{}` is not supported", &keyword[..end.unwrap_or(keyword.len())])
+        }
+        Refusal::Invalid { why, .. } => why.clone(),
+        refusal => refusal.to_string(),
+    }
+}
+
+/// A value as text, its properties in every order, as far as there are not too many.
+fn orders(value: &Value, most: usize) -> Vec<String> {
+    match value {
+        Value::Array(values) => {
+            let values: Vec<_> = values.iter().map(|value| orders(value, most)).collect();
+            let texts = joined(&values, most);
+            texts.iter().map(|text| format!("[{text}]")).collect()
+        }
+        Value::Object(properties) => {
+            let pairs = permuted(properties, most).into_iter().flat_map(|order| {
+                let pairs: Vec<_> = order
+                    .iter()
+                    .map(|name| {
+                        let key = Value::from(name.as_str());
+                        let values = orders(&properties[name.as_str()], most);
+                        values.iter().map(|value| format!("{key}:{value}")).collect()
+                    })
+                    .collect();
+                joined(&pairs, most)
+            });
+            pairs.take(most).map(|text| format!("{{{text}}}")).collect()
+        }
+        value => vec![value.to_string()],
+    }
+}
+
+/// Each way to take one text of each list.
+fn joined(lists: &[Vec<String>], most: usize) -> Vec<String> {
+    let mut texts = vec![String::new()];
+    for (at, list) in lists.iter().enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        let longer = texts
+            .iter()
+            .flat_map(|text| list.iter().map(move |more| format!("{text}{comma}{more}")));
+        texts = longer.take(most).collect();
+    }
+    texts
+}
+
+/// Orders of names.
+fn permuted(properties: &Map<String, Value>, most: usize) -> Vec<Vec<String>> {
+    let mut orders = vec![Vec::new()];
+    for name in properties.keys() {
+        let longer = orders.iter().flat_map(|order: &Vec<String>| {
+            (0..=order.len()).rev().map(move |at| {
+                let mut order = order.clone();
+                order.insert(at, name.clone());
+                order
+            })
+        });
+        orders = longer.take(most).collect();
+    }
+    orders
+}
+
+const PREFACE: &str = "# JSON Schema
+
+What of JSON Schema (draft 2020-12, and what older drafts call otherwise) grammars honour. A schema that asks for more is refused,
+by the name of the keyword and its JSON pointer; nothing is ignored that would forbid something.
+
+- What is generated is valid. Not all that is valid is generated: properties come in the order in which `properties` names them, then
+  the others; a number without a fraction has no point (1, not 1.0) where `integer`, `const` or
+  `enum` ask for it.
+- `format` is asserted by its form: leap years, leap seconds and the letters of international host names are not looked into, nor is
+  the length of a host name. What ECMAScript calls white space is what Unicode does, in a `pattern`.
+- `uniqueItems: false`, `nullable: false` ask for nothing, and are taken.
+- References are followed within the schema alone: nothing is fetched.
+
+## Keywords
+
+| | |
+|---|---|
+";
+
+const SUITE: &str = "| annotations, which ask for nothing | all other names |
+
+## JSON-Schema-Test-Suite, draft 2020-12
+
+`cargo run -p pagewise-grammar --example suite -- JSON-Schema-Test-Suite/tests/draft2020-12` writes this page. A case is accepted if its
+instance is, in some order of its properties, byte by byte through the compiled matcher. Exact: what is valid is accepted, what is
+not is rejected. Refused: its schema is, by name.
+
+| File | Cases | Exact | Refused | Valid, rejected | Invalid, accepted |
+|---|---|---|---|---|---|";
