@@ -118,7 +118,7 @@ pub fn load(
     let machine = Machine::open(machine);
     let (described, numerics, workers) =
         (machine.describe(), machine.numerics(), machine.more_workers());
-    let threads = machine.threads();
+    let mask_threads = (machine.threads() / 2).max(1);
     let (mut backend, mut beside, busy) = machine.into_backends();
     let load = |backend: &mut dyn Backend, checkpoint: &Checkpoint| {
         let Checkpoint { config, tensors, .. } = checkpoint;
@@ -175,7 +175,7 @@ pub fn load(
         trust_request_chat_template: false,
         numerics,
     };
-    let masker = Box::new(grammar::Threads::new(threads, MASK_PATIENCE));
+    let masker = Box::new(grammar::Threads::new(mask_threads, MASK_PATIENCE));
     let mut engine = Engine::new(backend, loaded, vocabulary, masker, settings)?;
     if let Some(drafter) = &drafter {
         let loaded = load(beside.as_mut(), &drafter.checkpoint)?;

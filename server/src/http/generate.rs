@@ -152,7 +152,7 @@ async fn send(
     let asked = surface.asked();
     for piece in pieces {
         // Half a character says nothing, unless its token is to be told.
-        let silent = piece.text.is_empty() && piece.end.is_none();
+        let silent = piece.text.is_empty() && piece.calls.is_empty() && piece.end.is_none();
         if silent && (piece.tokens.is_empty() || (asked.top.is_none() && !asked.show_tokens)) {
             continue;
         }

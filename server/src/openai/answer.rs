@@ -4,6 +4,7 @@
 use super::Refusal;
 use super::sampling::Asked;
 use super::shape::CompletionDetails;
+use crate::text::calls::read::{Calls, Came};
 use crate::text::characters::Characters;
 use crate::text::tokenizer::Tokenizer;
 use engine::request::{Event, Finish, Miss, Scored};
@@ -18,6 +19,8 @@ pub struct Piece {
     pub index: usize,
     /// Text that no stop string can take back any more.
     pub text: String,
+    /// What came of calls.
+    pub calls: Vec<Came>,
     /// Its tokens, with where each begins in the text, in characters.
     pub tokens: Vec<(Scored, usize)>,
     /// Why it has ended, if it has.
@@ -27,12 +30,13 @@ pub struct Piece {
 impl Piece {
     /// Of an answer of which nothing has come.
     pub fn empty(index: usize) -> Self {
-        Self { index, text: String::new(), tokens: Vec::new(), end: None }
+        Self { index, text: String::new(), calls: Vec::new(), tokens: Vec::new(), end: None }
     }
 
     /// With what came next.
     pub fn join(&mut self, next: Self) {
         self.text.push_str(&next.text);
+        self.calls.extend(next.calls);
         self.tokens.extend(next.tokens);
         self.end = self.end.take().or(next.end);
     }
@@ -41,7 +45,7 @@ impl Piece {
 /// Why an answer has ended, in OpenAI's words.
 #[derive(Clone, Debug, PartialEq)]
 pub struct End {
-    /// `stop`, `length` or `abort`.
+    /// `stop`, `length`, `tool_calls` or `abort`.
     pub reason: &'static str,
     /// What stopped it, besides the model's own end.
     pub stop: Option<StopReason>,
@@ -162,6 +166,7 @@ struct Choice {
     stop_strings: Arc<[String]>,
     keep_stop: bool,
     skip_special: bool,
+    calls: Option<Calls>,
     bytes: Vec<u8>,
     /// Special tokens within `bytes`, which the engine does not count: where each stands
     /// by the engine's count, and its bytes.
@@ -181,6 +186,7 @@ impl Choice {
             stop_strings: asked.stop_strings.clone(),
             keep_stop: asked.keep_stop,
             skip_special: asked.skip_special,
+            calls: asked.calls.map(Calls::new),
             bytes: Vec::new(),
             special: Vec::new(),
             counted: 0,
@@ -203,7 +209,7 @@ impl Choice {
             (token, offset)
         });
         let tokens = placed.collect();
-        let end = why.map(|why| self.end(why));
+        let mut end = why.map(|why| self.end(why));
         let sure = match end {
             Some(_) => self.bytes.len(),
             None => self.bytes.len().saturating_sub(self.doubtful(held)),
@@ -216,7 +222,30 @@ impl Choice {
         if end.is_some() {
             text.push_str(&self.characters.finish());
         }
-        Piece { index, text, tokens, end }
+        let calls = self.calls_in(&mut text, end.as_mut());
+        Piece { index, text, calls, tokens, end }
+    }
+
+    /// Takes calls out of text; an answer that has some and stops does so for them.
+    fn calls_in(&mut self, text: &mut String, end: Option<&mut End>) -> Vec<Came> {
+        let Some(calls) = &mut self.calls else { return Vec::new() };
+        let mut came = calls.push(text);
+        if let Some(end) = end {
+            came.extend(calls.finish());
+            if calls.any() && end.reason == "stop" {
+                end.reason = "tool_calls";
+            }
+        }
+        text.clear();
+        let said = came.extract_if(.., |came| match came {
+            Came::Text(said) => {
+                text.push_str(said);
+                true
+            }
+            _ => false,
+        });
+        said.for_each(drop);
+        came
     }
 
     fn push(&mut self, token: u32, tokenizer: &Tokenizer) {

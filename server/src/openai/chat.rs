@@ -6,7 +6,9 @@ use super::messages;
 use super::prompts::{Cut, Prompt, Reading};
 use super::sampling::{Asked, TOP_MAX};
 use super::shape::{Head, Names, PromptScores, Usage, said, usage};
+use super::tools::Tools;
 use super::{Context, Refusal, Surface};
+use crate::text::calls::read::Came;
 use engine::request::{Request, Scored};
 use serde::Serialize;
 use std::sync::Arc;
@@ -53,7 +55,29 @@ struct Message {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<String>,
+    content: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<ToolCall>,
+}
+
+/// A call, or what came of one.
+#[derive(Serialize)]
+struct ToolCall {
+    /// Of a piece, for whole answers have their calls in order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    function: Function,
+}
+
+#[derive(Serialize)]
+struct Function {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    arguments: String,
 }
 
 #[derive(Serialize)]
@@ -87,7 +111,9 @@ impl Chat {
         // The template writes the special tokens itself.
         let special = fields.switch("add_special_tokens")?;
         let reading = Reading { served, special, cut };
-        let tokens = messages::prompt(&mut fields, reading)?;
+        let tools = Tools::read(&mut fields, served.text.form())?;
+        let told = tools.as_ref().and_then(Tools::told);
+        let tokens = messages::prompt(&mut fields, told.as_deref(), reading)?;
         let mut prompt = Prompt { name: "messages".into(), tokens, text: None };
         let shown = fields.switch("logprobs")?;
         let top = fields.within("top_logprobs", 0..=TOP_MAX)?;
@@ -101,11 +127,11 @@ impl Chat {
         prompt.cut(reading, new.unwrap_or(1));
         fields.only("echo", &[false.into()])?;
         fields.only("modalities", &[serde_json::json!(["text"])])?;
-        // Of no tools, `auto` chooses none.
-        fields.only("tool_choice", &["none".into(), "auto".into()])?;
         fields.only("function_call", &["none".into(), "auto".into()])?;
-        fields.only("parallel_tool_calls", &[true.into(), false.into()])?;
         let mut asked = Asked::read(&mut fields, served, shown.then_some(top.unwrap_or(0)))?;
+        if let Some(tools) = &tools {
+            asked.offer(tools)?;
+        }
         fields.done()?;
         let room = asked.room((name, new), &prompt, served)?;
         asked.compile(served)?;
@@ -149,6 +175,28 @@ impl Chat {
         }
     }
 
+    /// What came of an answer's calls, what came of one together.
+    fn tool_calls(&self, answer: usize, came: Vec<Came>) -> Vec<ToolCall> {
+        let mut calls: Vec<ToolCall> = Vec::new();
+        for came in came {
+            let (at, begun, more) = match came {
+                Came::Call { index, name } => (index, Some(name), String::new()),
+                Came::Arguments { index, text } => (index, None, text),
+                Came::Text(_) => continue,
+            };
+            match calls.iter_mut().find(|call| call.index == Some(at)) {
+                Some(call) => call.function.arguments.push_str(&more),
+                None => calls.push(ToolCall {
+                    index: Some(at),
+                    id: begun.as_ref().map(|_| self.head.call(answer, at)),
+                    kind: begun.as_ref().map(|_| "function"),
+                    function: Function { name: begun, arguments: more },
+                }),
+            }
+        }
+        calls
+    }
+
     fn response<'a>(&'a self, object: &'static str, choices: Vec<Choice>) -> Response<'a> {
         Response {
             object,
@@ -185,7 +233,12 @@ impl Surface for Chat {
     fn whole(&self, pieces: Vec<Piece>, answers: &Answers) -> Vec<u8> {
         let message = |piece: Piece| {
             let choice = self.choice(&piece);
-            let message = Message { role: Some("assistant"), content: Some(piece.text) };
+            let mut tool_calls = self.tool_calls(piece.index, piece.calls);
+            tool_calls.iter_mut().for_each(|call| call.index = None);
+            // Who calls may have nothing to say.
+            let silent = piece.text.is_empty() && !tool_calls.is_empty();
+            let content = Some((!silent).then_some(piece.text));
+            let message = Message { role: Some("assistant"), content, tool_calls };
             Choice { message: Some(message), ..choice }
         };
         let mut response =
@@ -198,7 +251,8 @@ impl Surface for Chat {
 
     fn beginning(&self) -> Vec<Vec<u8>> {
         let begin = |index| {
-            let role = Message { role: Some("assistant"), content: Some(String::new()) };
+            let content = Some(Some(String::new()));
+            let role = Message { role: Some("assistant"), content, tool_calls: Vec::new() };
             let choice = self.choice(&Piece::empty(index));
             let choice = Choice { delta: Some(role), logprobs: None, ..choice };
             let mut response = self.response(CHUNK, vec![choice]);
@@ -210,8 +264,9 @@ impl Surface for Chat {
 
     fn chunk(&self, piece: Piece, first: bool, answers: &Answers) -> Vec<u8> {
         let choice = self.choice(&piece);
-        let content = (!piece.text.is_empty()).then_some(piece.text);
-        let delta = Some(Message { role: None, content });
+        let content = (!piece.text.is_empty()).then_some(Some(piece.text));
+        let tool_calls = self.tool_calls(piece.index, piece.calls);
+        let delta = Some(Message { role: None, content, tool_calls });
         let due = first && choice.index == 0;
         let mut response = self.response(CHUNK, vec![Choice { delta, ..choice }]);
         // The stream has begun before its prompt was computed: they come with what follows,

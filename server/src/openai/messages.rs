@@ -9,11 +9,15 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// Who may speak.
-const ROLES: &[&str] = &["system", "developer", "user", "assistant"];
+const ROLES: &[&str] = &["system", "developer", "user", "assistant", "tool"];
 
 /// The prompt of a request's conversation.
-pub fn prompt(fields: &mut Fields, reading: Reading<'_>) -> Result<Arc<[u32]>, Refusal> {
-    let text = text(fields, reading.served)?;
+pub fn prompt(
+    fields: &mut Fields,
+    tools: Option<&[Value]>,
+    reading: Reading<'_>,
+) -> Result<Arc<[u32]>, Refusal> {
+    let text = text(fields, tools, reading.served)?;
     let tokens = prompts::encode("messages", &text, reading)?;
     if tokens.is_empty() {
         return Err(Refusal::field("messages", "have no tokens"));
@@ -22,7 +26,7 @@ pub fn prompt(fields: &mut Fields, reading: Reading<'_>) -> Result<Arc<[u32]>, R
 }
 
 /// What the template makes of a request's conversation.
-fn text(fields: &mut Fields, served: &Served) -> Result<String, Refusal> {
+fn text(fields: &mut Fields, tools: Option<&[Value]>, served: &Served) -> Result<String, Refusal> {
     let messages: Vec<Value> = fields.must("messages")?;
     if messages.is_empty() {
         return Err(Refusal::expected("messages", "at least one", "none"));
@@ -36,7 +40,6 @@ fn text(fields: &mut Fields, served: &Served) -> Result<String, Refusal> {
         let words = "not together with `add_generation_prompt`";
         return Err(Refusal::field("continue_final_message", words));
     }
-    fields.only("tools", &[Value::Array(Vec::new())])?;
     fields.only("functions", &[Value::Array(Vec::new())])?;
     let more: Map<String, Value> = fields.take("chat_template_kwargs")?.unwrap_or_default();
     let taken = ["messages", "add_generation_prompt", "tools", "documents"];
@@ -54,7 +57,7 @@ fn text(fields: &mut Fields, served: &Served) -> Result<String, Refusal> {
         })?,
     };
     let conversation =
-        Conversation { messages: &messages, add_generation_prompt: begin, more: &more };
+        Conversation { messages: &messages, tools, add_generation_prompt: begin, more: &more };
     let text = template.render(&conversation)?;
     if go_on { unfinished(text, &messages) } else { Ok(text) }
 }
@@ -68,26 +71,74 @@ fn checked(at: usize, message: Value) -> Result<Value, Refusal> {
     message.retain(|_, value| !value.is_null());
     match message.get("role").and_then(Value::as_str) {
         Some(role) if ROLES.contains(&role) => {}
-        Some("tool" | "function") => return Err(Refusal::unsupported(&name(".role"))),
+        Some("function") => return Err(Refusal::unsupported(&name(".role"))),
         _ => {
             let words = format!("expected one of {}", ROLES.join(", "));
             return Err(Refusal::field(name(".role"), words));
         }
     }
-    let known = ["role", "content", "name", "refusal"];
-    if let Some(field) = message.keys().find(|field| !known.contains(&field.as_str())) {
+    let role = message["role"].as_str().unwrap_or("").to_owned();
+    let known = ["role", "content", "name", "refusal", "tool_calls", "tool_call_id"];
+    let own = |field: &str| match field {
+        "tool_calls" => role == "assistant",
+        "tool_call_id" => role == "tool",
+        field => known.contains(&field),
+    };
+    if let Some(field) = message.keys().find(|field| !own(field)) {
         return Err(Refusal::unsupported(&name(&format!(".{field}"))));
     }
+    if message.get("tool_call_id").is_some_and(|id| !id.is_string()) {
+        return Err(Refusal::field(name(".tool_call_id"), "expected a string"));
+    }
+    let calls = match message.remove("tool_calls") {
+        Some(Value::Array(calls)) => calls,
+        Some(_) => return Err(Refusal::field(name(".tool_calls"), "expected a list")),
+        None => Vec::new(),
+    };
+    let each = calls.into_iter().enumerate();
+    let calls = each.map(|(at, call)| called(&name(&format!(".tool_calls[{at}]")), call));
+    let calls: Vec<Value> = calls.collect::<Result<_, _>>()?;
     let content = match message.remove("content") {
         Some(Value::String(text)) => text,
         Some(Value::Array(parts)) => joined(&name(".content"), parts)?,
         Some(_) => {
             return Err(Refusal::field(name(".content"), "expected text or a list of parts"));
         }
+        None if !calls.is_empty() => String::new(),
         None => return Err(Refusal::field(name(".content"), "is required")),
     };
+    if !calls.is_empty() {
+        message.insert("tool_calls".into(), calls.into());
+    }
     message.insert("content".into(), Value::String(content));
     Ok(Value::Object(message))
+}
+
+/// A call that was made, with its arguments as templates take them: read, where they can be.
+fn called(name: &str, mut call: Value) -> Result<Value, Refusal> {
+    match call.get("type").map(Value::as_str) {
+        None | Some(Some("function")) => {}
+        Some(_) => return Err(Refusal::unsupported(&format!("{name}.type"))),
+    }
+    let Some(function) = call.get_mut("function").and_then(Value::as_object_mut) else {
+        return Err(Refusal::field(format!("{name}.function"), "expected an object"));
+    };
+    if !function.get("name").is_some_and(Value::is_string) {
+        return Err(Refusal::field(format!("{name}.function.name"), "expected a string"));
+    }
+    match function.get_mut("arguments") {
+        Some(Value::String(text)) => {
+            if let Ok(arguments) = serde_json::from_str::<Map<String, Value>>(text) {
+                function.insert("arguments".into(), arguments.into());
+            }
+        }
+        Some(Value::Object(_)) => {}
+        _ => {
+            let words = "expected a string";
+            return Err(Refusal::field(format!("{name}.function.arguments"), words));
+        }
+    }
+    Ok(call)
 }
 
 /// Parts of text, one below the other.

@@ -15,6 +15,7 @@ mod messages;
 mod prompts;
 mod shape;
 mod structured;
+mod tools;
 
 pub use chat::Chat;
 pub use completions::Completions;

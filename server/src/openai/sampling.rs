@@ -4,7 +4,9 @@ use super::Refusal;
 use super::fields::Fields;
 use super::prompts::Prompt;
 use super::structured::Structure;
+use super::tools::Tools;
 use crate::served::Served;
+use crate::text::calls::Form;
 use engine::request::{Generate, Request, Sampling, Stop, Task};
 use grammar::Grammar;
 use serde_json::Value;
@@ -39,6 +41,8 @@ pub struct Asked {
     stop: Stop,
     /// What it keeps to, and that compiled.
     structure: Option<Structure>,
+    /// How calls of tools are read from it, if there may be such.
+    pub calls: Option<Form>,
     grammar: Option<Grammar>,
     /// [`Stop::strings`] as text; all answers share it.
     pub stop_strings: Arc<[String]>,
@@ -88,6 +92,7 @@ impl Asked {
                 min_new: fields.take("min_tokens")?.unwrap_or(0),
             },
             structure: Structure::read(fields)?,
+            calls: None,
             grammar: None,
             stop_strings: strings.into(),
             keep_stop: fields.switch("include_stop_str_in_output")?,
@@ -110,6 +115,17 @@ impl Asked {
         fields.only("best_of", &[asked.choices.into()])?;
         fields.only("service_tier", &["auto".into(), "default".into()])?;
         Ok(asked)
+    }
+
+    /// Offers tools.
+    pub fn offer(&mut self, tools: &Tools) -> Result<(), Refusal> {
+        self.calls = tools.form();
+        if self.calls.is_some() && self.structure.is_some() {
+            let words = "not together with `response_format` or `structured_outputs`";
+            return Err(Refusal::field("tools", words));
+        }
+        self.structure = self.structure.take().or_else(|| tools.structure());
+        Ok(())
     }
 
     /// Compiles what answers keep to, once all else is known to be good.

@@ -165,6 +165,12 @@ pub struct Head {
 }
 
 impl Head {
+    /// The name of a call, as no other of this response.
+    pub fn call(&self, answer: usize, index: usize) -> String {
+        let id = self.id.split_once('-').map_or(&*self.id, |(_, id)| id);
+        format!("call_{id}-{answer}-{index}")
+    }
+
     /// With the client's own name of the request, if it has one.
     pub fn new(prefix: &str, asked: &Asked, context: &super::Context) -> Self {
         let id = asked.request_id.as_deref().unwrap_or(&context.request_id);

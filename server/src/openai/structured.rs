@@ -19,6 +19,11 @@ pub struct Structure {
 }
 
 impl Structure {
+    /// Of a field.
+    pub fn new(field: &'static str, source: Source) -> Self {
+        Self { field, source }
+    }
+
     /// From a request's fields, of which one may ask.
     pub fn read(fields: &mut Fields) -> Result<Option<Self>, Refusal> {
         let format = match fields.take("response_format")? {
@@ -54,6 +59,10 @@ impl Structure {
 }
 
 fn response_format(mut format: Map<String, Value>) -> Result<Option<Structure>, Refusal> {
+    if format.get("type") == Some(&"structural_tag".into()) {
+        let source = Source::Tags(Value::Object(format).to_string());
+        return Ok(Some(Structure { field: "response_format", source }));
+    }
     let kind = format.remove("type");
     let kind = kind.as_ref().and_then(Value::as_str).unwrap_or("");
     let schema = |field, value| Ok(Some(Structure { field, source: schema(field, value)? }));
@@ -69,7 +78,7 @@ fn response_format(mut format: Map<String, Value>) -> Result<Option<Structure>, 
         "json_schema" => schema("response_format.json_schema.schema", named_schema(&mut format)?),
         "" => Err(Refusal::field("response_format.type", "is required")),
         kind => {
-            let expected = "text, json_object or json_schema";
+            let expected = "text, json_object, json_schema or structural_tag";
             Err(Refusal::expected("response_format.type", expected, kind))
         }
     }?;
@@ -118,6 +127,7 @@ fn structured_outputs(mut asked: Map<String, Value>) -> Result<Option<Structure>
         ("regex", "structured_outputs.regex"),
         ("choice", "structured_outputs.choice"),
         ("grammar", "structured_outputs.grammar"),
+        ("structural_tag", "structured_outputs.structural_tag"),
     ] {
         let Some(value) = asked.remove(name) else { continue };
         let source = match (name, value) {
@@ -127,6 +137,13 @@ fn structured_outputs(mut asked: Map<String, Value>) -> Result<Option<Structure>
             ("json_object", _) => return Err(Refusal::field(field, "expected true or false")),
             ("regex", value) => Source::Expression(text(field, value)?),
             ("grammar", value) => Source::Lark(text(field, value)?),
+            ("structural_tag", Value::String(text)) => Source::Tags(text),
+            ("structural_tag", Value::Object(tags)) => {
+                Source::Tags(Value::Object(tags).to_string())
+            }
+            ("structural_tag", _) => {
+                return Err(Refusal::field(field, "expected an object, or its text"));
+            }
             (_, value) => Source::Choice(
                 serde_json::from_value(value)
                     .map_err(|_| Refusal::field(field, "expected a list of strings"))?,
@@ -196,6 +213,16 @@ mod tests {
                 Some(Source::Choice(vec!["a".into(), "b".into()])),
             ),
             (
+                json!({"response_format": {"type": "structural_tag", "format": {"type": "any_text"}}}),
+                Some(Source::Tags(
+                    r#"{"type":"structural_tag","format":{"type":"any_text"}}"#.into(),
+                )),
+            ),
+            (
+                json!({"structured_outputs": {"structural_tag": "{}"}}),
+                Some(Source::Tags("{}".into())),
+            ),
+            (
                 json!({"structured_outputs": {"grammar": "start: \"a\""}}),
                 Some(Source::Lark("start: \"a\"".into())),
             ),
@@ -228,6 +255,10 @@ mod tests {
             (json!({"structured_outputs": {"json": 3}}), "structured_outputs.json"),
             (json!({"structured_outputs": {"choice": "a"}}), "structured_outputs.choice"),
             (json!({"structured_outputs": {"regex": "a", "choice": ["a"]}}), "structured_outputs"),
+            (
+                json!({"structured_outputs": {"structural_tag": 1}}),
+                "structured_outputs.structural_tag",
+            ),
             (json!({"structured_outputs": {"regx": "a"}}), "structured_outputs.regx"),
             (
                 json!({"structured_outputs": {"regex": "a", "whitespace_pattern": " "}}),

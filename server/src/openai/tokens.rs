@@ -3,6 +3,7 @@
 use super::fields::Fields;
 use super::prompts::{self, Cut, Reading};
 use super::sampling::known;
+use super::tools::Tools;
 use super::{Refusal, check_model, messages, written};
 use crate::served::Served;
 use serde_json::json;
@@ -17,14 +18,11 @@ pub fn tokenize(body: &[u8], served: &Served) -> Result<Vec<u8>, Refusal> {
     let reading = Reading { served, special, cut: Cut::No };
     let tokens = match prompt {
         Some(prompt) => prompts::encode("prompt", &prompt, reading)?,
-        None => messages::prompt(&mut fields, reading).map_err(|refusal| {
-            match refusal.param.as_deref() {
-                Some("messages") if refusal.message.ends_with("is required") => {
-                    Refusal::field("prompt", "`prompt` or `messages` is required")
-                }
-                _ => refusal,
-            }
-        })?,
+        None => {
+            let tools = Tools::read(&mut fields, served.text.form())?;
+            let told = tools.as_ref().and_then(Tools::told);
+            messages::prompt(&mut fields, told.as_deref(), reading).map_err(unasked)?
+        }
     };
     let tokenizer = &served.text.tokenizer;
     let spelled = fields.switch("return_token_strs")?;
@@ -37,6 +35,16 @@ pub fn tokenize(body: &[u8], served: &Served) -> Result<Vec<u8>, Refusal> {
         "tokens": &*tokens,
         "token_strs": spellings,
     })))
+}
+
+/// Neither of what may be asked for is there.
+fn unasked(refusal: Refusal) -> Refusal {
+    match refusal.param.as_deref() {
+        Some("messages") if refusal.message.ends_with("is required") => {
+            Refusal::field("prompt", "`prompt` or `messages` is required")
+        }
+        _ => refusal,
+    }
 }
 
 /// The text of tokens, the special ones included.

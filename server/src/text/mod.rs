@@ -1,9 +1,11 @@
 //! Text and tokens: what turns one into the other, and a conversation into a prompt.
 
+pub mod calls;
 pub mod characters;
 pub mod template;
 pub mod tokenizer;
 
+use calls::Form;
 use lru::LruCache;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,6 +43,11 @@ impl Text {
         let template = source.map(compile).transpose()?;
         let remembered = Mutex::new(LruCache::new(REMEMBERED));
         Ok(Self { tokenizer, template, special, len_max, remembered })
+    }
+
+    /// How the model writes calls of tools, by its template.
+    pub fn form(&self) -> Form {
+        self.template.as_ref().map_or(Form::Hermes, |template| template.form)
     }
 
     /// The checkpoint's template.

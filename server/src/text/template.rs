@@ -2,6 +2,7 @@
 //! with what `transformers` gives templates besides the language.
 
 use super::Error;
+use super::calls::Form;
 use minijinja::value::Kwargs;
 use minijinja::{Environment, ErrorKind, Value, context};
 use minijinja_contrib::pycompat::unknown_method_callback;
@@ -19,6 +20,8 @@ pub struct Template {
     environment: Environment<'static>,
     /// Such as `bos_token`, by the names that templates use.
     special: BTreeMap<String, String>,
+    /// How it has calls of tools written.
+    pub form: Form,
 }
 
 /// What a template is told.
@@ -26,6 +29,8 @@ pub struct Template {
 pub struct Conversation<'a> {
     /// Each with its role and content.
     pub messages: &'a [serde_json::Value],
+    /// Functions that may be called, as the request has them.
+    pub tools: Option<&'a [serde_json::Value]>,
     /// Whether the prompt ends where an answer begins.
     pub add_generation_prompt: bool,
     /// More that the template asks for, by the request.
@@ -76,9 +81,10 @@ impl Template {
         environment.add_filter("tojson", to_json);
         environment.add_function("raise_exception", raise);
         environment.add_function("strftime_now", now);
+        let form = Form::of_template(&source);
         let source = without_generation(&source);
         environment.add_template_owned(NAME, source).map_err(|error| refusal(&error))?;
-        Ok(Self { environment, special })
+        Ok(Self { environment, special, form })
     }
 
     /// The prompt of a conversation.
@@ -87,7 +93,7 @@ impl Template {
         let told = Value::from_serialize(conversation);
         let special = Value::from_serialize(&self.special);
         // Null, not undefined: templates ask `if tools is not none`.
-        let absent = context! { tools => (), documents => () };
+        let absent = context! { documents => () };
         let context = context! { ..told, ..special, ..absent };
         template.render(context).map_err(|error| refusal(&error))
     }
@@ -221,7 +227,12 @@ mod tests {
         let template = Template::compile(source.to_owned(), special).map_err(|e| e.to_string())?;
         let messages = messages.as_array().expect("a list").clone();
         let more = Map::new();
-        let told = Conversation { messages: &messages, add_generation_prompt: true, more: &more };
+        let told = Conversation {
+            messages: &messages,
+            tools: None,
+            add_generation_prompt: true,
+            more: &more,
+        };
         template.render(&told).map_err(|error| error.to_string())
     }
 
