@@ -1,7 +1,7 @@
 //! Masks are computed aside while a step runs, each within bounded steps of its own; whoever
 //! wants them waits no longer than there is patience for, and takes the rest later.
 
-use crate::{Fault, Grammar, Matcher};
+use crate::{Fault, Grammar, Matcher, Tree, tree_masks};
 use std::collections::VecDeque;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -82,22 +82,19 @@ fn next(
     words: usize,
 ) -> Result<(Vec<Vec<u32>>, bool), Fault> {
     tokens.iter().try_for_each(|token| matcher.accept(*token))?;
-    let mut mask = vec![0; words];
-    matcher.mask(&mut mask)?;
-    let complete = mask.iter().all(|word| *word == 0) && matcher.may_end()?;
-    let mut masks = vec![mask];
-    for path in paths {
-        let first = masks.len();
-        for &token in path {
-            if matcher.accept(token).is_err() {
-                break;
-            }
-            masks.push(vec![0; words]);
-            matcher.mask(masks.last_mut().expect("it was pushed"))?;
-        }
-        matcher.take_back(masks.len() - first)?;
-        masks.resize(first + path.len(), vec![0; words]);
+    let drafted = paths.concat();
+    // Each token comes after the one before it, the first of a path after the text.
+    let mut parents: Vec<Option<u32>> =
+        (0..drafted.len() as u32).map(|at| at.checked_sub(1)).collect();
+    let mut first = 0;
+    for path in paths.iter().filter(|path| !path.is_empty()) {
+        parents[first] = None;
+        first += path.len();
     }
+    let mut masks = vec![0; (1 + drafted.len()) * words];
+    tree_masks(matcher, Tree { tokens: &drafted, parents: &parents }, &mut masks)?;
+    let masks: Vec<Vec<u32>> = masks.chunks(words.max(1)).map(<[u32]>::to_vec).collect();
+    let complete = masks[0].iter().all(|word| *word == 0) && matcher.may_end()?;
     Ok((masks, complete))
 }
 

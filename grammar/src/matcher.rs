@@ -2,6 +2,7 @@
 
 use crate::tokens::Special;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Says what may come next of one text. Another engine, or a test, may stand behind it.
@@ -68,17 +69,57 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// A matcher of a compiled grammar.
+/// Tokens after which texts that begin share a lexer anew: what it has found out takes
+/// memory.
+const SHARED_TOKENS: usize = 20_000;
+
+/// A matcher of a compiled grammar. Texts of one grammar share a lexer, for what one has
+/// found out the others need not. Where it is worn out, whoever needs it goes on alone.
 pub(crate) struct Guided {
     matcher: llguidance::Matcher,
-    tokens: Special,
+    origin: Arc<Origin>,
+    /// Tokens of the text, but for those that ended it.
+    taken: Vec<u32>,
     /// Tokens that ended the text where nothing else could come. The matcher takes none there.
     ended: usize,
+    /// It has a lexer of its own.
+    alone: bool,
+}
+
+/// Where texts of a grammar begin.
+struct Origin {
+    tokens: Special,
+    /// At the beginning, with a lexer that nobody else has.
+    first: Mutex<llguidance::Matcher>,
+    /// At the beginning, with the lexer that texts share.
+    shared: Mutex<llguidance::Matcher>,
+    /// Tokens that were taken with it.
+    taken: AtomicUsize,
+}
+
+impl Origin {
+    /// A text at its beginning.
+    fn begin(&self) -> llguidance::Matcher {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.taken.load(Ordering::Relaxed) > SHARED_TOKENS {
+            *shared = self.begin_alone();
+            self.taken.store(0, Ordering::Relaxed);
+        }
+        shared.clone()
+    }
+
+    fn begin_alone(&self) -> llguidance::Matcher {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).deep_clone()
+    }
 }
 
 impl Guided {
     pub fn new(matcher: llguidance::Matcher, tokens: Special) -> Self {
-        Self { matcher, tokens, ended: 0 }
+        let shared = Mutex::new(matcher.deep_clone());
+        let first = Mutex::new(matcher.deep_clone());
+        let origin = Origin { tokens, first, shared, taken: AtomicUsize::new(0) };
+        let origin = Arc::new(origin);
+        Self { matcher, origin, taken: Vec::new(), ended: 0, alone: false }
     }
 
     /// Whether nothing may come but tokens that end the text.
@@ -88,13 +129,29 @@ impl Guided {
 
     /// How many of these tokens come first and end the text.
     fn ends(&self, tokens: &[u32]) -> usize {
-        tokens.iter().take_while(|token| self.tokens.ends(**token)).count()
+        tokens.iter().take_while(|token| self.origin.tokens.ends(**token)).count()
+    }
+
+    /// Asks the matcher; once more with a lexer of its own, if others may have worn it out.
+    fn ask<T, E: fmt::Display>(
+        &mut self,
+        ask: impl Fn(&mut llguidance::Matcher) -> Result<T, E>,
+    ) -> Result<T, Fault> {
+        match ask(&mut self.matcher) {
+            Err(_) if !self.alone => {
+                self.matcher = self.origin.begin_alone();
+                self.alone = true;
+                self.matcher.consume_tokens(&self.taken).map_err(too_much)?;
+                ask(&mut self.matcher).map_err(too_much)
+            }
+            outcome => outcome.map_err(too_much),
+        }
     }
 }
 
 impl Matcher for Guided {
     fn mask(&mut self, words: &mut [u32]) -> Result<(), Fault> {
-        let mask = self.matcher.compute_mask_or_eos().map_err(too_much)?;
+        let mask = self.ask(llguidance::Matcher::compute_mask_or_eos)?;
         let mask = mask.as_slice();
         let (given, rest) = words.split_at_mut(mask.len().min(words.len()));
         given.copy_from_slice(&mask[..given.len()]);
@@ -103,42 +160,60 @@ impl Matcher for Guided {
     }
 
     fn accept(&mut self, token: u32) -> Result<(), Fault> {
+        // Logits may score more tokens than there are.
+        if token >= self.origin.tokens.count() {
+            return Err(Fault::NotAllowed(token));
+        }
         if self.complete() {
             let taken = self.ends(&[token]);
             self.ended += taken;
             return if taken == 1 { Ok(()) } else { Err(Fault::NotAllowed(token)) };
         }
         // A token that it does not expect would leave it broken for good.
-        match self.matcher.try_consume_tokens(&[token]).map_err(too_much)? {
+        match self.ask(|matcher| matcher.try_consume_tokens(&[token]))? {
             0 => Err(Fault::NotAllowed(token)),
-            _ => Ok(()),
+            _ => {
+                self.taken.push(token);
+                self.origin.taken.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
         }
     }
 
     fn allowed(&mut self, tokens: &[u32]) -> Result<usize, Fault> {
+        let known = tokens.iter().take_while(|token| **token < self.origin.tokens.count());
+        let tokens = &tokens[..known.count()];
         if self.complete() {
             return Ok(self.ends(tokens));
         }
-        let allowed = self.matcher.validate_tokens(tokens).map_err(too_much)?;
+        let allowed = self.ask(|matcher| matcher.validate_tokens(tokens))?;
         // It counts one that ends the text, and none after it.
-        let ended = tokens[..allowed].last().is_some_and(|last| self.tokens.ends(*last));
+        let ended = tokens[..allowed].last().is_some_and(|last| self.origin.tokens.ends(*last));
         Ok(allowed + if ended { self.ends(&tokens[allowed..]) } else { 0 })
     }
 
     fn take_back(&mut self, count: usize) -> Result<(), Fault> {
         let ended = count.min(self.ended);
         self.ended -= ended;
-        self.matcher.rollback(count - ended).map_err(too_much)
+        let count = count - ended;
+        self.matcher.rollback(count).map_err(too_much)?;
+        self.taken.truncate(self.taken.len() - count);
+        Ok(())
     }
 
     fn may_end(&mut self) -> Result<bool, Fault> {
-        self.matcher.is_accepting().map_err(too_much)
+        self.ask(llguidance::Matcher::is_accepting)
     }
 
     fn fork(&self) -> Box<dyn Matcher> {
-        // Deep: two that share a lexer would wait for each other.
-        let matcher = self.matcher.deep_clone();
-        Box::new(Self { matcher, tokens: self.tokens.clone(), ended: self.ended })
+        let begins = self.taken.is_empty() && self.ended == 0;
+        let (matcher, alone) = match (self.alone, begins) {
+            (_, true) => (self.origin.begin(), false),
+            (true, false) => (self.matcher.deep_clone(), true),
+            (false, false) => (self.matcher.clone(), false),
+        };
+        let (origin, taken) = (self.origin.clone(), self.taken.clone());
+        Box::new(Self { matcher, origin, taken, ended: self.ended, alone })
     }
 }
 

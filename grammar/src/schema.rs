@@ -9,6 +9,20 @@ use keywords::{Keyword, keyword};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
+/// Blanks between two parts of a value, at most: a model that falls into them comes out.
+const BLANKS: &str = r"[ \n\t\r]{1,16}";
+
+/// The same schema, of values with few blanks.
+pub fn bounded(schema: Value) -> Value {
+    let mut schema = match schema {
+        Value::Object(fields) => fields,
+        other => Map::from_iter([("allOf".to_owned(), Value::from(vec![other]))]),
+    };
+    let options = Map::from_iter([("whitespace_pattern".to_owned(), Value::from(BLANKS))]);
+    schema.insert("x-guidance".into(), options.into());
+    schema.into()
+}
+
 /// Where the drafts of JSON Schema are. Others may mean other things by a keyword.
 const DRAFTS: [&str; 2] = ["http://json-schema.org/", "https://json-schema.org/"];
 

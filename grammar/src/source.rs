@@ -65,5 +65,5 @@ impl Source {
 }
 
 fn of_schema(schema: Value) -> TopLevelGrammar {
-    TopLevelGrammar::from_grammar(GrammarWithLexer::from_json_schema(schema))
+    TopLevelGrammar::from_grammar(GrammarWithLexer::from_json_schema(schema::bounded(schema)))
 }

@@ -19,12 +19,20 @@ fn each_kind_of_source_takes_what_it_says_and_nothing_else() {
         "required": ["name"],
         "additionalProperties": false,
     }));
+    let blanks = |count: usize| format!("{{\"name\":{}\"Al\"}}", " ".repeat(count));
+    let (few, many) = (blanks(16), blanks(17));
     let lark = "start: \"(\" inner* \")\"\ninner: start | /[a-c]/";
     let cases: [(Source, &[&str], &[&str]); 5] = [
         (
             person,
-            &[r#"{"name":"Ada"}"#, r#"{"name": "Al", "age": 36}"#],
-            &[r#"{"name":"Adas"}"#, r#"{"age":3}"#, r#"{"name":"A","x":1}"#, r#"{"name":"A""#],
+            &[r#"{"name":"Ada"}"#, r#"{"name": "Al", "age": 36}"#, &few],
+            &[
+                &many,
+                r#"{"name":"Adas"}"#,
+                r#"{"age":3}"#,
+                r#"{"name":"A","x":1}"#,
+                r#"{"name":"A""#,
+            ],
         ),
         (Source::Object, &["{}", r#"{"a":[1,null]}"#], &["[]", "1", r#"{"a"}"#]),
         (Source::Expression("[0-9]{2,3}(ms|s)".into()), &["12s", "123ms"], &["1s", "12", "12sx"]),
@@ -131,4 +139,47 @@ fn refusals_say_what_and_where() {
     let small = Compiler::new(&tokens(), Settings { limits, ..Settings::default() });
     let long = small.compile(&Source::Expression("a".repeat(11))).err();
     assert_eq!(long, Some(Refusal::TooMuch { what: "bytes", got: 11, most: 10 }));
+}
+
+#[test]
+fn a_token_that_there_is_not_may_not_come() {
+    let mut matcher = compiler().compile(&Source::Choice(vec!["yes".into()])).expect("good");
+    let none = tokens().count();
+    assert_eq!(matcher.accept(none), Err(Fault::NotAllowed(none)));
+    assert_eq!(matcher.allowed(&[b'y'.into(), none]), Ok(1));
+    assert_eq!(mask(matcher.as_mut()), [u32::from(b'y'), 260], "nothing was taken");
+}
+
+#[test]
+fn a_text_that_wears_the_lexer_out_takes_nothing_from_others() {
+    // Few states: each stretch of letters is another one.
+    let limits = Limits { states: 600, ..Limits::default() };
+    let compiler = Compiler::new(&tokens(), Settings { limits, ..Settings::default() });
+    let source =
+        Source::Lark("start: \"x\" A | \"y\" B\nA: /([ab]*a[ab]{12}c)+/\nB: /[0-9]*/".into());
+    let mut hungry = compiler.compile(&source).expect("good");
+    let mut modest = compiler.compile(&source).expect("good");
+    modest.accept(b'y'.into()).expect("allowed");
+    hungry.accept(b'x'.into()).expect("allowed");
+    let mut state = 1u32;
+    let mut fault = None;
+    for _ in 0..4000 {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let token = u32::from(if state >> 31 == 0 { b'a' } else { b'b' });
+        let mut words = vec![0; tokens().mask_words()];
+        fault = hungry.accept(token).and_then(|()| hungry.mask(&mut words)).err();
+        if fault.is_some() {
+            break;
+        }
+    }
+    assert!(matches!(fault, Some(Fault::TooMuch(_))), "it is too much at last: {fault:?}");
+    let digits: Vec<u32> = (b'0'..=b'9').map(u32::from).chain([END]).collect();
+    for _ in 0..3 {
+        let may: Vec<u32> =
+            mask(modest.as_mut()).into_iter().filter(|t| *t < 256 || *t == END).collect();
+        assert_eq!(may, digits);
+        modest.accept(b'7'.into()).expect("allowed");
+    }
+    let mut later = compiler.compile(&source).expect("good");
+    assert_eq!(mask(later.as_mut()), [u32::from(b'x'), u32::from(b'y')]);
 }

@@ -109,6 +109,12 @@ fn masks_that_come_late_change_no_bit_and_keep_nobody_else() {
         steps
     };
     assert_eq!(steps(true), steps(false));
+
+    // A mask is awaited in vain once: then its answer pauses.
+    let mut served = late(9, &[]);
+    served.answer(drawn(1, Some(Cycle::grammar(PERIOD, 20, &[])), 30));
+    let counters = served.engine.counters();
+    assert!((1..=21).contains(&counters.late_masks), "{}", counters.late_masks);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use super::{Format, MARK_BYTES, Mark, Tag, Triggered};
 use crate::lark::{expression, quoted};
 use crate::tokens::Special;
-use crate::{Limits, Refusal};
+use crate::{Limits, Refusal, schema};
 use std::collections::BTreeMap;
 
 /// What comes after a format.
@@ -59,6 +59,7 @@ impl Write<'_> {
             Format::Named(text) => self.text(text) + &self.marks(follow),
             Format::Token(token) => format!("<[{token}]> {}", self.marks(follow)),
             Format::Schema(schema) => {
+                let schema = schema::bounded(schema.clone());
                 let rule = self.define("r", &format!("%json {schema}"));
                 format!("{rule} {}", self.marks(follow))
             }
