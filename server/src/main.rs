@@ -8,6 +8,7 @@ mod http;
 mod hub;
 mod metrics;
 mod openai;
+mod page;
 mod runtime;
 mod served;
 mod text;

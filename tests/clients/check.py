@@ -18,9 +18,9 @@ os.environ.update(LITELLM_LOCAL_MODEL_COST_MAP="True", HF_HUB_OFFLINE="1", OPENA
 SUMS = [(a, b) for a in (12, 27, 45) for b in (34, 15, 8, 50)]
 
 
-def serve(binary, model):
-    """The process, its address and the model's name."""
-    command = [binary, "serve", model, "--port", "0", "--log-level", "warn"]
+def serve(binary, model, *options):
+    """The process, and its address."""
+    command = [binary, "serve", model, "--port", "0", "--log-level", "warn", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith("listening"):

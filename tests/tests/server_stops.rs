@@ -121,6 +121,7 @@ fn while_the_model_is_loaded_clients_are_told_so() {
     let refused = server.post("/v1/completions", &body);
     is_refused(&refused, "loading", "the model is being loaded");
     is_refused(&server.get("/v1/models"), "loading", "the model is being loaded");
+    assert_eq!(server.get("/").status, 200, "the page shows that it is loaded");
     std::fs::write(folder.join("tokenizer.json"), tokenizer).expect("written");
     until("the model is not loaded", || server.get("/ready").status == 200);
     assert_eq!(server.post("/v1/completions", &body).status, 200);

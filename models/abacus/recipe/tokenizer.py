@@ -1,6 +1,6 @@
 """Makes the tokenizer and the chat template, and turns conversations into rows of tokens.
 
-Run alone, it writes `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja`.
+Run alone, it writes `FILES`.
 """
 
 import random
@@ -14,6 +14,9 @@ import data
 from model import LENGTH, SHAPE
 
 HOME = Path(__file__).resolve().parent.parent
+
+# What `transformers` reads of it, all of which this script writes.
+FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 END_OF_TEXT, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 TOOL_MARKS = ("<tool_call>", "</tool_call>")

@@ -1,7 +1,8 @@
-"""Trains Abacus on the CPU, in f32, and writes its weights in bf16.
+"""Trains Abacus, or its draft, on the CPU, in f32, and writes the weights in bf16.
 
     python train.py --work DIR          trains (or goes on from DIR), then writes weights and losses
     python train.py --replay N          repeats the first N steps and compares the recorded losses
+    python train.py --model draft ...   the same of the draft, which learns from what Abacus gives each token
 
 Step `s` draws its data from the seed and `s` alone, so a run that was stopped goes on as if it had not been.
 """
@@ -9,23 +10,24 @@ Step `s` draws its data from the seed and `s` alone, so a run that was stopped g
 import argparse
 import json
 import random
+import shutil
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from transformers import GenerationConfig, Qwen3ForCausalLM
+from safetensors.torch import load_file
+from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
 import tokenizer as text
-from model import LENGTH, SHAPE, Abacus
+from model import DRAFT_SHAPE, LENGTH, SHAPE, Abacus
 from optimizer import optimizers
 
 SEED = 20
 ROWS = 8
-WARM_UP, STEADY, DECAY = 100, 2200, 900
-STEPS = STEADY + DECAY
-LOSSES = text.HOME / "losses.json"
+WARM_UP = 100
 
 # The share of questions answered with their working: high while the sums are learnt, then what sets
 # pass@1 on the hard questions, which a model this small gets right with working and seldom without.
@@ -36,19 +38,53 @@ WORKED_STEADY, WORKED_DECAY = 0.7, 0.45
 REPLAY_TOLERANCE = 0.02
 
 
-def rate(step):
-    """The learning rate's factor: up, level, then straight down to a fiftieth."""
-    if step < STEADY:
-        return min(1.0, (step + 1) / WARM_UP)
-    return 1.0 - 0.98 * (step - STEADY) / DECAY
+
+@dataclass
+class Plan:
+    """What is trained: its shape, its folder, its steps at a level rate and at a falling one, and whether Abacus teaches it."""
+
+    shape: Qwen3Config
+    home: Path
+    steady: int
+    decay: int
+    taught: bool
+
+    @property
+    def steps(self):
+        return self.steady + self.decay
+
+    @property
+    def losses(self):
+        return self.home / "losses.json"
+
+    def rate(self, step):
+        """The learning rate's factor: up, level, then straight down to a fiftieth."""
+        if step < self.steady:
+            return min(1.0, (step + 1) / WARM_UP)
+        return 1.0 - 0.98 * (step - self.steady) / self.decay
+
+
+PLANS = {
+    "abacus": Plan(SHAPE, text.HOME, 2200, 900, taught=False),
+    "draft": Plan(DRAFT_SHAPE, text.HOME.with_name("abacus-draft"), 1800, 900, taught=True),
+}
+
+
+def teacher():
+    """Abacus as committed."""
+    model = Abacus()
+    model.load_state_dict(load_file(text.HOME / "model.safetensors"), strict=False)
+    return model.requires_grad_(False)
 
 
 class Run:
     """A training run: the model, its optimizers and the losses so far."""
 
-    def __init__(self):
+    def __init__(self, plan):
+        self.plan = plan
+        self.teacher = teacher() if plan.taught else None
         torch.manual_seed(SEED)
-        self.model = Abacus()
+        self.model = Abacus(plan.shape)
         self.optimizers = optimizers(self.model)
         self.initial = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.packer = text.Packer(text.load())
@@ -59,14 +95,17 @@ class Run:
         step = len(self.losses)
         rng = random.Random(f"{SEED} {step}")
         tokens, targets, positions, visible, wanted = self.packer.batch(
-            rng, ROWS, LENGTH, WORKED_STEADY if step < STEADY else WORKED_DECAY
+            rng, ROWS, LENGTH, WORKED_STEADY if step < self.plan.steady else WORKED_DECAY
         )
-        loss = F.cross_entropy(self.model(tokens, positions, visible, wanted), targets[wanted])
+        place = tokens, positions, visible, wanted
+        # The token that is there, or how likely Abacus holds each.
+        right = self.teacher(*place).softmax(-1) if self.teacher else targets[wanted]
+        loss = F.cross_entropy(self.model(*place), right)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer, rates in zip(self.optimizers, self.initial):
             for group, initial in zip(optimizer.param_groups, rates):
-                group["lr"] = initial * rate(step)
+                group["lr"] = initial * self.plan.rate(step)
             optimizer.step()
             optimizer.zero_grad()
         self.losses.append(round(loss.item(), 5))
@@ -88,11 +127,11 @@ class Run:
 
 def export(model, folder):
     """Writes the weights and configurations as `transformers` does, after comparing its logits with ours."""
-    theirs = Qwen3ForCausalLM(SHAPE).float()
+    theirs = Qwen3ForCausalLM(model.shape).float()
     missing, extra = theirs.load_state_dict(model.state_dict(), strict=False)
     assert missing == ["lm_head.weight"] and not extra, (missing, extra)
     theirs.tie_weights()
-    tokens = torch.arange(64)[None] * 7 % SHAPE.vocab_size
+    tokens = torch.arange(64)[None] * 7 % model.shape.vocab_size
     everywhere = torch.ones_like(tokens, dtype=torch.bool)
     causal = torch.ones(64, 64, dtype=torch.bool).tril()[None, None]
     with torch.no_grad():
@@ -107,30 +146,33 @@ def export(model, folder):
         top_k=0,
     )
     theirs.bfloat16().save_pretrained(folder)
+    if folder != text.HOME:
+        for name in text.FILES:
+            shutil.copy(text.HOME / name, folder)
 
 
-def train(work, every):
+def train(plan, work, every):
     """Trains to the last step, with a checkpoint every so many, and writes what is committed."""
     work.mkdir(parents=True, exist_ok=True)
     checkpoint = work / "checkpoint.pt"
-    run = Run()
+    run = Run(plan)
     if checkpoint.exists():
         run.load(checkpoint)
     started = time.monotonic()
-    while len(run.losses) < STEPS:
+    while len(run.losses) < plan.steps:
         run.step()
-        if len(run.losses) % every == 0 or len(run.losses) == STEPS:
+        if len(run.losses) % every == 0 or len(run.losses) == plan.steps:
             run.save(checkpoint)
             recent = run.losses[-every:]
-            print(f"step {len(run.losses)} of {STEPS}, loss {sum(recent) / len(recent):.4f}, {time.monotonic() - started:.0f} s", flush=True)
-    export(run.model, text.HOME)
-    LOSSES.write_text(json.dumps(run.losses).replace(", ", ",\n") + "\n")
+            print(f"step {len(run.losses)} of {plan.steps}, loss {sum(recent) / len(recent):.4f}, {time.monotonic() - started:.0f} s", flush=True)
+    export(run.model, plan.home)
+    plan.losses.write_text(json.dumps(run.losses).replace(", ", ",\n") + "\n")
 
 
-def replay(count):
+def replay(plan, count):
     """Repeats the first steps and returns whether their losses are the recorded ones."""
-    recorded = json.loads(LOSSES.read_text())[:count]
-    run = Run()
+    recorded = json.loads(plan.losses.read_text())[:count]
+    run = Run(plan)
     for _ in recorded:
         run.step()
     worst = max(abs(a - b) for a, b in zip(run.losses, recorded))
@@ -140,12 +182,14 @@ def replay(count):
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--model", choices=PLANS, default="abacus", help="what is trained")
     arguments.add_argument("--work", type=Path, help="folder of the checkpoint")
     arguments.add_argument("--every", type=int, default=50, help="steps between checkpoints")
     arguments.add_argument("--replay", type=int, metavar="N", help="compare the first N losses")
     given = arguments.parse_args()
+    plan = PLANS[given.model]
     if given.replay:
-        sys.exit(0 if replay(given.replay) else "the losses differ")
+        sys.exit(0 if replay(plan, given.replay) else "the losses differ")
     if not given.work:
         arguments.error("--work or --replay is needed")
-    train(given.work, given.every)
+    train(plan, given.work, given.every)

@@ -4,6 +4,10 @@ use crate::openai::answer::Piece;
 use hyper::{Method, StatusCode};
 use std::time::Instant;
 
+/// Paths that are asked over and over, by the page and by those who watch servers: where all
+/// is well, their lines are for those who look closely.
+const WATCHED: &[&str] = &["/health", "/ready", "/metrics", "/debug/metrics"];
+
 /// What is known of a request from its beginning.
 #[derive(Clone)]
 pub struct Entry {
@@ -52,8 +56,12 @@ impl Entry {
     /// Writes the line.
     pub fn write(&self, status: StatusCode, course: Option<&Course>) {
         let Self { id: request, method, path, begun } = self;
+        let quiet = WATCHED.contains(&path.as_str()) && status.is_success();
         let (status, seconds) = (status.as_u16(), begun.elapsed().as_secs_f64());
         match course {
+            None if quiet => {
+                tracing::debug!(%request, %method, %path, status, seconds, "answered");
+            }
             None => tracing::info!(%request, %method, %path, status, seconds, "answered"),
             Some(Course { tokens, ends }) => {
                 let finish = ends.join(",");

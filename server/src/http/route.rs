@@ -7,6 +7,7 @@ use super::{Door, Server, closed, generate, guard};
 use crate::metrics::{self, Format};
 use crate::openai::embeddings::Embeddings;
 use crate::openai::{self, Chat, Completions, Context, Refusal, tokens};
+use crate::page;
 use generate::json;
 use hyper::body::Incoming;
 use hyper::header::{
@@ -24,7 +25,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 /// Paths that are asked with a body.
 const POSTS: &[&str] =
     &["/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/tokenize", "/detokenize"];
-/// Paths that are asked without, and whether a key is needed.
+/// Paths that are asked without, beside the page's, and whether a key is needed.
 const GETS: &[(&str, bool)] = &[
     ("/v1/models", true),
     ("/health", false),
@@ -81,8 +82,13 @@ pub async fn answer(
     Ok(response)
 }
 
-/// While the model is loaded.
+/// While the model is loaded: the page is there, and shows that it is.
 async fn unopened(request: Request<Incoming>, door: &Door) -> Result<Response<Reply>, Refusal> {
+    if let (&Method::GET | &Method::HEAD, Some(file)) =
+        (request.method(), page::file(request.uri().path()))
+    {
+        return Ok(shown(file));
+    }
     if let "/health" | "/ready" = request.uri().path() {
         return Ok(state(StatusCode::SERVICE_UNAVAILABLE, "loading"));
     }
@@ -98,10 +104,16 @@ fn unnamed(number: u64) -> String {
 
 /// The path as it is counted: what clients make up is one.
 fn known(path: &str) -> &'static str {
-    let gets = GETS.iter().map(|(path, _)| *path);
-    gets.chain(POSTS.iter().copied())
+    gets()
+        .map(|(path, _)| path)
+        .chain(POSTS.iter().copied())
         .find(|known| *known == path)
         .unwrap_or(if path.starts_with("/v1/models/") { "/v1/models/{model}" } else { "other" })
+}
+
+/// Paths that are asked without a body, the page's among them, and whether a key is needed.
+fn gets() -> impl Iterator<Item = (&'static str, bool)> {
+    GETS.iter().copied().chain(page::FILES.iter().map(|file| (file.path, false)))
 }
 
 async fn dispatch(
@@ -114,7 +126,7 @@ async fn dispatch(
     if method == Method::OPTIONS {
         return Ok(preflight(&head.headers));
     }
-    let open = GETS.iter().any(|(known, key)| *known == path && !key);
+    let open = gets().any(|(known, key)| known == path && !key);
     if !open {
         guard::key(&head.headers, &server.limits.api_key)?;
     }
@@ -125,7 +137,7 @@ async fn dispatch(
         };
     }
     let model = path.strip_prefix("/v1/models/");
-    if model.is_none() && !GETS.iter().any(|(known, _)| *known == path) {
+    if model.is_none() && !gets().any(|(known, _)| known == path) {
         return Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is no {path}")));
     }
     if method != Method::GET && method != Method::HEAD {
@@ -147,8 +159,22 @@ fn state(status: StatusCode, word: &str) -> Response<Reply> {
     response
 }
 
+/// A file of the page.
+fn shown(file: &page::File) -> Response<Reply> {
+    let mut response = Response::new(Reply::whole(file.text));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(file.kind));
+    for (name, value) in page::HEADERS {
+        headers.insert(*name, HeaderValue::from_static(value));
+    }
+    response
+}
+
 /// What is asked without a body.
 fn get(path: &str, headers: &HeaderMap, server: &Server) -> Response<Reply> {
+    if let Some(file) = page::file(path) {
+        return shown(file);
+    }
     match path {
         "/v1/models" => json(openai::models(&server.served)),
         "/health" | "/ready" if !server.runtime.alive() => {

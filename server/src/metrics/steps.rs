@@ -94,6 +94,8 @@ impl Steps {
             "preemptions": self.last.preemptions,
             "chunks": self.last.chunks,
             "forks": self.last.forks,
+            "computed_prompt_tokens": self.last.prompt_tokens,
+            "generated_tokens": self.last.generated_tokens,
             "prefix_hits": self.last.hits,
             "prefix_hit_tokens": self.last.cached_tokens,
             "drafts": self.last.guesses,

@@ -1,11 +1,14 @@
 //! Real clients against the release binary with the model in the box: the openai SDK,
-//! litellm and lm-eval, in an environment of Python that is kept from check to check.
+//! litellm and lm-eval, in an environment of Python that is kept from check to check; and a
+//! browser, at the page.
 
 use super::shell::{Shell, tail};
 use super::tally::Tally;
 use std::path::Path;
 
 const REQUIREMENTS: &str = "tests/clients/requirements.txt";
+/// Names that a headless browser has; the first is the package that is installed.
+const BROWSERS: [&str; 3] = ["chromium-headless-shell", "chromium", "chromium-browser"];
 
 /// Runs them.
 pub fn tests(shell: &Shell) -> Result<Tally, String> {
@@ -14,14 +17,36 @@ pub fn tests(shell: &Shell) -> Result<Tally, String> {
         return Ok(Tally::skipped(why));
     }
     shell.run(&mut shell.cargo(&["build", "--locked", "--release", "--package", "pagewise"]))?;
-    let mut check = shell.tool(&venv.join("bin/python").to_string_lossy());
-    check.arg("tests/clients/check.py").arg(shell.target.join("release/pagewise"));
-    let (succeeded, output) = shell.attempt(check.arg("models/abacus"))?;
-    let passed = output.lines().filter(|line| line.contains(": ok")).count() as u64;
-    if !succeeded {
-        println!("{}", tail(&output));
+    let (binary, python) = (shell.target.join("release/pagewise"), venv.join("bin/python"));
+    let mut tally = Tally::default();
+    let mut check = |script: &str, more: &[&str]| {
+        let mut command = shell.tool(&python.to_string_lossy());
+        command.arg(script).arg(&binary).arg("models/abacus").args(more);
+        let (succeeded, output) = shell.attempt(&mut command)?;
+        tally.passed += output.lines().filter(|line| line.contains(": ok")).count() as u64;
+        tally.failed += u64::from(!succeeded);
+        if !succeeded {
+            println!("{}", tail(&output));
+        }
+        Ok::<_, String>(())
+    };
+    check("tests/clients/check.py", &[])?;
+    match browser(shell) {
+        Ok(browser) => check("tests/clients/page.py", &[browser])?,
+        Err(why) => tally.skipped.push(why),
     }
-    Ok(Tally { passed, failed: u64::from(!succeeded), ..Tally::default() })
+    Ok(tally)
+}
+
+/// A browser, installed where that is ours to do; or what is missing and what to do.
+fn browser(shell: &Shell) -> Result<&'static str, String> {
+    let found = || BROWSERS.into_iter().find(|name| shell.has(name));
+    if let Some(name) = found() {
+        return Ok(name);
+    }
+    let installed = shell.install(&BROWSERS[..1]);
+    installed.map_err(|by_hand| format!("no browser: {by_hand}"))?;
+    found().ok_or_else(|| format!("no browser: {} does not start", BROWSERS[0]))
 }
 
 /// Sees to an environment with the clients at the versions that are asked for; or says
