@@ -11,6 +11,7 @@ use super::lookup::lookup;
 use super::memory::Copy;
 use kernels_core::params;
 use kv::Table;
+use std::collections::HashMap;
 
 /// How much is guessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,12 @@ pub(super) struct Guess {
     pub tokens: Vec<u32>,
     /// The pages of an answer that goes on so; the first guess has the answer's own.
     pub fork: Option<(Table, Option<Copy>)>,
+}
+
+/// The guesses of runs that have some, by the number of the sequence.
+pub(super) fn guesses_of(runs: &[Run]) -> HashMap<u64, &[Guess]> {
+    let guessed = runs.iter().filter(|run| !run.guesses.is_empty());
+    guessed.map(|run| (run.id, &run.guesses[..])).collect()
 }
 
 /// Where a draw stands among guesses: after so many tokens of one of them.

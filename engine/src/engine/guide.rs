@@ -3,11 +3,10 @@
 
 use super::Engine;
 use super::admit::Run;
-use super::draft::Place;
+use super::draft::{Place, guesses_of};
 use super::launch::Draw;
 use crate::request::Finish;
 use grammar::{Done, Job, Matcher, Next, Text};
-use std::collections::HashMap;
 
 /// What may come next of an answer.
 pub(super) enum Guide {
@@ -53,12 +52,12 @@ pub(super) struct Guided {
 }
 
 impl Engine {
-    /// Asks for the masks of a step's draws, those after its guesses included.
-    pub(super) fn ask_masks(&mut self, runs: &[Run], draws: &[Draw]) {
+    /// Asks for the masks of a step's draws, those after its guesses included; says whether
+    /// there are any.
+    pub(super) fn ask_masks(&mut self, runs: &[Run], draws: &[Draw]) -> bool {
         let words = self.config().vocab.div_ceil(32) as usize;
-        let guesses = |run: &Run| run.guesses.iter().map(|guess| guess.tokens.clone()).collect();
-        let mut paths: HashMap<u64, Vec<Vec<u32>>> =
-            runs.iter().map(|run| (run.id, guesses(run))).collect();
+        let guesses = guesses_of(runs);
+        let mut guided = false;
         for draw in draws.iter().filter(|draw| draw.place == Place::default()) {
             let sequence = self.running.get_mut(&draw.id).expect("it draws");
             let (text, tokens) = match sequence.guide.take() {
@@ -71,13 +70,17 @@ impl Engine {
                 }
                 there => {
                     sequence.guide = there;
+                    guided = true;
                     continue;
                 }
             };
             sequence.guide = Some(Guide::Away { late: false });
-            let paths = paths.remove(&draw.id).unwrap_or_default();
+            let guesses = guesses.get(&draw.id).copied().unwrap_or(&[]);
+            let paths = guesses.iter().map(|guess| guess.tokens.clone()).collect();
             self.masker.ask(Job { id: draw.id, text, tokens, paths, words });
+            guided = true;
         }
+        guided
     }
 
     /// Tokens of an answer were drawn.

@@ -3,13 +3,14 @@
 use super::Engine;
 use super::admit::Run;
 use super::device::{Drawn, Draws, Work};
-use super::draft::{Guess, Place};
+use super::draft::{Place, guesses_of};
 use super::guide::Guided;
 use super::sampling::{Masks, is_masked, sample_row};
 use super::sequence::Sequence;
+use crate::model::Batch;
 use kernels_core::Error;
 use kernels_core::params::SampleRow;
-use std::collections::HashMap;
+use kv::Table;
 
 /// A token that is to be drawn.
 pub(super) struct Draw {
@@ -84,7 +85,7 @@ impl Engine {
         for choice in 1..=unforked {
             let table = match self.seats.len() > forks.len() {
                 true => leader.table.fork(&mut self.memory.pages),
-                false => kv::Table::new(self.settings.page_len),
+                false => Table::new(self.settings.page_len),
             };
             forks.push((self.next, leader.fork(choice, table)));
             group.sequences.push(self.next);
@@ -111,47 +112,49 @@ impl Engine {
     /// Runs the step. Where somebody keeps to a grammar, the forward pass goes first, and
     /// tokens are drawn when the masks are there.
     pub(super) fn launch(&mut self, runs: &[Run], draws: Vec<Draw>) -> Result<Launched, Error> {
+        self.fill_batch(runs);
+        let copies: Vec<_> = runs.iter().flat_map(Run::copies).collect();
+        self.count_step(runs, copies.len());
+        if !self.ask_masks(runs, &draws) {
+            let drawing = self.drawing(runs, &draws);
+            let after = drawing.as_ref().map(|drawing| drawing.draws(&self.masks));
+            let work = Work { batch: &self.batch, copies: &copies };
+            let drawn = self.device.run(&work, after.as_ref())?;
+            let guided = Guided { draws, late: Vec::new(), ends: Vec::new() };
+            return Ok(Launched { guided, drawn });
+        }
+        self.device.run(&Work { batch: &self.batch, copies: &copies }, None)?;
+        let guided = self.guided(draws);
+        let drawn = match self.drawing(runs, &guided.draws) {
+            Some(drawing) => self.device.draw(&drawing.draws(&self.masks))?,
+            None => Vec::new(),
+        };
+        Ok(Launched { guided, drawn })
+    }
+
+    /// The rows of all who run, and of what is guessed.
+    fn fill_batch(&mut self, runs: &[Run]) {
         self.batch.clear();
         let (mut pages, mut tokens) = (Vec::new(), Vec::new());
+        let mut push = |batch: &mut Batch, first: usize, tokens: &[u32], table: &Table| {
+            pages.clear();
+            pages.extend(table.pages().iter().map(|page| page.0));
+            batch.push(first as u32, tokens, &pages);
+        };
         for run in runs {
             let sequence = &self.running[&run.id];
-            pages.clear();
-            pages.extend(sequence.table.pages().iter().map(|page| page.0));
             tokens.clear();
             tokens.extend(&sequence.tokens[run.first..][..run.tokens as usize]);
             let last = tokens.last().copied();
             tokens.extend(run.guesses.first().into_iter().flat_map(|guess| &guess.tokens));
-            self.batch.push(run.first as u32, &tokens, &pages);
+            push(&mut self.batch, run.first, &tokens, &sequence.table);
             for guess in &run.guesses {
                 let Some((table, _)) = &guess.fork else { continue };
-                pages.clear();
-                pages.extend(table.pages().iter().map(|page| page.0));
                 tokens.clear();
                 tokens.extend(last.iter().chain(&guess.tokens));
-                self.batch.push(run.first as u32, &tokens, &pages);
+                push(&mut self.batch, run.first, &tokens, table);
             }
         }
-        let copies: Vec<_> = runs.iter().flat_map(Run::copies).collect();
-        self.count_step(runs, copies.len());
-        self.ask_masks(runs, &draws);
-        let guided = draws.iter().any(|draw| self.running[&draw.id].guide.is_some());
-        let none = Guided { draws, late: Vec::new(), ends: Vec::new() };
-        let launched = if guided {
-            self.device.run(&Work { batch: &self.batch, copies: &copies }, None)?;
-            let guided = self.guided(none.draws);
-            let drawn = match self.drawing(runs, &guided.draws) {
-                Some(drawing) => self.device.draw(&drawing.draws(&self.masks))?,
-                None => Vec::new(),
-            };
-            Launched { guided, drawn }
-        } else {
-            let drawing = self.drawing(runs, &none.draws);
-            let draws = drawing.as_ref().map(|drawing| drawing.draws(&self.masks));
-            let work = Work { batch: &self.batch, copies: &copies };
-            let drawn = self.device.run(&work, draws.as_ref())?;
-            Launched { guided: none, drawn }
-        };
-        Ok(launched)
     }
 
     /// How the tokens of a step are drawn, if any are.
@@ -159,8 +162,7 @@ impl Engine {
         self.masks.clear();
         let (mut masked, mut top) = (false, 0);
         let mut settings = Vec::with_capacity(draws.len());
-        let guesses: HashMap<u64, &[Guess]> =
-            runs.iter().map(|run| (run.id, &run.guesses[..])).collect();
+        let guesses = guesses_of(runs);
         for draw in draws {
             let sequence = self.running.get_mut(&draw.id).expect("it draws");
             let generate = self.groups[&sequence.request].generate().expect("only answers draw");
