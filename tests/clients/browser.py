@@ -25,7 +25,7 @@ class Browser:
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         found = (re.search(r"listening on (ws://\S+)", line) for line in self.process.stderr)
         address = next(match for match in found if match)[1]
-        self.socket = connect(address, max_size=None)
+        self.socket = connect(address, max_size=None, ping_interval=None)
         self.numbers, self.session, self.events = itertools.count(1), None, []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)

@@ -36,7 +36,7 @@ def post(url, body, key="none"):
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
     address, body = f"{url}/v1/chat/completions", json.dumps(body).encode()
     request = urllib.request.Request(address, body, headers)
-    return json.load(urllib.request.urlopen(request, timeout=60))
+    return json.load(urllib.request.urlopen(request, timeout=300))
 
 
 @contextmanager
