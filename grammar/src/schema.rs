@@ -14,11 +14,21 @@ const BLANKS: &str = r"[ \n\t\r]{1,16}";
 
 /// The same schema, of values with few blanks.
 pub fn bounded(schema: Value) -> Value {
+    with_option(schema, "whitespace_pattern", BLANKS.into())
+}
+
+/// The same schema, of values without any.
+pub fn compact(schema: Value) -> Value {
+    with_option(schema, "whitespace_flexible", false.into())
+}
+
+/// As llguidance is told of it.
+fn with_option(schema: Value, name: &str, value: Value) -> Value {
     let mut schema = match schema {
         Value::Object(fields) => fields,
         other => Map::from_iter([("allOf".to_owned(), Value::from(vec![other]))]),
     };
-    let options = Map::from_iter([("whitespace_pattern".to_owned(), Value::from(BLANKS))]);
+    let options = Map::from_iter([(name.to_owned(), value)]);
     schema.insert("x-guidance".into(), options.into());
     schema.into()
 }

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 pub enum Source {
     /// Values that a JSON schema allows.
     Schema(String),
+    /// The same, written without blanks between their parts.
+    Compact(String),
     /// Any JSON object.
     Object,
     /// What a regular expression matches, whole.
@@ -27,9 +29,11 @@ impl Source {
     pub fn bytes(&self) -> usize {
         match self {
             Self::Object => 0,
-            Self::Schema(text) | Self::Expression(text) | Self::Lark(text) | Self::Tags(text) => {
-                text.len()
-            }
+            Self::Schema(text)
+            | Self::Compact(text)
+            | Self::Expression(text)
+            | Self::Lark(text)
+            | Self::Tags(text) => text.len(),
             Self::Choice(texts) => texts.iter().map(String::len).sum(),
         }
     }
@@ -42,8 +46,9 @@ impl Source {
     ) -> Result<TopLevelGrammar, Refusal> {
         limits.bytes(self.bytes())?;
         Ok(match self {
-            Self::Schema(text) => of_schema(schema::read(text, limits)?),
-            Self::Object => of_schema(json!({"type": "object"})),
+            Self::Schema(text) => of_schema(schema::bounded(schema::read(text, limits)?)),
+            Self::Compact(text) => of_schema(schema::compact(schema::read(text, limits)?)),
+            Self::Object => of_schema(schema::bounded(json!({"type": "object"}))),
             Self::Expression(text) => {
                 expression::look_over(text, limits)?;
                 TopLevelGrammar::from_regex(text)
@@ -65,5 +70,5 @@ impl Source {
 }
 
 fn of_schema(schema: Value) -> TopLevelGrammar {
-    TopLevelGrammar::from_grammar(GrammarWithLexer::from_json_schema(schema::bounded(schema)))
+    TopLevelGrammar::from_grammar(GrammarWithLexer::from_json_schema(schema))
 }

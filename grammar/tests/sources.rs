@@ -22,7 +22,12 @@ fn each_kind_of_source_takes_what_it_says_and_nothing_else() {
     let blanks = |count: usize| format!("{{\"name\":{}\"Al\"}}", " ".repeat(count));
     let (few, many) = (blanks(16), blanks(17));
     let lark = "start: \"(\" inner* \")\"\ninner: start | /[a-c]/";
-    let cases: [(Source, &[&str], &[&str]); 5] = [
+    let cases: [(Source, &[&str], &[&str]); 6] = [
+        (
+            Source::Compact(r#"{"type": "array", "items": {"type": "object"}}"#.into()),
+            &[r#"[{"a":1},{}]"#, r#"[{"a":" "}]"#],
+            &["[ ]", r#"[{},{ }]"#, r#"[{"a": 1}]"#],
+        ),
         (
             person,
             &[r#"{"name":"Ada"}"#, r#"{"name": "Al", "age": 36}"#, &few],

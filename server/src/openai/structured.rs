@@ -110,8 +110,16 @@ fn named_schema(format: &mut Map<String, Value>) -> Result<Value, Refusal> {
 
 fn structured_outputs(mut asked: Map<String, Value>) -> Result<Option<Structure>, Refusal> {
     asked.retain(|_, value| !value.is_null());
+    let compact = match asked.remove("disable_any_whitespace") {
+        None => false,
+        Some(Value::Bool(compact)) => compact,
+        Some(_) => {
+            let name = "structured_outputs.disable_any_whitespace";
+            return Err(Refusal::field(name, "expected true or false"));
+        }
+    };
     // What holds anyway.
-    for option in ["disable_any_whitespace", "disable_additional_properties", "disable_fallback"] {
+    for option in ["disable_additional_properties", "disable_fallback"] {
         if asked.get(option) == Some(&Value::Bool(false)) {
             asked.remove(option);
         }
@@ -149,12 +157,22 @@ fn structured_outputs(mut asked: Map<String, Value>) -> Result<Option<Structure>
                     .map_err(|_| Refusal::field(field, "expected a list of strings"))?,
             ),
         };
+        let source = if compact { without_blanks(source) } else { source };
         if structure.replace(Structure { field, source }).is_some() {
             return Err(Refusal::field("structured_outputs", "expected one grammar, got several"));
         }
     }
     nothing_left("structured_outputs", &asked)?;
     Ok(structure)
+}
+
+/// Where blanks are of a schema's own, none.
+fn without_blanks(source: Source) -> Source {
+    match source {
+        Source::Schema(text) => Source::Compact(text),
+        Source::Object => Source::Compact(r#"{"type": "object"}"#.into()),
+        other => other,
+    }
 }
 
 /// A schema, as itself or as its text.
@@ -207,6 +225,10 @@ mod tests {
             (json!({"structured_outputs": {"json": schema.to_string()}}), Some(text)),
             (json!({"structured_outputs": {"json_object": true}}), Some(Source::Object)),
             (json!({"structured_outputs": {"json_object": false}}), None),
+            (
+                json!({"structured_outputs": {"json": "true", "disable_any_whitespace": true}}),
+                Some(Source::Compact("true".into())),
+            ),
             (json!({"structured_outputs": {"regex": "a+"}}), Some(Source::Expression("a+".into()))),
             (
                 json!({"structured_outputs": {"choice": ["a", "b"]}}),
