@@ -236,6 +236,8 @@ pub enum Finish {
     Cancelled,
     /// Its deadline has passed.
     Deadline,
+    /// What was asked of it lets nothing more come: in words.
+    Stuck(String),
     /// It cannot go on: in words.
     Failed(String),
 }

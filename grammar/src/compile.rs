@@ -262,7 +262,14 @@ fn factory(tokens: &Tokens, limits: &Limits) -> ParserFactory {
 /// What the compiler's words mean to a client.
 fn refusal(error: &str) -> Refusal {
     // It may repeat all of the source.
-    let why: String = error.lines().next().unwrap_or_default().chars().take(WHY_MAX).collect();
+    let lines: Vec<&str> = error.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let why = match lines[..] {
+        // Parsers of expressions tell why in their last line.
+        [first, .., last] if first.ends_with("regex parse error:") => format!("{first} {last}"),
+        [first, ..] => first.to_owned(),
+        [] => String::new(),
+    };
+    let why: String = why.chars().take(WHY_MAX).collect();
     let unsupported = |keyword: String| Refusal::Unsupported { at: String::new(), keyword };
     if let Some(format) = why.strip_prefix("Unknown format: ") {
         return unsupported(format!("format {format:?}"));

@@ -23,6 +23,8 @@ pub struct Job {
     pub paths: Vec<Vec<u32>>,
     /// Words of a mask.
     pub words: usize,
+    /// The masks of this text take long: those of others come first.
+    pub dear: bool,
 }
 
 /// A text so far.
@@ -50,6 +52,8 @@ pub struct Next {
     pub masks: Vec<Vec<u32>>,
     /// Whether the text is complete, and there is no token to say so.
     pub complete: bool,
+    /// Whether it took long.
+    pub dear: bool,
 }
 
 /// Computes masks aside. A test may stand behind it.
@@ -69,7 +73,8 @@ impl Job {
             Text::Begun(matcher) => matcher,
         };
         let outcome = next(matcher.as_mut(), &self.tokens, &self.paths, self.words);
-        let outcome = outcome.map(|(masks, complete)| Next { matcher, masks, complete });
+        let outcome =
+            outcome.map(|(masks, complete)| Next { matcher, masks, complete, dear: false });
         Done { id: self.id, outcome }
     }
 }
@@ -98,15 +103,22 @@ fn next(
     Ok((masks, complete))
 }
 
-/// Does jobs on threads of its own.
+/// What takes longer is dear.
+const DEAR: Duration = Duration::from_millis(2);
+
+/// Does jobs on threads of its own, dear ones on one that does nothing else: so they keep no
+/// others.
 pub struct Threads {
-    shared: Arc<Shared>,
+    /// Of jobs, then of dear ones.
+    lanes: [Arc<Lane>; 2],
     done: Receiver<Done>,
     patience: Duration,
     threads: Vec<JoinHandle<()>>,
 }
 
-struct Shared {
+/// Jobs that wait for threads.
+#[derive(Default)]
+struct Lane {
     state: Mutex<State>,
     /// There is a job, or nothing more to come.
     work: Condvar,
@@ -119,26 +131,28 @@ struct State {
 }
 
 impl Threads {
-    /// Starts so many; who waits for them does so for `patience` at most.
+    /// Starts so many, and one for dear jobs; who waits for them does so for `patience` at
+    /// most.
     pub fn new(count: usize, patience: Duration) -> Self {
-        let state = Mutex::new(State::default());
-        let shared = Arc::new(Shared { state, work: Condvar::new() });
+        let lanes: [Arc<Lane>; 2] = Default::default();
         let (to, done) = mpsc::channel();
-        let thread = |at| {
-            let (shared, to) = (shared.clone(), to.clone());
+        let thread = |at: usize| {
+            let lane = lanes[usize::from(at == 0)].clone();
+            let to = to.clone();
             let builder = thread::Builder::new().name(format!("mask-{at}"));
-            builder.stack_size(STACK_BYTES).spawn(move || shared.work(&to))
+            builder.stack_size(STACK_BYTES).spawn(move || lane.work(&to))
         };
-        let threads = (0..count.max(1)).map(thread);
+        let threads = (0..=count.max(1)).map(thread);
         let threads = threads.collect::<Result<_, _>>().expect("the system gives threads");
-        Self { shared, done, patience, threads }
+        Self { lanes, done, patience, threads }
     }
 }
 
 impl Masker for Threads {
     fn ask(&mut self, job: Job) {
-        self.shared.state().jobs.push_back(job);
-        self.shared.work.notify_one();
+        let lane = &self.lanes[usize::from(job.dear)];
+        lane.state().jobs.push_back(job);
+        lane.work.notify_one();
     }
 
     fn done(&mut self, wanted: &[u64]) -> Vec<Done> {
@@ -158,19 +172,20 @@ impl Masker for Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        {
-            let mut state = self.shared.state();
+        for lane in &self.lanes {
+            let mut state = lane.state();
             state.closed = true;
             state.jobs.clear();
+            drop(state);
+            lane.work.notify_all();
         }
-        self.shared.work.notify_all();
         for thread in self.threads.drain(..) {
             thread.join().expect("a thread that computes masks does not panic");
         }
     }
 }
 
-impl Shared {
+impl Lane {
     /// What no panic leaves half done.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -179,8 +194,13 @@ impl Shared {
     /// Does jobs, as long as there is somebody to tell.
     fn work(&self, to: &Sender<Done>) {
         while let Some(job) = self.next() {
+            let begun = Instant::now();
+            let mut done = job.run();
+            if let Ok(next) = &mut done.outcome {
+                next.dear = begun.elapsed() > DEAR;
+            }
             // Who asked may have gone.
-            let _ = to.send(job.run());
+            let _ = to.send(done);
         }
     }
 

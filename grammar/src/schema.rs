@@ -9,6 +9,9 @@ use keywords::{Keyword, keyword};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
+/// Up to it whole numbers are exact as 64-bit floats.
+const EXACT: f64 = 9_007_199_254_740_991.0;
+
 /// Blanks between two parts of a value, at most: a model that falls into them comes out.
 const BLANKS: &str = r"[ \n\t\r]{1,16}";
 
@@ -130,8 +133,12 @@ impl Look<'_> {
                     return Err(self.invalid("enum is a list"));
                 };
                 self.counts.values += values.len();
-                self.limits.values(self.counts.values)
+                self.limits.values(self.counts.values)?;
+                self.exact(value)
             }
+            Keyword::Value => self.exact(value),
+            Keyword::Bound if value.is_f64() => Ok(()),
+            Keyword::Bound => self.exact(value),
             Keyword::Expression => match value.as_str() {
                 Some(pattern) => self.expression(pattern),
                 None => Err(self.invalid("pattern is a string")),
@@ -156,6 +163,19 @@ impl Look<'_> {
                 Err(Refusal::Unsupported { at, keyword: name.to_owned() })
             }
             Keyword::Plain | Keyword::Annotation => Ok(()),
+        }
+    }
+
+    /// Refuses numbers that the compiler would round: it has them as 64-bit floats.
+    fn exact(&self, value: &Value) -> Result<(), Refusal> {
+        match value {
+            Value::Number(number) => match number.as_f64() {
+                Some(float) if float.abs() <= EXACT => Ok(()),
+                _ => Err(self.unsupported(format!("{number}, of more than 53 bits"))),
+            },
+            Value::Array(values) => values.iter().try_for_each(|value| self.exact(value)),
+            Value::Object(fields) => fields.values().try_for_each(|value| self.exact(value)),
+            _ => Ok(()),
         }
     }
 

@@ -2,8 +2,11 @@
 
 mod vocabulary;
 
-use grammar::{Compiler, Fault, Limits, Refusal, Settings, Source};
+use grammar::{
+    Compiler, Fault, Grammar, Job, Limits, Masker, Refusal, Settings, Source, Text, Threads,
+};
 use serde_json::json;
+use std::time::Duration;
 use vocabulary::{CALL, END, bytes, compiler, longest, mask, takes, tokens};
 
 fn schema(schema: serde_json::Value) -> Source {
@@ -147,6 +150,24 @@ fn refusals_say_what_and_where() {
 }
 
 #[test]
+fn numbers_that_would_be_rounded_are_refused() {
+    let compiler = compiler();
+    let compiles = |text: &str| compiler.compile(&Source::Schema(text.into())).map(drop);
+    for number in ["9007199254740993", "-9007199254740993", "12345678901234567890123"] {
+        for keyword in ["const", "minimum", "exclusiveMaximum"] {
+            let float = number.len() > 20 && keyword != "const";
+            let refused = compiles(&format!("{{\"{keyword}\": {number}}}"));
+            let known =
+                matches!(&refused, Err(Refusal::Unsupported { at, .. }) if at.ends_with(keyword));
+            assert!(known || float, "{keyword} {number}: {refused:?}");
+        }
+        let refused = compiles(&format!("{{\"enum\": [[{number}]]}}"));
+        assert!(matches!(refused, Err(Refusal::Unsupported { .. })), "{number}: {refused:?}");
+    }
+    assert_eq!(compiles("{\"const\": 9007199254740991, \"maximum\": 1e300}"), Ok(()));
+}
+
+#[test]
 fn a_token_that_there_is_not_may_not_come() {
     let mut matcher = compiler().compile(&Source::Choice(vec!["yes".into()])).expect("good");
     let none = tokens().count();
@@ -187,4 +208,30 @@ fn a_text_that_wears_the_lexer_out_takes_nothing_from_others() {
     }
     let mut later = compiler.compile(&source).expect("good");
     assert_eq!(mask(later.as_mut()), [u32::from(b'x'), u32::from(b'y')]);
+}
+
+#[test]
+fn a_dear_text_keeps_no_other_waiting() {
+    let compiler = compiler();
+    let grammar = |source: &Source| Grammar::new(compiler.compile(source).expect("good"));
+    let dear = grammar(&Source::Lark("start: s\ns: s s | \"a\" | \"b\" | \"a\" \"b\"".into()));
+    let cheap = grammar(&Source::Expression("[0-9]*".into()));
+    let mut masker = Threads::new(1, Duration::from_secs(60));
+    let words = tokens().mask_words();
+    // As long as each step of it takes longer than any of another.
+    let text: Vec<u32> = "ab".repeat(120).bytes().map(u32::from).collect();
+    let job = |id, text, tokens, dear| Job { id, text, tokens, paths: Vec::new(), words, dear };
+    masker.ask(job(1, Text::New(dear), text, false));
+    let next = |masker: &mut Threads, id| {
+        let mut all = masker.done(&[id]);
+        let at = all.iter().position(|done| done.id == id).expect("it is done");
+        all.swap_remove(at).outcome.expect("no fault")
+    };
+    let long = next(&mut masker, 1);
+    assert!(long.dear);
+    masker.ask(job(1, Text::Begun(long.matcher), vec![b'a'.into()], long.dear));
+    masker.ask(job(2, Text::New(cheap), vec![b'7'.into()], false));
+    let all = masker.done(&[2]);
+    assert_eq!(all.iter().map(|done| done.id).collect::<Vec<_>>(), [2], "it came first");
+    assert!(!all[0].outcome.as_ref().ok().expect("no fault").dear);
 }

@@ -211,6 +211,15 @@ impl Guessing {
         engine::engine::Guessing { tokens, paths: self.draft_paths, rows }
     }
 
+    /// What is said of guesses though nothing guesses.
+    pub fn idle(&self) -> Option<&'static str> {
+        match self.settings().tokens {
+            0 if self.draft_model.is_some() => Some("--draft-model"),
+            0 if self.draft_paths > 1 => Some("--draft-paths"),
+            _ => None,
+        }
+    }
+
     /// Who guesses, if a model does.
     pub fn model(&self, of: &Model) -> Option<Model> {
         let name = self.draft_model.clone()?;

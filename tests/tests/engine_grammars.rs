@@ -142,7 +142,7 @@ fn a_grammar_that_lets_nothing_come_is_told() {
     generate(&mut request).sampling.allowed = Some((0..5).collect());
     let answer = late(0, &[]).answer(request);
     let why = "no token is allowed to come next";
-    assert_eq!((answer.tokens(0).len(), &answer.ends[&0]), (5, &Finish::Failed(why.into())));
+    assert_eq!((answer.tokens(0).len(), &answer.ends[&0]), (5, &Finish::Stuck(why.into())));
 }
 
 #[test]

@@ -111,6 +111,12 @@ fn what_a_model_guesses_for_itself_holds() {
         let mut alone = self::served(Guessing::NONE, 0, &[]);
         (0..12).for_each(|id| served.submit(plain(id)));
         served.run();
+        // Equal answers come to share their pages.
+        let mut equal = plain(12);
+        let asked = generate(&mut equal);
+        (asked.sampling.temperature, asked.choices) = (0.0, 3);
+        served.answer(equal.clone());
+        assert_eq!(served.answers[&12].bits(), alone.answer(equal).bits());
         for id in 0..12 {
             assert_eq!(served.answers[&id].bits(), alone.answer(plain(id)).bits(), "{id}");
         }

@@ -110,7 +110,7 @@ fn where_no_token_is_allowed_an_answer_fails_in_words() {
         asked.stop.min_new = 1;
     });
     assert!(tokens.is_empty());
-    assert_eq!(end, Finish::Failed("no token is allowed to come next".into()));
+    assert_eq!(end, Finish::Stuck("no token is allowed to come next".into()));
 }
 
 #[test]

@@ -109,6 +109,24 @@ fn objects_expressions_choices_and_grammars_are_kept_to() {
 }
 
 #[test]
+fn what_is_complete_ends_before_the_least_that_is_asked_and_what_is_stuck_says_so() {
+    let server = server();
+    let body = json!({"prompt": "x", "max_tokens": 40, "min_tokens": 30, "structured_outputs": {"choice": ["yes", "no"]}});
+    let told = server.ask("/v1/completions", &body)["choices"][0].clone();
+    assert_eq!(told["finish_reason"], "stop", "{told}");
+    assert!(["yes", "no"].map(Value::from).contains(&told["text"]), "{told}");
+
+    // After the first letter nothing may come that both allow: it has what came.
+    let body = json!({
+        "prompt": "x", "structured_outputs": {"choice": ["yes"]},
+        "allowed_token_ids": [u32::from(b'y')],
+    });
+    let told = server.ask("/v1/completions", &body)["choices"][0].clone();
+    assert_eq!((&told["text"], &told["finish_reason"]), (&json!("y"), &json!("abort")));
+    assert_eq!(told["stop_reason"], "no token is allowed to come next");
+}
+
+#[test]
 fn streamed_and_whole_answers_are_the_same() {
     let server = server();
     let mut body = json!({

@@ -99,6 +99,10 @@ fn the_model_in_the_box_calls_its_calculator_and_reads_what_it_gives() {
     let content = told["choices"][0]["message"]["content"].as_str().expect("text");
     assert!(content.ends_with("42"), "{content}");
 
+    // A call that is cut is no reason to call.
+    let told = server.ask(path, &asked(json!({"tools": [calculator()], "stop": "27"})));
+    assert_eq!(told["choices"][0]["finish_reason"], "stop", "{told}");
+
     // It is not told of what is not to be called.
     let told = server.ask(path, &asked(json!({"tools": [calculator()], "tool_choice": "none"})));
     assert_eq!(told["choices"][0]["finish_reason"], "stop");
@@ -193,8 +197,13 @@ fn what_is_wrong_with_tools_is_refused_by_its_name() {
     for (more, field) in [
         (json!({"tools": [{"type": "web"}]}), "tools[0].type"),
         (json!({"tool_choice": "required"}), "tool_choice"),
-        (json!({"tools": [unknown], "tool_choice": "required"}), "tools"),
-        (json!({"tools": [strict]}), "tools"),
+        (json!({"tools": [unknown], "tool_choice": "required"}), "tools[0].function.parameters"),
+        (json!({"tools": [calculator(), strict]}), "tools[1].function.parameters"),
+        (json!({"tools": [{"type": "function", "function": {"name": "f"}, "x": 1}]}), "tools[0].x"),
+        (
+            json!({"tools": [function("f", json!({"parameters": {"type": "array"}}))]}),
+            "tools[0].function.parameters.type",
+        ),
         (json!({"tools": tools(), "response_format": {"type": "json_object"}}), "tools"),
         (json!({"messages": call(json!({"type": "code"}))}), "messages[0].tool_calls[0].type"),
         (json!({"messages": call(json!({}))}), "messages[0].tool_calls[0].function"),

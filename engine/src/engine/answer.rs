@@ -185,7 +185,7 @@ impl Engine {
                     self.take_token(id, (*drawn).clone())
                 }
                 params::STATUS_MASKED => {
-                    Some(Finish::Failed("no token is allowed to come next".into()))
+                    Some(Finish::Stuck("no token is allowed to come next".into()))
                 }
                 _ => Some(Finish::Failed(NOT_FINITE.into())),
             };

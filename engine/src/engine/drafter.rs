@@ -12,6 +12,7 @@ use crate::model::{Batch, Model};
 use kernels_core::Error;
 use kernels_core::device::Backend;
 use kernels_core::params::SampleRow;
+use std::collections::HashSet;
 
 /// A model that guesses for another.
 pub(super) struct Drafter {
@@ -108,6 +109,8 @@ impl Engine {
         lens: &[usize],
     ) -> (Vec<Drafted>, Vec<u32>) {
         let (mut all, mut rows) = (Vec::new(), Vec::new());
+        // Places of keys that the batch writes: those of shared pages are one sequence's.
+        let mut written = HashSet::new();
         let page_len = self.settings.page_len as usize;
         drafter.batch.clear();
         let mut left = self.settings.capacity().rows_max as usize;
@@ -119,13 +122,20 @@ impl Engine {
                 sequence.drafted = sequence.drafted.min(whole);
             }
             let end = run.first + run.tokens as usize;
+            let pages: Vec<u32> = sequence.table.pages().iter().map(|page| page.0).collect();
+            let place = |at: usize| (pages[at / page_len], at % page_len);
             let first = sequence.drafted.min(end - 1);
+            let taken = (first..end).rev().find(|at| written.contains(&place(*at)));
+            let first = taken.map_or(first, |at| at + 1);
+            if first == end {
+                continue;
+            }
             if end - first > left {
                 continue;
             }
             left -= end - first;
             sequence.drafted = end;
-            let pages: Vec<u32> = sequence.table.pages().iter().map(|page| page.0).collect();
+            written.extend((first..end).map(place));
             let tokens = &sequence.tokens[first..end];
             let of = drafter.batch.push(first as u32, tokens, &pages);
             if len > 0 {

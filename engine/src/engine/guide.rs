@@ -24,6 +24,8 @@ pub(super) enum Guide {
         /// What may come next, then after each token of what is guessed: one bit for each
         /// token, lowest first. None before it was asked.
         masks: Vec<Vec<u32>>,
+        /// Whether they took long.
+        dear: bool,
     },
 }
 
@@ -60,13 +62,13 @@ impl Engine {
         let mut guided = false;
         for draw in draws.iter().filter(|draw| draw.place == Place::default()) {
             let sequence = self.running.get_mut(&draw.id).expect("it draws");
-            let (text, tokens) = match sequence.guide.take() {
+            let (text, tokens, dear) = match sequence.guide.take() {
                 None => match self.groups[&sequence.request].grammar() {
-                    Some(grammar) => (Text::New(grammar.clone()), Vec::new()),
+                    Some(grammar) => (Text::New(grammar.clone()), Vec::new(), false),
                     None => continue,
                 },
-                Some(Guide::Here { matcher, came, masks }) if masks.is_empty() => {
-                    (Text::Begun(matcher), came)
+                Some(Guide::Here { matcher, came, masks, dear }) if masks.is_empty() => {
+                    (Text::Begun(matcher), came, dear)
                 }
                 there => {
                     sequence.guide = there;
@@ -77,7 +79,7 @@ impl Engine {
             sequence.guide = Some(Guide::Away { late: false });
             let guesses = guesses.get(&draw.id).copied().unwrap_or(&[]);
             let paths = guesses.iter().map(|guess| guess.tokens.clone()).collect();
-            self.masker.ask(Job { id: draw.id, text, tokens, paths, words });
+            self.masker.ask(Job { id: draw.id, text, tokens, paths, words, dear });
             guided = true;
         }
         guided
@@ -156,10 +158,11 @@ impl Engine {
             let Some(sequence) = sequence else { continue };
             match outcome {
                 Ok(Next { complete: true, .. }) => ends.push((id, Finish::Complete)),
-                Ok(Next { matcher, masks, .. }) => {
-                    sequence.guide = Some(Guide::Here { matcher, came: Vec::new(), masks });
+                Ok(Next { matcher, masks, dear, .. }) => {
+                    let came = Vec::new();
+                    sequence.guide = Some(Guide::Here { matcher, came, masks, dear });
                 }
-                Err(fault) => ends.push((id, Finish::Failed(fault.to_string()))),
+                Err(fault) => ends.push((id, Finish::Stuck(fault.to_string()))),
             }
         }
         ends

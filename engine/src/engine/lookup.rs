@@ -3,11 +3,14 @@
 /// How many of the last tokens are looked for, at most and at least.
 const LONGEST: usize = 4;
 const SHORTEST: usize = 2;
+/// Tokens that are looked through, the last ones.
+const REACH: usize = 8192;
 
 /// Continuations of `tokens` of at most `len` tokens each: what followed where their end
 /// was before, the longest likeness first, then the latest. No more than `most`, and no two
 /// that begin alike.
 pub(super) fn lookup(tokens: &[u32], len: usize, most: usize) -> Vec<Vec<u32>> {
+    let tokens = &tokens[tokens.len().saturating_sub(REACH)..];
     let mut found: Vec<Vec<u32>> = Vec::new();
     for like in (SHORTEST..=LONGEST.min(tokens.len().saturating_sub(1))).rev() {
         let end = &tokens[tokens.len() - like..];

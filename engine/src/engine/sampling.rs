@@ -150,6 +150,7 @@ impl Masks {
         if let Some(allowed) = allowed.filter(|_| sequence.fresh) {
             self.masks.push((seat, self.mask(allowed)));
         }
+        let ended = guided.as_ref().is_some_and(|mask| self.lets_only_ends(mask));
         self.masks.extend(guided.map(|mask| (place, mask)));
         if counts && sequence.fresh {
             self.slots.push((seat, self.counted(sequence)));
@@ -159,7 +160,7 @@ impl Masks {
             counted.become_these(&tokens[*prompt_len..], &mut self.counted);
         }
         sequence.fresh = false;
-        self.ban(generate, sequence.generated());
+        self.ban(generate, sequence.generated(), ended);
         self.bias_tokens.extend(sampling.bias.iter().map(|bias| bias.0));
         self.bias_values.extend(sampling.bias.iter().map(|bias| bias.1));
         self.banned_starts.push(self.banned.len() as u32);
@@ -167,9 +168,18 @@ impl Masks {
         self.counted_starts.push(self.counted.len() as u32);
     }
 
-    fn ban(&mut self, generate: &Generate, generated: &[u32]) {
+    /// Whether a mask lets nothing come but the model's ends: then they may come early.
+    fn lets_only_ends(&self, mask: &[u32]) -> bool {
+        let is_end = |token: u32| self.eos.contains(&token);
+        let words = (0..).step_by(32).zip(mask).filter(|(_, word)| **word != 0);
+        words
+            .into_iter()
+            .all(|(first, word)| (0..32).all(|bit| word >> bit & 1 == 0 || is_end(first + bit)))
+    }
+
+    fn ban(&mut self, generate: &Generate, generated: &[u32], ended: bool) {
         let stop = &generate.stop;
-        if generated.len() < stop.min_new as usize {
+        if generated.len() < stop.min_new as usize && !ended {
             self.banned.extend(stop.tokens.iter());
             if !stop.ignore_eos {
                 self.banned.extend(&self.eos);

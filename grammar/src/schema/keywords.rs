@@ -17,6 +17,10 @@ pub enum Keyword {
     Definitions,
     /// Values that are allowed.
     Values,
+    /// The value that is allowed.
+    Value,
+    /// A number that others are held against.
+    Bound,
     /// An expression.
     Expression,
     /// Where another schema stands.
@@ -36,7 +40,7 @@ pub enum Keyword {
 }
 
 /// Keywords of each kind; all other names are annotations.
-const KEYWORDS: [(Keyword, &[&str]); 14] = [
+const KEYWORDS: [(Keyword, &[&str]); 16] = [
     (Keyword::Schema, &["additionalProperties", "additionalItems"]),
     (Keyword::Schemas, &["allOf", "anyOf", "oneOf", "prefixItems"]),
     (Keyword::SchemaOrList, &["items"]),
@@ -44,6 +48,8 @@ const KEYWORDS: [(Keyword, &[&str]); 14] = [
     (Keyword::Patterns, &["patternProperties"]),
     (Keyword::Definitions, &["$defs", "definitions"]),
     (Keyword::Values, &["enum"]),
+    (Keyword::Value, &["const"]),
+    (Keyword::Bound, &["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]),
     (Keyword::Expression, &["pattern"]),
     (Keyword::Reference, &["$ref"]),
     (Keyword::Multiple, &["multipleOf"]),
@@ -52,22 +58,7 @@ const KEYWORDS: [(Keyword, &[&str]); 14] = [
         Keyword::Count,
         &["minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"],
     ),
-    (
-        Keyword::Plain,
-        &[
-            "const",
-            "type",
-            "format",
-            "required",
-            "minimum",
-            "maximum",
-            "exclusiveMinimum",
-            "exclusiveMaximum",
-            "$id",
-            "id",
-            "$anchor",
-        ],
-    ),
+    (Keyword::Plain, &["type", "format", "required", "$id", "id", "$anchor"]),
     (
         Keyword::Refused,
         &[

@@ -21,6 +21,9 @@ pub struct Drafter {
 impl Drafter {
     /// The one that the settings name.
     pub fn open(of: &config::Model, running: &Running) -> Result<Option<Self>, Failure> {
+        if let Some(option) = running.guessing.idle() {
+            return Err(Failure::Setting(format!("{option}: --draft-tokens says how many")));
+        }
         let Some(model) = running.guessing.model(of) else { return Ok(None) };
         let folder = hub::folder(&model)?;
         Ok(Some(Self { checkpoint: Checkpoint::open(&folder)?, folder }))

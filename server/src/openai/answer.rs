@@ -186,7 +186,7 @@ impl Choice {
             stop_strings: asked.stop_strings.clone(),
             keep_stop: asked.keep_stop,
             skip_special: asked.skip_special,
-            calls: asked.calls.map(Calls::new),
+            calls: asked.calls.clone().map(|(form, names)| Calls::new(form, names)),
             bytes: Vec::new(),
             special: Vec::new(),
             counted: 0,
@@ -232,7 +232,7 @@ impl Choice {
         let mut came = calls.push(text);
         if let Some(end) = end {
             came.extend(calls.finish());
-            if calls.any() && end.reason == "stop" {
+            if calls.whole() && end.reason == "stop" {
                 end.reason = "tool_calls";
             }
         }
@@ -288,8 +288,10 @@ impl Choice {
             Finish::Deadline => {
                 End { reason: "abort", stop: Some(StopReason::String("timeout".into())) }
             }
-            // Refused before it came here.
-            Finish::Failed(words) => End { reason: "abort", stop: Some(StopReason::String(words)) },
+            // What failed is refused before it comes here.
+            Finish::Stuck(words) | Finish::Failed(words) => {
+                End { reason: "abort", stop: Some(StopReason::String(words)) }
+            }
         }
     }
 }

@@ -42,7 +42,7 @@ pub struct Asked {
     /// What it keeps to, and that compiled.
     structure: Option<Structure>,
     /// How calls of tools are read from it, if there may be such.
-    pub calls: Option<Form>,
+    pub calls: Option<(Form, Arc<[String]>)>,
     grammar: Option<Grammar>,
     /// [`Stop::strings`] as text; all answers share it.
     pub stop_strings: Arc<[String]>,
@@ -119,7 +119,7 @@ impl Asked {
 
     /// Offers tools.
     pub fn offer(&mut self, tools: &Tools) -> Result<(), Refusal> {
-        self.calls = tools.form();
+        self.calls = tools.calls();
         if self.calls.is_some() && self.structure.is_some() {
             let words = "not together with `response_format` or `structured_outputs`";
             return Err(Refusal::field("tools", words));

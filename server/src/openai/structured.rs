@@ -16,12 +16,15 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub struct Structure {
     field: &'static str,
     source: Source,
+    /// Parts of the source that came in fields of their own: where they stand in it, and
+    /// the fields.
+    places: Vec<(String, String)>,
 }
 
 impl Structure {
-    /// Of a field.
-    pub fn new(field: &'static str, source: Source) -> Self {
-        Self { field, source }
+    /// Of a field, with parts of others.
+    pub fn new(field: &'static str, source: Source, places: Vec<(String, String)>) -> Self {
+        Self { field, source, places }
     }
 
     /// From a request's fields, of which one may ask.
@@ -47,13 +50,26 @@ impl Structure {
     }
 
     fn refused(&self, refusal: &grammar::Refusal) -> Refusal {
+        let (mut field, mut refusal) = (self.field, refusal.clone());
+        if let grammar::Refusal::Invalid { at, .. } | grammar::Refusal::Unsupported { at, .. } =
+            &mut refusal
+        {
+            let part = self.places.iter().find_map(|(within, field)| {
+                let rest =
+                    at.strip_prefix(within).filter(|x| x.is_empty() || x.starts_with('/'))?;
+                Some((field, rest.to_owned()))
+            });
+            if let Some((part, rest)) = part {
+                (field, *at) = (part, rest);
+            }
+        }
         match refusal {
             grammar::Refusal::Busy => Refusal::busy(refusal.to_string(), RETRY_AFTER),
             grammar::Refusal::Unsupported { .. } => Refusal {
                 code: Some("unsupported_keyword"),
-                ..Refusal::field(self.field, refusal.to_string())
+                ..Refusal::field(field, refusal.to_string())
             },
-            _ => Refusal::field(self.field, refusal.to_string()),
+            _ => Refusal::field(field, refusal.to_string()),
         }
     }
 }
@@ -61,17 +77,17 @@ impl Structure {
 fn response_format(mut format: Map<String, Value>) -> Result<Option<Structure>, Refusal> {
     if format.get("type") == Some(&"structural_tag".into()) {
         let source = Source::Tags(Value::Object(format).to_string());
-        return Ok(Some(Structure { field: "response_format", source }));
+        return Ok(Some(Structure::new("response_format", source, Vec::new())));
     }
     let kind = format.remove("type");
     let kind = kind.as_ref().and_then(Value::as_str).unwrap_or("");
-    let schema = |field, value| Ok(Some(Structure { field, source: schema(field, value)? }));
+    let schema = |field, value| Ok(Some(Structure::new(field, schema(field, value)?, Vec::new())));
     let asked = match kind {
         "text" => Ok(None),
         // Some servers take a schema here, too.
         "json_object" => match format.remove("schema") {
             None | Some(Value::Null) => {
-                Ok(Some(Structure { field: "response_format", source: Source::Object }))
+                Ok(Some(Structure::new("response_format", Source::Object, Vec::new())))
             }
             Some(value) => schema("response_format.schema", value),
         },
@@ -158,7 +174,7 @@ fn structured_outputs(mut asked: Map<String, Value>) -> Result<Option<Structure>
             ),
         };
         let source = if compact { without_blanks(source) } else { source };
-        if structure.replace(Structure { field, source }).is_some() {
+        if structure.replace(Structure::new(field, source, Vec::new())).is_some() {
             return Err(Refusal::field("structured_outputs", "expected one grammar, got several"));
         }
     }

@@ -7,6 +7,7 @@ use super::structured::Structure;
 use crate::text::calls::Form;
 use grammar::Source;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// Tools of a request, at most; and bytes of a name.
 const TOOLS_MAX: usize = 128;
@@ -73,13 +74,15 @@ impl Tools {
         (self.choice != Choice::None).then(|| told.collect())
     }
 
-    /// How calls are read from an answer, if there may be such.
-    pub fn form(&self) -> Option<Form> {
-        (self.choice != Choice::None).then_some(self.form)
+    /// How calls are read from an answer, and of what, if there may be such.
+    pub fn calls(&self) -> Option<(Form, Arc<[String]>)> {
+        let names = self.list.iter().map(|tool| tool.name.clone());
+        (self.choice != Choice::None).then(|| (self.form, names.collect()))
     }
 
     /// What an answer keeps to, where it may not say what it likes.
     pub fn structure(&self) -> Option<Structure> {
+        let all = 0..self.list.len();
         let tag = |tool: &Tool, parameters: &Value| self.form.tag(&tool.name, parameters);
         let any = json!({"type": "object"});
         let format = match self.choice {
@@ -100,7 +103,17 @@ impl Tools {
             }
         };
         let source = json!({"type": "structural_tag", "format": format});
-        Some(Structure::new("tools", Source::Tags(source.to_string())))
+        let at = match self.choice {
+            Choice::Named(at) => at..at + 1,
+            _ => all,
+        };
+        // Where each schema stands in the tags, and in the request.
+        let place = |(tag, tool)| {
+            let within = format!("/format/tags/{tag}/content/json_schema");
+            (within, format!("tools[{tool}].function.parameters"))
+        };
+        let places = (0..).zip(at).map(place).collect();
+        Some(Structure::new("tools", Source::Tags(source.to_string()), places))
     }
 }
 
@@ -115,6 +128,14 @@ impl Tool {
         let Some(function) = told["function"].as_object() else {
             return Err(Refusal::field(name(".function"), "expected an object"));
         };
+        let own = ["type", "function"];
+        let fields = told.as_object().into_iter().flat_map(Map::keys);
+        if let Some(field) = fields.into_iter().find(|field| !own.contains(&field.as_str())) {
+            return Err(Refusal::unknown(&name(&format!(".{field}"))));
+        }
+        if function.get("description").is_some_and(|text| !text.is_null() && !text.is_string()) {
+            return Err(Refusal::field(name(".function.description"), "expected a string"));
+        }
         let known = ["name", "description", "parameters", "strict"];
         if let Some(field) = function.keys().find(|field| !known.contains(&field.as_str())) {
             return Err(Refusal::unknown(&name(&format!(".function.{field}"))));
@@ -127,7 +148,14 @@ impl Tool {
         }
         let parameters = match function.get("parameters") {
             None | Some(Value::Null) => json!({"type": "object", "additionalProperties": false}),
-            Some(Value::Object(schema)) => of_objects(schema.clone()),
+            Some(Value::Object(schema)) => match schema.get("type") {
+                None => of_objects(schema.clone()),
+                Some(kind) if kind == "object" => of_objects(schema.clone()),
+                Some(_) => {
+                    let words = "arguments are an object";
+                    return Err(Refusal::field(name(".function.parameters.type"), words));
+                }
+            },
             Some(_) => {
                 let words = "expected a JSON schema";
                 return Err(Refusal::field(name(".function.parameters"), words));
@@ -165,7 +193,11 @@ fn choice(asked: Option<Value>, list: &[Tool]) -> Result<Choice, Refusal> {
                 return Err(Refusal::expected(name, expected, word));
             }
         },
-        Value::Object(_) if asked["type"] == "function" => {
+        Value::Object(fields) if asked["type"] == "function" => {
+            let other = fields.keys().find(|field| !["type", "function"].contains(&field.as_str()));
+            if let Some(field) = other {
+                return Err(Refusal::unknown(&format!("tool_choice.{field}")));
+            }
             let called = asked["function"]["name"].as_str().unwrap_or("");
             match list.iter().position(|tool| tool.name == called) {
                 Some(at) => Choice::Named(at),

@@ -301,7 +301,9 @@ impl Live {
             Event::End { why, .. } => metrics.ended(match why {
                 Finish::Length => "length",
                 Finish::Eos | Finish::Token(_) | Finish::Complete | Finish::String { .. } => "stop",
-                Finish::Cancelled | Finish::Deadline | Finish::Failed(_) => "abort",
+                Finish::Cancelled | Finish::Deadline | Finish::Stuck(_) | Finish::Failed(_) => {
+                    "abort"
+                }
             }),
             Event::Embedding { .. } => metrics.ended("stop"),
         }

@@ -86,7 +86,7 @@ impl Object {
     fn kind(&self) -> Kind {
         match self.word.as_str() {
             "\"name\"" => Kind::Name,
-            "\"arguments\"" | "\"parameters\"" => Kind::Arguments,
+            "\"arguments\"" | "\"parameters\"" if !self.argued => Kind::Arguments,
             _ => Kind::Other,
         }
     }

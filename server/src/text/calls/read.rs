@@ -3,6 +3,7 @@
 
 use super::object::Object;
 use super::{BEGIN, END, Form, PYTHON};
+use std::sync::Arc;
 
 /// What came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,12 +30,16 @@ pub enum Came {
 #[derive(Debug)]
 pub struct Calls {
     form: Form,
+    /// What may be called.
+    names: Arc<[String]>,
     /// Text that may yet belong to a call: it begins one, or is blank before one.
     held: String,
     /// The call that is being read.
     call: Option<Call>,
     /// Calls that have begun.
     count: usize,
+    /// One of them is not whole.
+    cut: bool,
     /// What came and is not told yet.
     came: Vec<Came>,
 }
@@ -54,13 +59,26 @@ struct Call {
 
 impl Calls {
     /// None yet.
-    pub fn new(form: Form) -> Self {
-        Self { form, held: String::new(), call: None, count: 0, came: Vec::new() }
+    pub fn new(form: Form, names: Arc<[String]>) -> Self {
+        Self {
+            form,
+            names,
+            held: String::new(),
+            call: None,
+            count: 0,
+            cut: false,
+            came: Vec::new(),
+        }
     }
 
     /// Whether there was a call.
-    pub fn any(&self) -> bool {
+    fn any(&self) -> bool {
         self.count > 0
+    }
+
+    /// Whether there were calls, and all of them are whole.
+    pub fn whole(&self) -> bool {
+        self.any() && !self.cut
     }
 
     /// What comes of more text.
@@ -78,10 +96,11 @@ impl Calls {
     /// What is left when the answer has ended.
     pub fn finish(&mut self) -> Vec<Came> {
         self.tell_arguments();
-        if let Some(call) = self.call.take()
-            && call.index.is_none()
-        {
-            self.say(&call.text);
+        if let Some(call) = self.call.take() {
+            match call.index {
+                None => self.say(&call.text),
+                Some(_) => self.cut |= !call.object.ended,
+            }
         }
         let held = std::mem::take(&mut self.held);
         // Blanks after a call say nothing.
@@ -164,6 +183,9 @@ impl Calls {
         if !call.object.push(c) {
             return self.give_up();
         }
+        if call.object.name.as_ref().is_some_and(|name| !self.names.contains(name)) {
+            return self.give_up();
+        }
         if call.index.is_none()
             && let Some(name) = &call.object.name
             && (!call.object.arguments.is_empty() || call.object.ended)
@@ -181,8 +203,9 @@ impl Calls {
     fn give_up(&mut self) {
         self.tell_arguments();
         let call = self.call.take().expect("there is one");
-        if call.index.is_none() {
-            self.say(&call.text);
+        match call.index {
+            None => self.say(&call.text),
+            Some(_) => self.cut = true,
         }
     }
 
@@ -246,7 +269,9 @@ mod tests {
     /// Text beside calls, and each call's name and arguments, however the text is cut.
     fn read(form: Form, text: &str) -> (String, Vec<(String, String)>) {
         let all = |cut: usize| {
-            let (mut calls, mut said, mut made) = (Calls::new(form), String::new(), Vec::new());
+            let names = ["add", "f"].map(str::to_owned).into();
+            let mut calls = Calls::new(form, names);
+            let (mut said, mut made) = (String::new(), Vec::new());
             let chars: Vec<char> = text.chars().collect();
             let mut came: Vec<Came> = Vec::new();
             for part in chars.chunks(cut) {
@@ -326,6 +351,7 @@ mod tests {
             "<tool_call>{\"nam",
             "a < b",
             "é<",
+            "<tool_call>{\"name\": \"other\", \"arguments\": {}}</tool_call>",
         ] {
             let (said, made) = read(Form::Hermes, text);
             assert_eq!((said.as_str(), made.len()), (text, 0));
