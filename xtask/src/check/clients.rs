@@ -1,5 +1,5 @@
 //! Real clients against the release binary with the model in the box: the openai SDK,
-//! litellm and lm-eval, in an environment of Python that is kept from check to check.
+//! litellm, jsonschema and lm-eval, in an environment of Python that is kept from check to check.
 
 use super::shell::{Shell, tail};
 use super::tally::Tally;
