@@ -63,8 +63,8 @@ def answers(client, model, bias, name, text):
 
 def keyword(why):
     """A refusal without places, names and numbers, to be counted by."""
-    why = re.sub(r"^.*?: (?=.* is not supported)", "", why)
-    return re.sub(r"\d+", "N", re.sub(r"\(.*?\)|\".*?\"", "…", why))[:60]
+    why = re.sub(r"^.*: (?=.* is not supported)|^[a-z_.]+: ", "", re.sub(r"\(.*?\)|\".*?\"", "…", why))
+    return re.sub(r"\d+", "N", why)[:60]
 
 
 def kept_to(client, model, bias, schemas):
