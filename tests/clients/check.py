@@ -1,17 +1,22 @@
-"""Real clients against a real server: the openai SDK, litellm and lm-eval.
+"""Real clients against a real server: the openai SDK, litellm, jsonschema and lm-eval.
 
     pip install -r tests/clients/requirements.txt
-    python tests/clients/check.py target/release/pagewise models/abacus
+    python tests/clients/check.py target/release/pagewise models/abacus [--schemas DIR]
 
-Starts the binary on the model, asks it through each client, and fails loudly.
+Starts the binary on the model, asks it through each client, and fails loudly. With
+`--schemas` it only asks for those in the folder, and says what came of them.
 """
+import argparse
 import json
 import math
 import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
+from urllib.request import Request, urlopen
+
+import schemas
+import structured
 
 os.environ.update(LITELLM_LOCAL_MODEL_COST_MAP="True", HF_HUB_OFFLINE="1", OPENAI_API_KEY="none")
 # What the model in the box adds without a mistake, when it is asked as here.
@@ -26,6 +31,15 @@ def serve(binary, model, *options):
         if line.startswith("listening"):
             return process, line.split()[1]
     raise SystemExit("the server did not come up")
+
+
+def fewer_blanks(url):
+    """Biases under which the model in the box ends its answers: where only a blank or some
+    word of a schema may come, it has no liking for either, and would write blanks for long."""
+    asked = Request(f"{url}/tokenize", json.dumps({"prompt": " \n\t\r"}).encode(),
+                    {"Content-Type": "application/json"})
+    with urlopen(asked) as answer:
+        return {str(token): -10 for token in json.load(answer)["tokens"]}
 
 
 def openai_sdk(url):
@@ -113,14 +127,33 @@ def lm_eval_tasks(url, model, tokenizer):
 
 
 def main():
-    binary, model = sys.argv[1:]
-    process, url = serve(binary, model)
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("binary")
+    arguments.add_argument("model")
+    arguments.add_argument("--schemas", metavar="DIR", help="JSON schemas to ask for instead")
+    given = arguments.parse_args()
+    from openai import OpenAI
+    process, url = serve(given.binary, given.model)
+    client = OpenAI(base_url=f"{url}/v1", max_retries=0)
     try:
+        bias = fewer_blanks(url)
+        if given.schemas:
+            name = client.models.list().data[0].id
+            schemas.check_folder(client, name, bias, given.schemas)
+            return
         name = openai_sdk(url)
         print("openai: ok")
+        structured.formats(client, name, bias)
+        print("openai, formats: ok")
+        structured.tools(client, name, bias)
+        print("openai, tools: ok")
         litellm_sdk(url, name)
         print("litellm: ok")
-        lm_eval_tasks(url, name, model)
+        structured.litellm_sdk(url, name, bias)
+        print("litellm, formats and tools: ok")
+        schemas.check(client, name, bias)
+        print("jsonschema: ok")
+        lm_eval_tasks(url, name, given.model)
         print("lm-eval: ok")
     finally:
         process.terminate()

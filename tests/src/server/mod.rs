@@ -1,6 +1,7 @@
 //! A real server: the `pagewise` binary on a small checkpoint, asked over HTTP.
 
 pub mod checkpoint;
+pub mod hostile;
 pub mod wire;
 
 use serde_json::Value;

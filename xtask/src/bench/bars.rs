@@ -9,7 +9,8 @@
 //!   A or B for its last word;
 //! - `over PEER`: the figure over the best of the peer's, a rate;
 //! - `under PEER`: the same of a time;
-//! - `figure`: the figure itself.
+//! - `figure`: the figure itself;
+//! - `least`: the same where more is better.
 //!
 //! `parts`, `under` and `figure` are at most the bar, the others at least.
 //!
@@ -53,6 +54,8 @@ pub enum Measure {
     Under(String),
     /// The figure itself.
     Figure,
+    /// The same where more is better.
+    Least,
 }
 
 /// All bars.
@@ -72,6 +75,7 @@ fn parse(line: &str) -> Option<Bar> {
         "share" => Measure::Share,
         "threads" => Measure::Threads,
         "figure" => Measure::Figure,
+        "least" => Measure::Least,
         other => match other.split_once(' ')? {
             ("parts", parts) => Measure::Parts(parts.split('+').map(str::to_owned).collect()),
             ("over", peer) => Measure::Over(peer.into()),
@@ -145,7 +149,7 @@ impl Bar {
             Measure::Under(name) => {
                 Some(row.figure / peer(row, record, name).min_by(f64::total_cmp)?)
             }
-            Measure::Figure => Some(row.figure),
+            Measure::Figure | Measure::Least => Some(row.figure),
         }
     }
 }
@@ -234,5 +238,21 @@ mod tests {
         assert_eq!(reached("none,serving,T decode,over nobody,1"), None);
         assert!(of("wait,serving,T wait,under peer,0.5").is_reached(0.4));
         assert!(!of("rate,serving,T decode,over peer,1.8").is_reached(1.7));
+    }
+
+    #[test]
+    fn a_figure_is_bounded_from_either_side() {
+        let record = Record::parse(concat!(
+            "kernel,shape,level,threads,median_ns,work,unit,figure,peak,share\n",
+            "serving,a,avx2,2,,,parts,0.9,,\n",
+            "serving,b,avx2,2,,,parts,1.2,,\n",
+        ))
+        .expect("a record");
+        for (measure, worst) in [("least", 0.9), ("figure", 1.2)] {
+            let bar = parse(&format!("x,serving,*,{measure},1")).expect("a bar");
+            let (reached, _) = bar.reached(&record).expect("measured");
+            assert_eq!(reached, worst);
+            assert!(!bar.is_reached(reached) && bar.is_reached(2.1 - worst));
+        }
     }
 }

@@ -21,6 +21,11 @@ both), 8-bit integer and f32 operations. Weights and caches that a real step wou
 find in memory are walked through in sets of at least 512 MB. A red line in a plot
 is a bar of [status.md](status.md); grey is a peer, which may have run at another
 hour of the day. Of several runs the one with the middle share counts.
+
+Rows of serving are measured from outside: `benches/peers/serving.py` loads a server
+of ours, and peers; `benches/peers/constraints.py` measures what grammars and drafts
+cost and buy, in pairs that take turns (`over`), masks over a large vocabulary
+(`grammar`), and the gaps of others beside hostile grammars. Their heads say how.
 ";
 
 const STATUS_HEAD: &str = "\
@@ -136,7 +141,7 @@ fn against(record: &Record, bars: &[Bar]) -> String {
             Measure::Than(..) | Measure::Threads | Measure::Over(_) | Measure::Under(_) => {
                 format!("{value:.2}×")
             }
-            Measure::Figure => format!("{value:.3}"),
+            Measure::Figure | Measure::Least => format!("{value:.3}"),
         };
         let (reached, shape, verdict) = match bar.reached(record) {
             Some((reached, shape)) => {

@@ -1,6 +1,6 @@
 //! Real clients against the release binary with the model in the box: the openai SDK,
-//! litellm and lm-eval, in an environment of Python that is kept from check to check; and a
-//! browser, at the page.
+//! litellm, jsonschema and lm-eval, in an environment of Python that is kept from check to
+//! check; and a browser, at the page.
 
 use super::shell::{Shell, tail};
 use super::tally::Tally;
