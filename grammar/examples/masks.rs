@@ -81,6 +81,7 @@ fn together(grammars: &[Grammar], words: usize, end: u32, dice: &mut Dice) -> Va
         tokens: Vec::new(),
         paths: Vec::new(),
         words,
+        dear: false,
     };
     (0..BATCH as u64).for_each(|id| threads.ask(new(id)));
     let ids: Vec<u64> = (0..BATCH as u64).collect();
@@ -96,8 +97,8 @@ fn together(grammars: &[Grammar], words: usize, end: u32, dice: &mut Dice) -> Va
             let token = outcome.as_ref().ok().and_then(|next| dice.token(&next.masks[0]));
             let job = match (outcome, token.filter(|&token| token != end)) {
                 (Ok(next), Some(token)) => {
-                    let text = Text::Begun(next.matcher);
-                    Job { id, text, tokens: vec![token], paths: Vec::new(), words }
+                    let (text, dear) = (Text::Begun(next.matcher), next.dear);
+                    Job { id, text, tokens: vec![token], paths: Vec::new(), words, dear }
                 }
                 _ => new(id),
             };
