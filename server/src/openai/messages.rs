@@ -70,7 +70,7 @@ fn checked(at: usize, message: Value) -> Result<Value, Refusal> {
     };
     // Clients send back what they were answered, empty lists among it.
     let empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
-    message.retain(|field, value| !value.is_null() && !(field == "annotations" && empty(value)));
+    message.retain(|field, value| !(value.is_null() || field == "annotations" && empty(value)));
     match message.get("role").and_then(Value::as_str) {
         Some(role) if ROLES.contains(&role) => {}
         Some("function") => return Err(Refusal::unsupported(&name(".role"))),
