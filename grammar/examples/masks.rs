@@ -18,7 +18,7 @@ const BATCH: usize = 32;
 const STEPS: usize = 400;
 /// Threads that compute their masks, and how long a step waits for them.
 const THREADS: usize = 2;
-const PATIENCE: Duration = Duration::from_millis(1);
+const PATIENCE: Duration = Duration::from_micros(800);
 /// What else a step does meanwhile: little, as in the smallest of models.
 const STEP: Duration = Duration::from_millis(2);
 

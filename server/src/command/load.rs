@@ -20,8 +20,8 @@ use kernels_core::workers::Inline;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long a step waits for the masks of grammars.
-const MASK_PATIENCE: Duration = Duration::from_millis(1);
+/// How long a step waits for the masks of grammars: with the time to wake up, 1 ms.
+const MASK_PATIENCE: Duration = Duration::from_micros(800);
 
 /// A model that is ready to run.
 pub struct Loaded {
