@@ -42,6 +42,8 @@ pub fn start(
     };
     let load = Arc::new(load);
     let alive = Alive(load.clone());
+    // So that what there is can be seen before anything happens.
+    metrics.step(&Step { counters: engine.counters(), ..Step::default() });
     let worker = Worker {
         engine,
         busy,
@@ -109,9 +111,6 @@ struct Live {
 
 impl Worker {
     fn run(mut self) {
-        // So that what there is can be seen before anything happens.
-        let counters = self.engine.counters();
-        self.metrics.step(&Step { counters, ..Step::default() });
         loop {
             if self.live.is_empty() {
                 let Ok(message) = self.inbox.recv() else { return };

@@ -244,6 +244,7 @@ mod tests {
     fn a_figure_is_bounded_from_either_side() {
         let record = Record::parse(concat!(
             "kernel,shape,level,threads,median_ns,work,unit,figure,peak,share\n",
+            "peaks,read,avx2,2,,,GB/s read,40,40,1\n",
             "serving,a,avx2,2,,,parts,0.9,,\n",
             "serving,b,avx2,2,,,parts,1.2,,\n",
         ))
