@@ -137,6 +137,8 @@ impl Engine {
         let before = sequence.tokens.len() as u64 - 1;
         sequence.table.shorten(&mut self.memory.pages, before);
         sequence.drafted = sequence.drafted.min(before as usize);
+        // What was guessed and is still counted goes with the slot's next writing.
+        sequence.fresh = true;
         if let Some(Guide::Away { late }) = &mut sequence.guide {
             *late = true;
         }
