@@ -83,7 +83,7 @@ fn together(grammars: &[Grammar], words: usize, end: u32, dice: &mut Dice) -> Va
         words,
         dear: false,
     };
-    (0..BATCH as u64).for_each(|id| threads.ask(new(id)));
+    threads.ask((0..BATCH as u64).map(&mut new).collect());
     let ids: Vec<u64> = (0..BATCH as u64).collect();
     let (mut waits, mut asked, mut late) = (Vec::new(), 0, 0);
     for _ in 0..STEPS {
@@ -93,17 +93,17 @@ fn together(grammars: &[Grammar], words: usize, end: u32, dice: &mut Dice) -> Va
         waits.push(begun.elapsed());
         asked += BATCH;
         late += BATCH - done.len();
-        for Done { id, outcome } in done {
-            let token = outcome.as_ref().ok().and_then(|next| dice.token(&next.masks[0]));
-            let job = match (outcome, token.filter(|&token| token != end)) {
+        let go_on = |Done { id, outcome }: Done| {
+            let token = outcome.as_ref().ok().and_then(|next| dice.token(&next.masks));
+            match (outcome, token.filter(|&token| token != end)) {
                 (Ok(next), Some(token)) => {
                     let (text, dear) = (Text::Begun(next.matcher), next.dear);
                     Job { id, text, tokens: vec![token], paths: Vec::new(), words, dear }
                 }
                 _ => new(id),
-            };
-            threads.ask(job);
-        }
+            }
+        };
+        threads.ask(done.into_iter().map(go_on).collect());
     }
     json!({"masks": asked, "late": late, "wait_us": spread(waits)})
 }

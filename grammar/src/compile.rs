@@ -1,17 +1,19 @@
-//! Grammars are compiled on threads of their own, with stacks of their own, and what was
-//! compiled is kept. Whoever waits does so for a bounded time; what was begun ends by its
+//! Grammars are compiled on threads of their own, with stacks of their own: at once what is
+//! small and takes little, all else by threads that stand back where others want the cores.
+//! What was compiled is kept. Whoever waits does so for a bounded time; what was begun ends by its
 //! own bounds, and is kept for the next who asks.
 
+use crate::crew::{Crew, Shape};
 use crate::matcher::Guided;
 use crate::tokens::Special;
 use crate::{Limits, Matcher, Refusal, Source, Tokens};
-use llguidance::ParserFactory;
-use llguidance::api::ParserLimits;
+use llguidance::api::{GrammarInit, ParserLimits};
+use llguidance::toktrie::InferenceCapabilities;
+use llguidance::{Logger, ParserFactory};
 use lru::LruCache;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Stack of a thread that compiles: a definition takes some kilobytes of it, and
@@ -25,6 +27,20 @@ const BYTES_PER_SOURCE_BYTE: usize = 48;
 /// Items that a property which may be left out adds to a row of the parser.
 const ITEMS_PER_PROPERTY: usize = 5;
 
+/// Bytes of a source that is small.
+const SMALL_BYTES: usize = 16 << 10;
+/// Steps in which the first states of what takes little are built: about 2 ms.
+const LITTLE_FUEL: u64 = 100_000;
+
+/// Slices of the vocabulary: where a text may go on by all tokens of one, none of them is
+/// walked. Of letters in a string there are several, for strings of bounded length.
+const BLANKS: &str = r"[\x20\x0A\x0D\x09]+";
+const LETTER: &str = r#"[^"\\\x00-\x1F\x7F]"#;
+const STRETCHES: [&str; 5] = ["{1,3}", "{1,6}", "{1,10}", "{1,30}", "+"];
+
+/// By how much the threads of all else stand back.
+const BACK: i32 = 15;
+
 /// Letters of the compiler's own words.
 const WHY_MAX: usize = 200;
 
@@ -33,7 +49,7 @@ const WHY_MAX: usize = 200;
 pub struct Settings {
     /// What they may be.
     pub limits: Limits,
-    /// Threads that compile.
+    /// Threads that compile what takes little; as many compile all else.
     pub threads: usize,
     /// Sources that wait for one at most.
     pub waiting: usize,
@@ -59,7 +75,8 @@ impl Default for Settings {
 pub struct Compiler {
     shared: Arc<Shared>,
     settings: Settings,
-    threads: Vec<JoinHandle<()>>,
+    crew: Crew<Source>,
+    back: Arc<Crew<Source>>,
 }
 
 type Outcome = Result<Box<dyn Matcher>, Refusal>;
@@ -69,8 +86,6 @@ struct Shared {
     special: Special,
     limits: Limits,
     state: Mutex<State>,
-    /// There is a source to compile, or nothing more to come.
-    work: Condvar,
 }
 
 struct State {
@@ -79,9 +94,6 @@ struct State {
     kept_bytes_max: usize,
     /// Who waits for a source that is compiled, or will be.
     asked: HashMap<Source, Vec<Sender<Outcome>>>,
-    /// Sources that no thread has taken.
-    queue: VecDeque<Source>,
-    closed: bool,
 }
 
 /// A grammar that was compiled, or why it was not.
@@ -99,24 +111,31 @@ impl Compiler {
             kept_bytes: 0,
             kept_bytes_max: settings.kept_bytes,
             asked: HashMap::new(),
-            queue: VecDeque::new(),
-            closed: false,
         };
         let shared = Arc::new(Shared {
             factory,
             special: tokens.special.clone(),
             limits: settings.limits,
             state: Mutex::new(state),
-            work: Condvar::new(),
         });
-        let thread = |at| {
-            let shared = shared.clone();
-            let builder = thread::Builder::new().name(format!("grammar-{at}"));
-            builder.stack_size(STACK_BYTES).spawn(move || shared.work())
-        };
-        let threads = (0..settings.threads.max(1)).map(thread);
-        let threads = threads.collect::<Result<_, _>>().expect("the system gives threads");
-        Self { shared, settings, threads }
+        let shape =
+            Shape { name: "grammar", count: settings.threads, stack_bytes: STACK_BYTES, back: 0 };
+        let work = shared.clone();
+        let all = settings.limits.build_fuel;
+        let back = Crew::new(Shape { name: "grammars", back: BACK, ..shape }, move |source| {
+            let kept = work.compiled(&source, all);
+            work.tell(source, kept);
+        });
+        let back = Arc::new(back);
+        let (work, rest) = (shared.clone(), back.clone());
+        let crew = Crew::new(shape, move |source| {
+            match work.compiled(&source, LITTLE_FUEL.min(all)) {
+                // What the compiler refuses may need more.
+                Kept { outcome: Err(Refusal::Invalid { .. }), .. } => rest.push([source]),
+                kept => work.tell(source, kept),
+            }
+        });
+        Self { shared, settings, crew, back }
     }
 
     /// A matcher of a source, at its beginning. Waits until it is compiled, but no longer
@@ -131,12 +150,13 @@ impl Compiler {
             }
             if let Some(asked) = state.asked.get_mut(source) {
                 asked.push(sender);
-            } else if state.queue.len() >= self.settings.waiting {
+            } else if self.crew.waiting() + self.back.waiting() >= self.settings.waiting {
                 return Err(Refusal::Busy);
             } else {
                 state.asked.insert(source.clone(), vec![sender]);
-                state.queue.push_back(source.clone());
-                self.shared.work.notify_one();
+                let small = source.bytes() <= SMALL_BYTES;
+                let crew = if small { &self.crew } else { &*self.back };
+                crew.push([source.clone()]);
             }
         }
         match outcome.recv_timeout(self.settings.patience) {
@@ -153,60 +173,39 @@ impl Compiler {
     }
 }
 
-impl Drop for Compiler {
-    fn drop(&mut self) {
-        {
-            let mut state = self.shared.state();
-            state.closed = true;
-            state.queue.clear();
-        }
-        self.shared.work.notify_all();
-        for thread in self.threads.drain(..) {
-            thread.join().expect("a thread that compiles does not panic");
-        }
-    }
-}
-
 impl Shared {
     /// What no panic leaves half done.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Compiles, as long as there is a compiler.
-    fn work(&self) {
-        while let Some(source) = self.next() {
-            let kept = self.compiled(&source);
-            let mut state = self.state();
-            for asked in state.asked.remove(&source).unwrap_or_default() {
-                // Who ran out of patience does not listen any more.
-                let _ = asked.send(again(&kept.outcome));
-            }
-            state.keep(source, kept);
-        }
-    }
-
-    fn next(&self) -> Option<Source> {
+    /// Tells all who wait for a source what came of it, and keeps that.
+    fn tell(&self, source: Source, kept: Kept) {
         let mut state = self.state();
-        loop {
-            if state.closed {
-                return None;
-            }
-            if let Some(source) = state.queue.pop_front() {
-                return Some(source);
-            }
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        for asked in state.asked.remove(&source).unwrap_or_default() {
+            // Who ran out of patience does not listen any more.
+            let _ = asked.send(again(&kept.outcome));
         }
+        state.keep(source, kept);
     }
 
-    fn compiled(&self, source: &Source) -> Kept {
+    /// Compiles a source within so many steps for its first states.
+    fn compiled(&self, source: &Source, build_fuel: u64) -> Kept {
         let refused = |refusal| Kept { outcome: Err(refusal), bytes: source.bytes() };
         let grammar = match source.read(&self.limits, &self.special) {
             Ok(grammar) => grammar,
             Err(refusal) => return refused(refusal),
         };
         // It catches its own panics, and tells them as errors.
-        let parser = match self.factory.create_parser(grammar) {
+        let limits =
+            ParserLimits { initial_lexer_fuel: build_fuel, ..self.factory.limits().clone() };
+        let parser = self.factory.create_parser_from_init_ext(
+            GrammarInit::Serialized(grammar),
+            Logger::new(0, 0),
+            InferenceCapabilities::default(),
+            limits,
+        );
+        let parser = match parser {
             Ok(parser) => parser,
             Err(error) => return refused(refusal(&error.to_string())),
         };
@@ -245,7 +244,11 @@ fn again(outcome: &Outcome) -> Outcome {
 }
 
 fn factory(tokens: &Tokens, limits: &Limits) -> ParserFactory {
-    let mut factory = ParserFactory::new_simple(&tokens.env).expect("its own slices are good");
+    let letters = STRETCHES.iter().map(|many| format!("{LETTER}{many}"));
+    let slices: Vec<String> = [BLANKS.to_owned()].into_iter().chain(letters).collect();
+    let no_more = InferenceCapabilities::default();
+    let factory = ParserFactory::new(&tokens.env, no_more, &slices);
+    let mut factory = factory.expect("its own slices are good");
     factory.quiet();
     let bounds = factory.limits_mut();
     *bounds = ParserLimits {

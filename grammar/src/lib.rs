@@ -13,6 +13,7 @@
 //! outside of this crate.
 
 mod compile;
+mod crew;
 mod expression;
 mod lark;
 mod limits;
@@ -26,6 +27,7 @@ mod tokens;
 mod tree;
 
 pub use compile::{Compiler, Settings};
+pub use crew::stand_back;
 pub use limits::Limits;
 pub use masker::{Done, Job, Masker, Next, Text, Threads};
 pub use matcher::{Fault, Grammar, Matcher};

@@ -1,11 +1,9 @@
 //! Masks are computed aside while a step runs, each within bounded steps of its own; whoever
 //! wants them waits no longer than there is patience for, and takes the rest later.
 
+use crate::crew::{Crew, Shape};
 use crate::{Fault, Grammar, Matcher, Tree, tree_masks};
-use std::collections::VecDeque;
-use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// Stack of a thread that computes masks.
@@ -47,9 +45,9 @@ pub struct Done {
 pub struct Next {
     /// The text.
     pub matcher: Box<dyn Matcher>,
-    /// The tokens that may come next: one bit for each, lowest first. Then those after each
-    /// token of each path; none where the path itself may not come.
-    pub masks: Vec<Vec<u32>>,
+    /// The tokens that may come next: one bit for each, lowest first. Then, in words of their
+    /// own, those after each token of each path; none where the path itself may not come.
+    pub masks: Vec<u32>,
     /// Whether the text is complete, and there is no token to say so.
     pub complete: bool,
     /// Whether it took long.
@@ -58,8 +56,8 @@ pub struct Next {
 
 /// Computes masks aside. A test may stand behind it.
 pub trait Masker: Send {
-    /// Begins with a job.
-    fn ask(&mut self, job: Job);
+    /// Begins with jobs.
+    fn ask(&mut self, jobs: Vec<Job>);
 
     /// All that is done, once those of these numbers are, or patience is out.
     fn done(&mut self, wanted: &[u64]) -> Vec<Done>;
@@ -85,7 +83,7 @@ fn next(
     tokens: &[u32],
     paths: &[Vec<u32>],
     words: usize,
-) -> Result<(Vec<Vec<u32>>, bool), Fault> {
+) -> Result<(Vec<u32>, bool), Fault> {
     tokens.iter().try_for_each(|token| matcher.accept(*token))?;
     let drafted = paths.concat();
     // Each token comes after the one before it, the first of a path after the text.
@@ -98,122 +96,103 @@ fn next(
     }
     let mut masks = vec![0; (1 + drafted.len()) * words];
     tree_masks(matcher, Tree { tokens: &drafted, parents: &parents }, &mut masks)?;
-    let masks: Vec<Vec<u32>> = masks.chunks(words.max(1)).map(<[u32]>::to_vec).collect();
-    let complete = masks[0].iter().all(|word| *word == 0) && matcher.may_end()?;
+    let complete = masks[..words].iter().all(|word| *word == 0) && matcher.may_end()?;
     Ok((masks, complete))
 }
 
 /// What takes longer is dear.
 const DEAR: Duration = Duration::from_millis(2);
+/// By how much the thread of dear jobs stands back.
+const DEAR_BACK: i32 = 5;
 
-/// Does jobs on threads of its own, dear ones on one that does nothing else: so they keep no
-/// others.
+/// Does jobs on threads of its own, dear ones on one that does nothing else and stands back:
+/// so they keep no others.
 pub struct Threads {
-    /// Of jobs, then of dear ones.
-    lanes: [Arc<Lane>; 2],
-    done: Receiver<Done>,
+    all: Crew<Job>,
+    dear: Crew<Job>,
+    finished: Arc<Finished>,
     patience: Duration,
-    threads: Vec<JoinHandle<()>>,
 }
 
-/// Jobs that wait for threads.
+/// Jobs that are done, for whoever waits for them.
 #[derive(Default)]
-struct Lane {
+struct Finished {
     state: Mutex<State>,
-    /// There is a job, or nothing more to come.
-    work: Condvar,
+    /// All who are waited for are there.
+    complete: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    jobs: VecDeque<Job>,
-    closed: bool,
+    done: Vec<Done>,
+    /// Jobs that are waited for, and lack.
+    lacking: Vec<u64>,
 }
 
 impl Threads {
     /// Starts so many, and one for dear jobs; who waits for them does so for `patience` at
     /// most.
     pub fn new(count: usize, patience: Duration) -> Self {
-        let lanes: [Arc<Lane>; 2] = Default::default();
-        let (to, done) = mpsc::channel();
-        let thread = |at: usize| {
-            let lane = lanes[usize::from(at == 0)].clone();
-            let to = to.clone();
-            let builder = thread::Builder::new().name(format!("mask-{at}"));
-            builder.stack_size(STACK_BYTES).spawn(move || lane.work(&to))
+        let finished: Arc<Finished> = Arc::default();
+        let crew = |name, count, back| {
+            let finished = finished.clone();
+            let shape = Shape { name, count, stack_bytes: STACK_BYTES, back };
+            Crew::new(shape, move |job| finished.push(timed(job)))
         };
-        let threads = (0..=count.max(1)).map(thread);
-        let threads = threads.collect::<Result<_, _>>().expect("the system gives threads");
-        Self { lanes, done, patience, threads }
+        Self { all: crew("mask", count, 0), dear: crew("dear", 1, DEAR_BACK), finished, patience }
     }
 }
 
 impl Masker for Threads {
-    fn ask(&mut self, job: Job) {
-        let lane = &self.lanes[usize::from(job.dear)];
-        lane.state().jobs.push_back(job);
-        lane.work.notify_one();
+    fn ask(&mut self, jobs: Vec<Job>) {
+        let (dear, others): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.dear);
+        self.all.push(others);
+        self.dear.push(dear);
     }
 
     fn done(&mut self, wanted: &[u64]) -> Vec<Done> {
-        let mut all: Vec<Done> = self.done.try_iter().collect();
-        let came = |done: &Done| wanted.contains(&done.id);
-        let mut lacking = wanted.len() - all.iter().filter(|done| came(done)).count();
-        let end = Instant::now() + self.patience;
-        while lacking > 0 {
-            let left = end.saturating_duration_since(Instant::now());
-            let Ok(done) = self.done.recv_timeout(left) else { break };
-            lacking -= usize::from(came(&done));
-            all.push(done);
-        }
-        all
+        self.finished.take(wanted, self.patience)
     }
 }
 
-impl Drop for Threads {
-    fn drop(&mut self) {
-        for lane in &self.lanes {
-            let mut state = lane.state();
-            state.closed = true;
-            state.jobs.clear();
-            drop(state);
-            lane.work.notify_all();
-        }
-        for thread in self.threads.drain(..) {
-            thread.join().expect("a thread that computes masks does not panic");
-        }
+/// Does a job, and says whether it took long.
+fn timed(job: Job) -> Done {
+    let begun = Instant::now();
+    let mut done = job.run();
+    if let Ok(next) = &mut done.outcome {
+        next.dear = begun.elapsed() > DEAR;
     }
+    done
 }
 
-impl Lane {
+impl Finished {
     /// What no panic leaves half done.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does jobs, as long as there is somebody to tell.
-    fn work(&self, to: &Sender<Done>) {
-        while let Some(job) = self.next() {
-            let begun = Instant::now();
-            let mut done = job.run();
-            if let Ok(next) = &mut done.outcome {
-                next.dear = begun.elapsed() > DEAR;
-            }
-            // Who asked may have gone.
-            let _ = to.send(done);
+    fn push(&self, done: Done) {
+        let mut state = self.state();
+        let lacked = state.lacking.len();
+        state.lacking.retain(|id| *id != done.id);
+        let complete = lacked > 0 && state.lacking.is_empty();
+        state.done.push(done);
+        drop(state);
+        if complete {
+            self.complete.notify_one();
         }
     }
 
-    fn next(&self) -> Option<Job> {
+    /// All that is done, once these are, or patience is out.
+    fn take(&self, wanted: &[u64], patience: Duration) -> Vec<Done> {
         let mut state = self.state();
-        loop {
-            if state.closed {
-                return None;
-            }
-            if let Some(job) = state.jobs.pop_front() {
-                return Some(job);
-            }
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        let there = |id: &u64| state.done.iter().any(|done| done.id == *id);
+        let lacking = wanted.iter().copied().filter(|id| !there(id)).collect();
+        state.lacking = lacking;
+        let lacks = |state: &mut State| !state.lacking.is_empty();
+        let waited = self.complete.wait_timeout_while(state, patience, lacks);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.lacking.clear();
+        std::mem::take(&mut state.done)
     }
 }

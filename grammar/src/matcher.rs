@@ -115,8 +115,8 @@ impl Origin {
 
 impl Guided {
     pub fn new(matcher: llguidance::Matcher, tokens: Special) -> Self {
-        let shared = Mutex::new(matcher.deep_clone());
         let first = Mutex::new(matcher.deep_clone());
+        let shared = Mutex::new(matcher.clone());
         let origin = Origin { tokens, first, shared, taken: AtomicUsize::new(0) };
         let origin = Arc::new(origin);
         Self { matcher, origin, taken: Vec::new(), ended: 0, alone: false }

@@ -111,8 +111,8 @@ fn what_was_compiled_is_kept_within_its_bytes() {
 }
 
 #[test]
-fn the_page_of_json_schema_has_the_keywords_that_are_honoured() {
-    let page = include_str!("../../docs/json-schema.md");
+fn the_page_has_the_keywords_and_formats_that_are_honoured() {
+    let page = include_str!("../../docs/serving.md");
     let row = |head: &str| {
         let row = page.lines().find(|line| line.starts_with(head)).expect("the page has the row");
         row.split('`').skip(1).step_by(2).collect::<Vec<_>>()
@@ -120,6 +120,17 @@ fn the_page_of_json_schema_has_the_keywords_that_are_honoured() {
     let (honoured, refused) = grammar::schema_keywords();
     assert_eq!(row("| honoured |"), honoured);
     assert_eq!(row("| refused by name |"), refused);
+    let compiler = compiler();
+    let compiles = |format: &str| {
+        let source = schema(json!({"type": "string", "format": format}));
+        compiler.compile(&source).is_ok()
+    };
+    let formats = row("| `format`s honoured |").split_off(1);
+    assert!(formats.len() == 10 && formats.into_iter().all(compiles));
+    // All others of the draft.
+    for other in ["idn-email", "idn-hostname", "iri", "json-pointer", "regex", "uri-reference"] {
+        assert!(!compiles(other), "{other}");
+    }
 }
 
 #[test]
@@ -221,7 +232,7 @@ fn a_dear_text_keeps_no_other_waiting() {
     // As long as each step of it takes longer than any of another.
     let text: Vec<u32> = "ab".repeat(120).bytes().map(u32::from).collect();
     let job = |id, text, tokens, dear| Job { id, text, tokens, paths: Vec::new(), words, dear };
-    masker.ask(job(1, Text::New(dear), text, false));
+    masker.ask(vec![job(1, Text::New(dear), text, false)]);
     let next = |masker: &mut Threads, id| {
         let mut all = masker.done(&[id]);
         let at = all.iter().position(|done| done.id == id).expect("it is done");
@@ -229,8 +240,8 @@ fn a_dear_text_keeps_no_other_waiting() {
     };
     let long = next(&mut masker, 1);
     assert!(long.dear);
-    masker.ask(job(1, Text::Begun(long.matcher), vec![b'a'.into()], long.dear));
-    masker.ask(job(2, Text::New(cheap), vec![b'7'.into()], false));
+    let longer = job(1, Text::Begun(long.matcher), vec![b'a'.into()], long.dear);
+    masker.ask(vec![longer, job(2, Text::New(cheap), vec![b'7'.into()], false)]);
     let all = masker.done(&[2]);
     assert_eq!(all.iter().map(|done| done.id).collect::<Vec<_>>(), [2], "it came first");
     assert!(matches!(&all[0].outcome, Ok(next) if !next.dear));

@@ -84,9 +84,11 @@ impl Late {
 }
 
 impl Masker for Late {
-    fn ask(&mut self, job: Job) {
-        self.state = self.state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        self.held.push(((self.state >> 16) % (self.most + 1), job.run()));
+    fn ask(&mut self, jobs: Vec<Job>) {
+        for job in jobs {
+            self.state = self.state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            self.held.push(((self.state >> 16) % (self.most + 1), job.run()));
+        }
     }
 
     fn done(&mut self, _wanted: &[u64]) -> Vec<Done> {

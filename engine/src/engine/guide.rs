@@ -21,9 +21,9 @@ pub(super) enum Guide {
         matcher: Box<dyn Matcher>,
         /// Tokens that came since.
         came: Vec<u32>,
-        /// What may come next, then after each token of what is guessed: one bit for each
-        /// token, lowest first. None before it was asked.
-        masks: Vec<Vec<u32>>,
+        /// What may come next, then after each token of what is guessed, in words of their own:
+        /// one bit for each token, lowest first. None before it was asked.
+        masks: Vec<u32>,
         /// Whether they took long.
         dear: bool,
     },
@@ -59,7 +59,7 @@ impl Engine {
     pub(super) fn ask_masks(&mut self, runs: &[Run], draws: &[Draw]) -> bool {
         let words = self.config().vocab.div_ceil(32) as usize;
         let guesses = guesses_of(runs);
-        let mut guided = false;
+        let (mut guided, mut jobs) = (false, Vec::new());
         for draw in draws.iter().filter(|draw| draw.place == Place::default()) {
             let sequence = self.running.get_mut(&draw.id).expect("it draws");
             let (text, tokens, dear) = match sequence.guide.take() {
@@ -79,8 +79,11 @@ impl Engine {
             sequence.guide = Some(Guide::Away { late: false });
             let guesses = guesses.get(&draw.id).copied().unwrap_or(&[]);
             let paths = guesses.iter().map(|guess| guess.tokens.clone()).collect();
-            self.masker.ask(Job { id: draw.id, text, tokens, paths, words, dear });
+            jobs.push(Job { id: draw.id, text, tokens, paths, words, dear });
             guided = true;
+        }
+        if !jobs.is_empty() {
+            self.masker.ask(jobs);
         }
         guided
     }

@@ -230,9 +230,9 @@ impl Masked {
             let stride = 2 * self.params.counts_stride;
             place(self.counts, *slot, stride, bytemuck::cast_slice(counts));
         }
-        for (at, mask) in &masks.masks {
-            let stride = 4 * u64::from(self.params.mask_words);
-            place(self.masks, *at, stride, bytemuck::cast_slice(mask));
+        let words = self.params.mask_words as usize;
+        for (at, mask) in masks.mask_places.iter().zip(masks.mask_words.chunks(words)) {
+            place(self.masks, *at, 4 * words as u64, bytemuck::cast_slice(mask));
         }
     }
 }

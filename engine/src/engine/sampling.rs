@@ -86,8 +86,10 @@ pub(super) struct Masks {
     pub counted: Vec<u32>,
     /// Counts of whole slots, where a sequence is new there.
     pub slots: Vec<(u32, Vec<u16>)>,
-    /// Masks that are new, by their place.
-    pub masks: Vec<(u32, Vec<u32>)>,
+    /// Places of masks that are new.
+    pub mask_places: Vec<u32>,
+    /// Their words, one mask after the other.
+    pub mask_words: Vec<u32>,
 }
 
 impl Masks {
@@ -106,7 +108,8 @@ impl Masks {
             counted_starts: Vec::new(),
             counted: Vec::new(),
             slots: Vec::new(),
-            masks: Vec::new(),
+            mask_places: Vec::new(),
+            mask_words: Vec::new(),
         };
         masks.clear();
         masks
@@ -124,7 +127,8 @@ impl Masks {
         self.bias_values.clear();
         self.counted.clear();
         self.slots.clear();
-        self.masks.clear();
+        self.mask_places.clear();
+        self.mask_words.clear();
     }
 
     /// One more row: the next token of an answer; `node` is its place among its masks.
@@ -133,12 +137,13 @@ impl Masks {
         let counts = counts(sampling);
         let allowed = sampling.allowed.as_deref();
         let place = self.places + self.rows.len() as u32;
+        let words = self.vocab.div_ceil(32) as usize;
         let guided = match &sequence.guide {
-            Some(Guide::Here { masks, .. }) => Some(masks[node].clone()),
+            Some(Guide::Here { masks, .. }) => Some(&masks[node * words..][..words]),
             _ => None,
         };
         self.rows.push(LogitMaskRow {
-            mask: guided.as_ref().map_or(params::NONE, |_| place),
+            mask: guided.map_or(params::NONE, |_| place),
             action: allowed.map_or(params::NONE, |_| seat),
             slot: if counts { seat } else { params::NONE },
             // Sampling divides by it.
@@ -148,10 +153,13 @@ impl Masks {
             frequency: sampling.frequency,
         });
         if let Some(allowed) = allowed.filter(|_| sequence.fresh) {
-            self.masks.push((seat, self.mask(allowed)));
+            self.allow(seat, allowed);
         }
-        let ended = guided.as_ref().is_some_and(|mask| self.lets_only_ends(mask));
-        self.masks.extend(guided.map(|mask| (place, mask)));
+        let ended = guided.is_some_and(|mask| self.lets_only_ends(mask));
+        if let Some(mask) = guided {
+            self.mask_places.push(place);
+            self.mask_words.extend(mask);
+        }
         if counts && sequence.fresh {
             self.slots.push((seat, self.counted(sequence)));
             sequence.counted = Counted::all(sequence.generated());
@@ -194,13 +202,14 @@ impl Masks {
         }
     }
 
-    /// A bit for each token that is allowed.
-    fn mask(&self, allowed: &[u32]) -> Vec<u32> {
-        let mut words = vec![0; self.vocab.div_ceil(32) as usize];
+    /// A mask with a bit for each token that is allowed.
+    fn allow(&mut self, place: u32, allowed: &[u32]) {
+        let first = self.mask_words.len();
+        self.mask_places.push(place);
+        self.mask_words.resize(first + self.vocab.div_ceil(32) as usize, 0);
         for token in allowed {
-            words[(token / 32) as usize] |= 1 << (token % 32);
+            self.mask_words[first + (token / 32) as usize] |= 1 << (token % 32);
         }
-        words
     }
 
     /// The counts of all that a sequence has seen and drawn.

@@ -2,9 +2,10 @@
 
     python agree.py [--draft DIR] [--out FILE]
 
-Of each token of an answer three things are asked: whether the draft holds the same token likeliest where Abacus answers
-greedily; whether it does where Abacus draws at temperature 1; and whether both draw the same token there with the same noise,
-which is what a draft's token is accepted by.
+Of each token of an answer four things are asked: whether the draft holds the same token likeliest where Abacus answers
+greedily; whether it does where Abacus draws at temperature 1; whether both draw the same token there with the same noise,
+which is what a draft's token is accepted by; and how likely rejection sampling would accept what the draft draws there, which
+no other way of acceptance exceeds.
 """
 
 import argparse
@@ -35,7 +36,8 @@ def noise(shape):
 
 @torch.no_grad()
 def answered(abacus, draft, conversations, sampled):
-    """Of every token of Abacus's answers: whether the draft holds it likeliest, and whether both draw the same."""
+    """Of every token of Abacus's answers: whether the draft holds it likeliest, whether both draw the same, and how likely
+    rejection sampling accepts."""
     tokenizer = abacus.tokenizer
     texts = [tokenizer.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in conversations]
     batch = tokenizer(texts, return_tensors="pt", padding=True, return_token_type_ids=False)
@@ -55,18 +57,20 @@ def answered(abacus, draft, conversations, sampled):
     same = noise(theirs.shape)
     likeliest = ours.argmax(-1) == answers
     drawn = (ours + same).argmax(-1) == (theirs + same).argmax(-1)
-    return likeliest[written].tolist(), drawn[written].tolist()
+    accepted = torch.minimum(theirs.exp(), ours.exp()).sum(-1)
+    return likeliest[written].tolist(), drawn[written].tolist(), accepted[written].tolist()
 
 
 def agreement(abacus, draft, conversations):
     """The shares of tokens, over all answers of a split."""
-    found = {"greedy": [], "drawn": [], "drawn with the same noise": []}
+    found = {"greedy": [], "drawn": [], "drawn with the same noise": [], "by rejection": []}
     for start in range(0, len(conversations), BATCH):
         chosen = conversations[start : start + BATCH]
         found["greedy"] += answered(abacus, draft, chosen, sampled=False)[0]
-        likeliest, drawn = answered(abacus, draft, chosen, sampled=True)
+        likeliest, drawn, accepted = answered(abacus, draft, chosen, sampled=True)
         found["drawn"] += likeliest
         found["drawn with the same noise"] += drawn
+        found["by rejection"] += accepted
     return {"questions": len(conversations), "tokens": len(found["drawn"])} | {name: share(marks) for name, marks in found.items()}
 
 

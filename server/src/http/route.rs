@@ -21,6 +21,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::oneshot;
+
+/// By how much threads that read large bodies stand back.
+const LARGE_BACK: i32 = 10;
 
 /// Paths that are asked with a body.
 const POSTS: &[&str] =
@@ -237,14 +241,30 @@ async fn post(
     }
 }
 
-/// Reads a body where a long text does not keep others waiting; its room is free then.
+/// Reads a body where a long text does not keep others waiting; its room is free then. A
+/// large one has a thread of its own, which stands back where others want the cores.
 async fn read<T: Send + 'static>(
     body: Upload,
     how: impl FnOnce(&[u8]) -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
-    let outcome = tokio::task::spawn_blocking(move || how(&body.bytes)).await;
-    outcome.unwrap_or_else(|error| {
-        tracing::error!(%error, "a request broke its reader");
+    let (to, read) = oneshot::channel();
+    let large = body.is_large();
+    let work = move || {
+        // Who asked may have gone.
+        let _ = to.send(how(&body.bytes));
+    };
+    if large {
+        let stands_back = move || {
+            grammar::stand_back(LARGE_BACK);
+            work();
+        };
+        let thread = std::thread::Builder::new().name("large".into()).spawn(stands_back);
+        thread.map_err(|error| Refusal::internal(format!("a large request: {error}")))?;
+    } else {
+        tokio::task::spawn_blocking(work);
+    }
+    read.await.unwrap_or_else(|_| {
+        tracing::error!("a request broke its reader");
         Err(Refusal::internal("the request could not be read: this is a fault of the server"))
     })
 }

@@ -44,6 +44,13 @@ pub struct Upload {
     _room: Option<OwnedSemaphorePermit>,
 }
 
+impl Upload {
+    /// Whether reading it takes as long as a step of many answers.
+    pub fn is_large(&self) -> bool {
+        self.bytes.len() > SMALL_BYTES
+    }
+}
+
 impl Uploads {
     /// For bodies of at most so many bytes.
     pub fn new(most: usize) -> Self {

@@ -82,6 +82,9 @@ fn parse_line(number: usize, line: &str) -> Result<Mutation, String> {
 pub fn switched(text: &str, mutations: &[&Mutation]) -> Result<String, String> {
     mutations.iter().try_fold(text.to_owned(), |text, mutation| {
         let Mutation { number, level, find, replace, .. } = mutation;
+        if ![find, replace].iter().all(|side| is_expression(side)) {
+            return Err(format!("{LIST}: no expression to switch: {}", mutation.said()));
+        }
         let here = level.as_ref().map_or(String::new(), |level| {
             format!(" && core::any::type_name::<L>().ends_with(\"::{level}\")")
         });
@@ -89,6 +92,20 @@ pub fn switched(text: &str, mutations: &[&Mutation]) -> Result<String, String> {
             format!("(if crate::mutation() == {number}{here} {{ {replace} }} else {{ {find} }})");
         replaced(&text, mutation, &both)
     })
+}
+
+/// Whether braces can stand around it: no statement, and nothing closed that it does not open.
+fn is_expression(text: &str) -> bool {
+    let mut open = 0_i32;
+    let closed = text.chars().all(|letter| {
+        open += match letter {
+            '(' | '[' | '{' => 1,
+            ')' | ']' | '}' => -1,
+            _ => 0,
+        };
+        open >= 0
+    });
+    closed && open == 0 && !text.ends_with(';')
 }
 
 /// A file with a definition changed for good.
@@ -127,6 +144,9 @@ mod tests {
         assert_eq!(both, format!("(if crate::mutation() == 1 && {here} {{ b }} else {{ a }});"));
         assert!(defined("x = 1; x = 1;", &[&list[1]]).is_err());
         assert!(switched("", &[&list[0]]).is_err());
+        assert!(switched("x = 1;", &[&list[1]]).is_err(), "a statement");
+        let half = parse("a.rs | b } | c } | norm").expect("a good line");
+        assert!(switched("{ b }", &[&half[0]]).is_err(), "a bracket without its other");
         assert!(parse("a.rs | x").is_err());
     }
 }
