@@ -6,6 +6,8 @@ use grammar::{
     Compiler, Fault, Grammar, Job, Limits, Masker, Refusal, Settings, Source, Text, Threads,
 };
 use serde_json::json;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
 use std::time::Duration;
 use vocabulary::{CALL, END, bytes, compiler, longest, mask, takes, tokens};
 
@@ -158,6 +160,41 @@ fn refusals_say_what_and_where() {
     let small = Compiler::new(&tokens(), Settings { limits, ..Settings::default() });
     let long = small.compile(&Source::Expression("a".repeat(11))).err();
     assert_eq!(long, Some(Refusal::TooMuch { what: "bytes", got: 11, most: 10 }));
+}
+
+#[test]
+fn what_takes_little_waits_for_nothing_that_takes_much() {
+    const MANY: u8 = 8;
+    let compiler = Compiler::new(&tokens(), Settings { threads: 1, ..Settings::default() });
+    // More than is spent at once, less than may be spent: by its steps, and by its bytes.
+    let long = "start: A\nA: /a{1,9000}b/ & /[a-c]{1,20000}b/ & /a{8000,30000}b/";
+    let hungry = Source::Lark(long.into());
+    let little = Settings {
+        limits: Limits { build_fuel: 100_000, ..Limits::default() },
+        ..Settings::default()
+    };
+    assert!(Compiler::new(&tokens(), little).compile(&hungry).is_err());
+    assert!(compiler.compile(&hungry).is_ok());
+    let wide = |kind: u8| {
+        let names = (0..4000).map(|at| format!("{kind} {at}")).collect::<Vec<_>>();
+        schema(json!({"enum": names}))
+    };
+    let done = AtomicU8::new(0);
+    thread::scope(|scope| {
+        for kind in 0..MANY {
+            let (compiler, done) = (&compiler, &done);
+            scope.spawn(move || {
+                assert!(compiler.compile(&wide(kind)).is_ok());
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        // The others wait for their turn then.
+        while done.load(Ordering::Relaxed) == 0 {
+            thread::yield_now();
+        }
+        assert!(compiler.compile(&Source::Expression("[0-9]+".into())).is_ok());
+        assert!(done.load(Ordering::Relaxed) < MANY, "it came before the last of them");
+    });
 }
 
 #[test]

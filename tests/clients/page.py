@@ -1,11 +1,12 @@
 """The page of a real server, clicked and typed at in headless Chromium.
 
     python tests/clients/page.py target/release/pagewise models/abacus chromium-headless-shell
-        [--screenshot docs/page.png]
+        [--screenshot docs/page.png] [--level avx512]
 """
 import argparse
 import json
 import math
+import os
 import statistics
 import threading
 import time
@@ -78,8 +79,8 @@ def field(browser, name, text):
     browser.type(text) if text else browser.run(f"document.getElementById('{name}').value = ''")
 
 
-def paint(browser, url):
-    """First paints in milliseconds, and the bytes of one load."""
+def paint(browser, url, level):
+    """First paints in milliseconds, and the bytes of one load, as figures for bench-record."""
     first = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
     paints = []
     for _ in range(LOADS):
@@ -94,8 +95,8 @@ def paint(browser, url):
     # The least: what else the machine does makes a paint later, and nothing makes one earlier.
     assert min(paints) <= PAINT_MS, paints
     assert weight <= WEIGHT_BYTES, files
-    print(f"first paint {statistics.median(paints):.0f} ms in the middle of {LOADS} loads, "
-          f"{min(paints):.0f} at best; {weight} bytes")
+    for what, unit, value in (("first paint", "ms", statistics.median(paints)), ("weight", "bytes", weight)):
+        print(f"figure serving,page {what},{level},{os.cpu_count()},,,{unit},{value:.0f},,")
 
 
 def asking(browser, url):
@@ -314,12 +315,13 @@ def main():
     arguments.add_argument("model")
     arguments.add_argument("browser")
     arguments.add_argument("--screenshot", type=Path)
+    arguments.add_argument("--level", default="", help="how bench-record calls the level of the kernels")
     given = arguments.parse_args()
     browser = Browser(given.browser)
     try:
         with served(given.binary, given.model) as url:
             browser.window(*DESK)
-            paint(browser, url)
+            paint(browser, url, given.level)
             asking(browser, url)
             keyboard(browser)
             stopping(browser, url)
