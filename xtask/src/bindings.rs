@@ -1,25 +1,44 @@
-//! `include/pagewise/kernel_params.h` as Rust: bindgen's output, committed, and
-//! checked to be what the header says today.
+//! The headers as Rust: bindgen's output, committed, and checked to be what they say today.
 
+use bindgen::Builder;
 use bindgen::callbacks::{DeriveInfo, ItemInfo, ParseCallbacks};
 use std::path::{Path, PathBuf};
 
-const HEADER: &str = "include/pagewise/kernel_params.h";
-const OUTPUT: &str = "kernels-core/src/params/generated.rs";
-
-/// Writes the bindings into kernels-core.
-pub fn write(root: &Path) -> Result<(), String> {
-    let path = root.join(OUTPUT);
-    std::fs::write(&path, generate(root)?).map_err(|error| format!("{}: {error}", path.display()))
+/// A header, and where it is as Rust.
+struct Bound {
+    header: &'static str,
+    output: &'static str,
+    generate: fn(Builder) -> Builder,
 }
 
-/// Fails if the committed bindings are not the header's.
-pub fn check(root: &Path) -> Result<(), String> {
-    let committed = std::fs::read_to_string(root.join(OUTPUT)).unwrap_or_default();
-    if committed == generate(root)? {
-        return Ok(());
+const BOUND: [Bound; 2] = [
+    Bound {
+        header: "include/pagewise/kernel_params.h",
+        output: "kernels-core/src/params/generated.rs",
+        generate: of_params,
+    },
+    Bound { header: "include/pagewise.h", output: "ffi/src/header.rs", generate: of_abi },
+];
+
+/// Writes the bindings.
+pub fn write(root: &Path) -> Result<(), String> {
+    BOUND.iter().try_for_each(|bound| {
+        let path = root.join(bound.output);
+        std::fs::write(&path, generate(root, bound)?)
+            .map_err(|error| format!("{}: {error}", path.display()))
+    })
+}
+
+/// Fails if the committed bindings are not the headers'; says how many are.
+pub fn check(root: &Path) -> Result<u64, String> {
+    for bound in &BOUND {
+        let Bound { header, output, .. } = bound;
+        let committed = std::fs::read_to_string(root.join(output)).unwrap_or_default();
+        if committed != generate(root, bound)? {
+            return Err(format!("{output} is not what {header} says: run `cargo xtask bindings`"));
+        }
     }
-    Err(format!("{OUTPUT} is not what {HEADER} says: run `cargo xtask bindings`"))
+    Ok(BOUND.len() as u64)
 }
 
 /// Whether libclang, which reads the header, can be found.
@@ -49,24 +68,33 @@ fn is_libclang(name: &str) -> bool {
     name.starts_with("libclang.so") || versioned
 }
 
-fn generate(root: &Path) -> Result<String, String> {
+fn generate(root: &Path, bound: &Bound) -> Result<String, String> {
     let folder = libclang().ok_or("libclang is not here: apt-get install libclang-14-dev")?;
     // SAFETY: xtask is single-threaded here; nothing else reads the environment.
     unsafe { std::env::set_var("LIBCLANG_PATH", folder) };
-    let bindings = bindgen::Builder::default()
-        .header(root.join(HEADER).to_string_lossy())
+    let builder = Builder::default()
+        .header(root.join(bound.header).to_string_lossy())
         .use_core()
+        .default_enum_style(bindgen::EnumVariation::Consts)
+        .layout_tests(true)
+        .raw_line(format!("// Made from {} by `cargo xtask bindings`.", bound.header));
+    let bindings = (bound.generate)(builder).generate().map_err(|error| error.to_string())?;
+    Ok(bindings.to_string())
+}
+
+/// Parameter blocks, by Rust's names.
+fn of_params(builder: Builder) -> Builder {
+    builder
         .allowlist_type("pwk_.*")
         .allowlist_var("PWK_.*")
-        .default_enum_style(bindgen::EnumVariation::Consts)
         .derive_default(true)
         .derive_partialeq(true)
-        .layout_tests(true)
         .parse_callbacks(Box::new(Names))
-        .raw_line("// Made from include/pagewise/kernel_params.h by `cargo xtask bindings`.")
-        .generate()
-        .map_err(|error| error.to_string())?;
-    Ok(bindings.to_string())
+}
+
+/// What embedders call, by its own names.
+fn of_abi(builder: Builder) -> Builder {
+    builder.allowlist_item("(pw|PW)_.*").derive_debug(false)
 }
 
 /// `pwk_kv_layout` becomes `KvLayout`, `PWK_DTYPE_F32` becomes `DTYPE_F32`.

@@ -54,7 +54,7 @@ fn main() {
         Chore::Tidy => tidy::tidy(&root()),
         Chore::BenchRecord(options) => bench::run(&root(), &options),
         Chore::Bindings { check: false } => bindings::write(&root()),
-        Chore::Bindings { check: true } => bindings::check(&root()),
+        Chore::Bindings { check: true } => bindings::check(&root()).map(drop),
         Chore::Parity { check: false } => parity::write(&root()),
         Chore::Parity { check: true } => parity::check(&root()),
     };

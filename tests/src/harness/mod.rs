@@ -1,6 +1,8 @@
 //! What holds for every kernel: levels agree by bits, fast forms keep to the
 //! specification, bits stay what they were.
 
+#[expect(unsafe_code, reason = "C's functions take pointers")]
+mod abi;
 mod bytes;
 mod hashes;
 mod machine;
@@ -16,6 +18,7 @@ use kernels_core::simd::Level;
 use kernels_core::workers::{Inline, Workers};
 use std::fmt::Debug;
 
+pub use abi::{Abi, Refused};
 pub use bytes::Bytes;
 pub use hashes::{assert_committed, assert_hashes, hash};
 pub use machine::{Direct, Kernel, Machine, Recorded};

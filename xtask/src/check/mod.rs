@@ -1,6 +1,7 @@
 //! `cargo xtask check`: stages one after the other, each timed; a table; and the
 //! line that CI reads. A skip that `xtask/allowed-skips.txt` does not list fails.
 
+mod abi;
 mod bare;
 mod benches;
 mod clients;
@@ -35,6 +36,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "header", quick: true, run: headers::compile },
     Stage { name: "clippy", quick: true, run: rust::clippy },
     Stage { name: "tests", quick: true, run: rust::tests },
+    Stage { name: "abi", quick: true, run: abi::programs },
     Stage { name: "no_std", quick: true, run: bare::build },
     Stage { name: "docs", quick: false, run: rust::docs },
     Stage { name: "symbols", quick: false, run: symbols::check },

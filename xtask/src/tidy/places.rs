@@ -14,6 +14,8 @@ const UNSAFE: &[&str] = &[
     "cuda/src/",
     "metal/src/",
     "ffi/src/",
+    // C's functions are called as C would.
+    "tests/src/harness/abi.rs",
     // Peaks of the machine are measured with the very instructions.
     "benches/src/peaks/",
     // The environment is set for libclang, before any thread.

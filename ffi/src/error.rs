@@ -1,0 +1,190 @@
+//! What a call says when it fails, in the caller's own memory.
+
+use crate::header::{self, pw_error, pw_status};
+use kernels_core::Error;
+use kernels_core::error::Fault;
+use std::fmt::{self, Write};
+
+/// Why a call was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A pointer is NULL.
+    Null(&'static str),
+    /// A struct_size that no version has.
+    Size { field: &'static str, least: u32, got: u32 },
+    /// Bytes past what is known of a struct are not 0.
+    Tail(&'static str),
+    /// An address.
+    Align { field: &'static str, expected: u64, got: u64 },
+    /// Bytes that are too few.
+    Space { field: &'static str, expected: u64, got: u64 },
+    /// Bytes that are no plan of this call.
+    Plan(&'static str),
+    /// A number that only C has: a stride, a set of flags.
+    Number { field: &'static str, fault: Fault },
+    /// What the kernel refuses.
+    Kernel(Error),
+    /// No such device.
+    Device(&'static str),
+    /// A fault of this library.
+    Internal,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Kernel(error)
+    }
+}
+
+/// Fields of a layout of keys and values, as kernels call them.
+const LAYOUT: &[&str] = &[
+    "page_stride",
+    "k_head_stride",
+    "k_token_stride",
+    "k_dim_stride",
+    "v_head_stride",
+    "v_token_stride",
+    "v_offset",
+    "pages",
+    "page_len",
+    "kv_heads",
+    "head_dim",
+    "dtype",
+    "k_scale",
+    "v_scale",
+];
+
+impl Refusal {
+    /// Its status.
+    pub fn status(&self) -> pw_status {
+        match self {
+            Self::Null(_) => header::PW_E_NULL,
+            Self::Size { .. } | Self::Tail(_) => header::PW_E_SIZE,
+            Self::Align { .. } => header::PW_E_ALIGN,
+            Self::Space { .. } => header::PW_E_SPACE,
+            Self::Plan(_) => header::PW_E_PLAN,
+            Self::Device(_) => header::PW_E_DEVICE,
+            Self::Internal => header::PW_E_INTERNAL,
+            Self::Number { fault, .. } | Self::Kernel(Error { fault, .. }) => match fault {
+                Fault::Align { .. } => header::PW_E_ALIGN,
+                Fault::Missing { .. } => header::PW_E_NULL,
+                Fault::Unsupported { .. } => header::PW_E_UNSUPPORTED,
+                Fault::OutOfMemory { .. } => header::PW_E_MEMORY,
+                _ => header::PW_E_ARGUMENT,
+            },
+        }
+    }
+
+    /// What is at fault, as the header calls it: where it stands, and its name.
+    fn field(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Null(field)
+            | Self::Tail(field)
+            | Self::Size { field, .. }
+            | Self::Align { field, .. }
+            | Self::Space { field, .. }
+            | Self::Number { field, .. } => ("", field),
+            Self::Plan(_) => ("", "plan"),
+            Self::Device(_) => ("", "name"),
+            Self::Internal => ("", ""),
+            Self::Kernel(error) if error.field == "scales" => ("", "kv_scales"),
+            Self::Kernel(error) if LAYOUT.contains(&error.field) => ("kv.", error.field),
+            Self::Kernel(error) => ("", error.field),
+        }
+    }
+
+    /// What was expected, and what came.
+    fn numbers(&self) -> (i64, i64) {
+        match *self {
+            Self::Size { least, got, .. } => (least.into(), got.into()),
+            Self::Align { expected, got, .. } | Self::Space { expected, got, .. } => {
+                (expected as i64, got as i64)
+            }
+            Self::Number { field, fault } => {
+                let error = Error::new("", field, fault);
+                (error.expected(), error.got())
+            }
+            Self::Kernel(error) => (error.expected(), error.got()),
+            _ => (0, 0),
+        }
+    }
+
+    /// Writes all of it, as far as the caller has room.
+    ///
+    /// # Safety
+    ///
+    /// A pointer that is not NULL leads to as many bytes as its first four say.
+    pub unsafe fn tell(&self, error: *mut pw_error) {
+        if error.is_null() || !error.is_aligned() {
+            return;
+        }
+        // SAFETY: the caller's error begins with its size.
+        let room = unsafe { (*error).struct_size };
+        let ((place, name), (expected, got)) = (self.field(), self.numbers());
+        let (mut field, mut message) = (Text::<32>::new(), Text::<200>::new());
+        // What finds no room is cut.
+        let _ = write!(field, "{place}{name}");
+        let _ = write!(message, "{self}");
+        let told = pw_error {
+            struct_size: room,
+            status: self.status(),
+            field: field.letters,
+            expected,
+            got,
+            message: message.letters,
+        };
+        let bytes = (room as usize).min(size_of::<pw_error>());
+        // SAFETY: so many bytes are the caller's, and all of them are ours.
+        unsafe { error.cast::<u8>().copy_from((&raw const told).cast(), bytes) };
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null(field) => write!(f, "{field} is NULL"),
+            Self::Size { field, least, got } => {
+                write!(f, "{field}: struct_size is {got}, the first version has {least}")
+            }
+            Self::Tail(field) => {
+                write!(f, "{field}: bytes that this library does not know are not 0")
+            }
+            Self::Align { field, expected, got } => {
+                write!(f, "{field} starts {got} bytes past a multiple of {expected}")
+            }
+            Self::Space { field, expected, got } => {
+                write!(f, "{field} has {got} bytes, and takes {expected}")
+            }
+            Self::Plan(why) => write!(f, "plan: {why}"),
+            Self::Number { field, fault } => Error::new("call", field, *fault).fmt(f),
+            Self::Kernel(error) => error.fmt(f),
+            Self::Device(why) => f.write_str(why),
+            Self::Internal => f.write_str("a fault of this library: please report it"),
+        }
+    }
+}
+
+/// So many bytes of C text, ended by 0.
+struct Text<const BYTES: usize> {
+    letters: [std::ffi::c_char; BYTES],
+    len: usize,
+}
+
+impl<const BYTES: usize> Text<BYTES> {
+    fn new() -> Self {
+        Self { letters: [0; BYTES], len: 0 }
+    }
+}
+
+impl<const BYTES: usize> Write for Text<BYTES> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut room = text.len().min(BYTES - 1 - self.len);
+        while !text.is_char_boundary(room) {
+            room -= 1;
+        }
+        let letters = &mut self.letters[self.len..][..room];
+        letters.copy_from_slice(bytemuck::cast_slice(&text.as_bytes()[..room]));
+        self.len += room;
+        if room == text.len() { Ok(()) } else { Err(fmt::Error) }
+    }
+}
