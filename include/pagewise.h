@@ -56,6 +56,10 @@ typedef int32_t pw_status; /* values are only ever added */
 #define PW_E_DEVICE (-8)      /* no such device here */
 #define PW_E_MEMORY (-9)      /* no memory left */
 #define PW_E_INTERNAL (-10)   /* a fault of this library: nothing of yours is to blame */
+#define PW_E_GRAMMAR (-11)    /* a source that is no grammar, or asks for what is not honoured */
+#define PW_E_TOO_MUCH (-12)   /* a grammar that is more than is built, in size, steps or time */
+#define PW_E_BUSY (-13)       /* others wait for the same: ask again */
+#define PW_E_NOT_ALLOWED (-14) /* a token that may not come; nothing was taken */
 
 /* Yours; written only on failure, and only as much of it as struct_size says. */
 typedef struct pw_error {
@@ -217,6 +221,100 @@ PW_API pw_status pw_attention_run(const pw_device *device, const pw_attention_de
                                   const pw_attention_args *args, void *stream,
                                   pw_error *error);
 
+/* ---- grammars -------------------------------------------------------------------------
+ *
+ * What may come next of a text: a bit for each token of a vocabulary, in words of 32, the
+ * lowest first, as masks of logits have them. Host objects: they need no device.
+ *
+ * Sources are looked over before anything is built: bytes, depth, references, properties,
+ * repetitions. They are compiled on threads of their own, within bounded steps, and kept. A
+ * keyword of JSON Schema that is not honoured is refused by name (docs/serving.md lists
+ * them); nothing that would forbid something is ignored. */
+
+typedef struct pw_grammars pw_grammars; /* of one vocabulary; any thread may use it */
+typedef struct pw_matcher pw_matcher;   /* one text; one thread at a time */
+
+typedef struct pw_vocabulary {
+    uint32_t struct_size;
+    uint32_t tokens;         /* 1 to 2^24 */
+    const uint8_t *bytes;    /* of all tokens, one after the other; special ones: their names */
+    const uint64_t *starts;  /* [tokens + 1], ascending from 0: where each begins in bytes */
+    const uint32_t *special; /* [special_count] tokens that are never text: a grammar asks for
+                                them by name, as in <|tool|>; or NULL */
+    const uint32_t *ends;    /* [end_count] tokens that end a text; or NULL */
+    uint32_t special_count;
+    uint32_t end_count;
+} pw_vocabulary;
+
+typedef struct pw_grammars_options {
+    uint32_t struct_size;
+    uint32_t threads;     /* that compile what takes little; as many compile the rest; 0: 2 */
+    uint32_t patience_ms; /* how long whoever asks waits; 0: 5000 */
+    uint32_t waiting;     /* sources that may wait for a thread; 0: 64 */
+    uint64_t kept_bytes;  /* of compiled grammars that are kept, roughly; 0: 256 MiB */
+} pw_grammars_options;
+
+/* Reads a vocabulary, which may go afterwards. Options may be NULL. */
+PW_API pw_status pw_grammars_create(const pw_vocabulary *vocabulary,
+                                    const pw_grammars_options *options,
+                                    pw_grammars **grammars, pw_error *error);
+
+/* Frees it, once nobody waits for it; its matchers go on. NULL is fine. */
+PW_API void pw_grammars_destroy(pw_grammars *grammars);
+
+/* How a source is written. */
+#define PW_SOURCE_SCHEMA 1u  /* a JSON schema */
+#define PW_SOURCE_COMPACT 2u /* the same; values are written without blanks between parts */
+#define PW_SOURCE_OBJECT 3u  /* any JSON object: no bytes */
+#define PW_SOURCE_REGEX 4u   /* a regular expression, matched whole */
+#define PW_SOURCE_LARK 5u    /* a grammar in Lark's form */
+#define PW_SOURCE_TAGS 6u    /* structural tags, as docs/structural-tags.md has them */
+
+/* A text at its beginning, to be kept to a source of UTF-8. Waits until that is compiled, if
+ * nobody asked for it before. On PW_E_GRAMMAR field is where, as a JSON pointer. */
+PW_API pw_status pw_matcher_create(pw_grammars *grammars, uint32_t kind, const char *source,
+                                   uint64_t source_bytes, pw_matcher **matcher,
+                                   pw_error *error);
+
+/* Frees it. NULL is fine. */
+PW_API void pw_matcher_destroy(pw_matcher *matcher);
+
+/* The same text once more, to be gone on with otherwise. */
+PW_API pw_status pw_matcher_fork(const pw_matcher *matcher, pw_matcher **fork, pw_error *error);
+
+/* The tokens that may come next: word_count words, of which those past the vocabulary are 0.
+ * Where nothing more may come, the tokens that end a text. */
+PW_API pw_status pw_matcher_mask(pw_matcher *matcher, uint32_t *words, uint64_t word_count,
+                                 pw_error *error);
+
+/* Takes tokens. PW_E_NOT_ALLOWED takes none of them, and tells the first that may not come. */
+PW_API pw_status pw_matcher_accept(pw_matcher *matcher, const uint32_t *tokens, uint32_t count,
+                                   pw_error *error);
+
+/* How many of these tokens may come, one after the other. Takes none. */
+PW_API pw_status pw_matcher_allowed(pw_matcher *matcher, const uint32_t *tokens,
+                                    uint32_t count, uint32_t *allowed, pw_error *error);
+
+/* Tokens that alone may come, one after the other, at most capacity of them. Takes none. */
+PW_API pw_status pw_matcher_forced(pw_matcher *matcher, uint32_t *tokens, uint32_t capacity,
+                                   uint32_t *count, pw_error *error);
+
+/* Takes back the last tokens. */
+PW_API pw_status pw_matcher_take_back(pw_matcher *matcher, uint32_t count, pw_error *error);
+
+/* 1 if the text may end here, else 0. */
+PW_API pw_status pw_matcher_may_end(pw_matcher *matcher, uint32_t *may_end, pw_error *error);
+
+/* Masks of a draft tree in one walk: of the text, then after each node. A node has a token
+ * and a parent, a node before it, or PW_NO_PARENT. The row of one that may not come is 0. */
+#define PW_NO_PARENT 0xffffffffu
+PW_API pw_status pw_matcher_tree_masks(pw_matcher *matcher,
+                                       const uint32_t *tokens,  /* [count] */
+                                       const uint32_t *parents, /* [count] */
+                                       uint32_t count,
+                                       uint32_t *words, /* [count + 1][row_words] */
+                                       uint64_t row_words, pw_error *error);
+
 /* ---- layout, as the library was built with it ----------------------------------------- */
 
 #if defined(__cplusplus)
@@ -229,6 +327,8 @@ PW_ASSERT(sizeof(pw_device_options) == 8);
 PW_ASSERT(sizeof(pw_needs) == 24);
 PW_ASSERT(sizeof(pw_kv_layout) == 88);
 PW_ASSERT(sizeof(pw_attention_desc) == 160);
+PW_ASSERT(sizeof(pw_grammars_options) == 24);
+PW_ASSERT(sizeof(void *) != 8 || sizeof(pw_vocabulary) == 48);
 PW_ASSERT(sizeof(void *) != 8 || sizeof(pw_attention_lens) == 40);
 PW_ASSERT(sizeof(void *) != 8 || sizeof(pw_attention_args) == 128);
 

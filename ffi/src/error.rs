@@ -6,7 +6,7 @@ use kernels_core::error::Fault;
 use std::fmt::{self, Write};
 
 /// Why a call was not made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// A pointer is NULL.
     Null(&'static str),
@@ -26,8 +26,18 @@ pub enum Refusal {
     Kernel(Error),
     /// No such device.
     Device(&'static str),
+    /// There is no grammar of a source.
+    Grammar(grammar::Refusal),
+    /// A text cannot go on so.
+    Text(grammar::Fault),
     /// A fault of this library.
     Internal,
+}
+
+impl From<grammar::Fault> for Refusal {
+    fn from(fault: grammar::Fault) -> Self {
+        Self::Text(fault)
+    }
 }
 
 impl From<Error> for Refusal {
@@ -65,6 +75,17 @@ impl Refusal {
             Self::Plan(_) => header::PW_E_PLAN,
             Self::Device(_) => header::PW_E_DEVICE,
             Self::Internal => header::PW_E_INTERNAL,
+            Self::Grammar(refusal) => match refusal {
+                grammar::Refusal::Invalid { .. } | grammar::Refusal::Unsupported { .. } => {
+                    header::PW_E_GRAMMAR
+                }
+                grammar::Refusal::TooMuch { .. } | grammar::Refusal::TooSlow => {
+                    header::PW_E_TOO_MUCH
+                }
+                grammar::Refusal::Busy => header::PW_E_BUSY,
+            },
+            Self::Text(grammar::Fault::NotAllowed(_)) => header::PW_E_NOT_ALLOWED,
+            Self::Text(grammar::Fault::TooMuch(_)) => header::PW_E_TOO_MUCH,
             Self::Number { fault, .. } | Self::Kernel(Error { fault, .. }) => match fault {
                 Fault::Align { .. } => header::PW_E_ALIGN,
                 Fault::Missing { .. } => header::PW_E_NULL,
@@ -76,7 +97,7 @@ impl Refusal {
     }
 
     /// What is at fault, as the header calls it: where it stands, and its name.
-    fn field(&self) -> (&'static str, &'static str) {
+    fn field(&self) -> (&'static str, &str) {
         match self {
             Self::Null(field)
             | Self::Tail(field)
@@ -87,6 +108,11 @@ impl Refusal {
             Self::Plan(_) => ("", "plan"),
             Self::Device(_) => ("", "name"),
             Self::Internal => ("", ""),
+            Self::Grammar(
+                grammar::Refusal::Invalid { at, .. } | grammar::Refusal::Unsupported { at, .. },
+            ) => ("", at),
+            Self::Grammar(_) => ("", "source"),
+            Self::Text(_) => ("", "tokens"),
             Self::Kernel(error) if error.field == "scales" => ("", "kv_scales"),
             Self::Kernel(error) if LAYOUT.contains(&error.field) => ("kv.", error.field),
             Self::Kernel(error) => ("", error.field),
@@ -95,16 +121,20 @@ impl Refusal {
 
     /// What was expected, and what came.
     fn numbers(&self) -> (i64, i64) {
-        match *self {
-            Self::Size { least, got, .. } => (least.into(), got.into()),
+        match self {
+            Self::Size { least, got, .. } => (i64::from(*least), i64::from(*got)),
             Self::Align { expected, got, .. } | Self::Space { expected, got, .. } => {
-                (expected as i64, got as i64)
+                (*expected as i64, *got as i64)
             }
             Self::Number { field, fault } => {
-                let error = Error::new("", field, fault);
+                let error = Error::new("", field, *fault);
                 (error.expected(), error.got())
             }
             Self::Kernel(error) => (error.expected(), error.got()),
+            Self::Grammar(grammar::Refusal::TooMuch { got, most, .. }) => {
+                (*most as i64, *got as i64)
+            }
+            Self::Text(grammar::Fault::NotAllowed(token)) => (0, i64::from(*token)),
             _ => (0, 0),
         }
     }
@@ -159,6 +189,8 @@ impl fmt::Display for Refusal {
             Self::Number { field, fault } => Error::new("call", field, *fault).fmt(f),
             Self::Kernel(error) => error.fmt(f),
             Self::Device(why) => f.write_str(why),
+            Self::Grammar(refusal) => refusal.fmt(f),
+            Self::Text(fault) => fault.fmt(f),
             Self::Internal => f.write_str("a fault of this library: please report it"),
         }
     }

@@ -16,6 +16,10 @@ pub const PW_E_PLAN: i32 = -7;
 pub const PW_E_DEVICE: i32 = -8;
 pub const PW_E_MEMORY: i32 = -9;
 pub const PW_E_INTERNAL: i32 = -10;
+pub const PW_E_GRAMMAR: i32 = -11;
+pub const PW_E_TOO_MUCH: i32 = -12;
+pub const PW_E_BUSY: i32 = -13;
+pub const PW_E_NOT_ALLOWED: i32 = -14;
 pub const PW_F32: u32 = 1;
 pub const PW_F16: u32 = 2;
 pub const PW_BF16: u32 = 3;
@@ -30,6 +34,13 @@ pub const PW_MASK_INTERVALS: u32 = 2;
 pub const PW_MASK_TREE: u32 = 4;
 pub const PW_PAGES_LISTED: u32 = 1;
 pub const PW_PAGES_PADDED: u32 = 2;
+pub const PW_SOURCE_SCHEMA: u32 = 1;
+pub const PW_SOURCE_COMPACT: u32 = 2;
+pub const PW_SOURCE_OBJECT: u32 = 3;
+pub const PW_SOURCE_REGEX: u32 = 4;
+pub const PW_SOURCE_LARK: u32 = 5;
+pub const PW_SOURCE_TAGS: u32 = 6;
+pub const PW_NO_PARENT: u32 = 4294967295;
 unsafe extern "C" {
     pub fn pw_version() -> u32;
 }
@@ -337,6 +348,163 @@ unsafe extern "C" {
         desc: *const pw_attention_desc,
         args: *const pw_attention_args,
         stream: *mut ::core::ffi::c_void,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Debug)]
+pub struct pw_grammars {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug)]
+pub struct pw_matcher {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_vocabulary {
+    pub struct_size: u32,
+    pub tokens: u32,
+    pub bytes: *const u8,
+    pub starts: *const u64,
+    pub special: *const u32,
+    pub ends: *const u32,
+    pub special_count: u32,
+    pub end_count: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_vocabulary"][::core::mem::size_of::<pw_vocabulary>() - 48usize];
+    ["Alignment of pw_vocabulary"][::core::mem::align_of::<pw_vocabulary>() - 8usize];
+    ["Offset of field: pw_vocabulary::struct_size"]
+        [::core::mem::offset_of!(pw_vocabulary, struct_size) - 0usize];
+    ["Offset of field: pw_vocabulary::tokens"]
+        [::core::mem::offset_of!(pw_vocabulary, tokens) - 4usize];
+    ["Offset of field: pw_vocabulary::bytes"]
+        [::core::mem::offset_of!(pw_vocabulary, bytes) - 8usize];
+    ["Offset of field: pw_vocabulary::starts"]
+        [::core::mem::offset_of!(pw_vocabulary, starts) - 16usize];
+    ["Offset of field: pw_vocabulary::special"]
+        [::core::mem::offset_of!(pw_vocabulary, special) - 24usize];
+    ["Offset of field: pw_vocabulary::ends"]
+        [::core::mem::offset_of!(pw_vocabulary, ends) - 32usize];
+    ["Offset of field: pw_vocabulary::special_count"]
+        [::core::mem::offset_of!(pw_vocabulary, special_count) - 40usize];
+    ["Offset of field: pw_vocabulary::end_count"]
+        [::core::mem::offset_of!(pw_vocabulary, end_count) - 44usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_grammars_options {
+    pub struct_size: u32,
+    pub threads: u32,
+    pub patience_ms: u32,
+    pub waiting: u32,
+    pub kept_bytes: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_grammars_options"][::core::mem::size_of::<pw_grammars_options>() - 24usize];
+    ["Alignment of pw_grammars_options"][::core::mem::align_of::<pw_grammars_options>() - 8usize];
+    ["Offset of field: pw_grammars_options::struct_size"]
+        [::core::mem::offset_of!(pw_grammars_options, struct_size) - 0usize];
+    ["Offset of field: pw_grammars_options::threads"]
+        [::core::mem::offset_of!(pw_grammars_options, threads) - 4usize];
+    ["Offset of field: pw_grammars_options::patience_ms"]
+        [::core::mem::offset_of!(pw_grammars_options, patience_ms) - 8usize];
+    ["Offset of field: pw_grammars_options::waiting"]
+        [::core::mem::offset_of!(pw_grammars_options, waiting) - 12usize];
+    ["Offset of field: pw_grammars_options::kept_bytes"]
+        [::core::mem::offset_of!(pw_grammars_options, kept_bytes) - 16usize];
+};
+unsafe extern "C" {
+    pub fn pw_grammars_create(
+        vocabulary: *const pw_vocabulary,
+        options: *const pw_grammars_options,
+        grammars: *mut *mut pw_grammars,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_grammars_destroy(grammars: *mut pw_grammars);
+}
+unsafe extern "C" {
+    pub fn pw_matcher_create(
+        grammars: *mut pw_grammars,
+        kind: u32,
+        source: *const ::core::ffi::c_char,
+        source_bytes: u64,
+        matcher: *mut *mut pw_matcher,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_matcher_destroy(matcher: *mut pw_matcher);
+}
+unsafe extern "C" {
+    pub fn pw_matcher_fork(
+        matcher: *const pw_matcher,
+        fork: *mut *mut pw_matcher,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_matcher_mask(
+        matcher: *mut pw_matcher,
+        words: *mut u32,
+        word_count: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_matcher_accept(
+        matcher: *mut pw_matcher,
+        tokens: *const u32,
+        count: u32,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_matcher_allowed(
+        matcher: *mut pw_matcher,
+        tokens: *const u32,
+        count: u32,
+        allowed: *mut u32,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_matcher_forced(
+        matcher: *mut pw_matcher,
+        tokens: *mut u32,
+        capacity: u32,
+        count: *mut u32,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_matcher_take_back(
+        matcher: *mut pw_matcher,
+        count: u32,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_matcher_may_end(
+        matcher: *mut pw_matcher,
+        may_end: *mut u32,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_matcher_tree_masks(
+        matcher: *mut pw_matcher,
+        tokens: *const u32,
+        parents: *const u32,
+        count: u32,
+        words: *mut u32,
+        row_words: u64,
         error: *mut pw_error,
     ) -> pw_status;
 }

@@ -8,8 +8,10 @@
 mod attention;
 mod backend;
 mod error;
+mod grammars;
 mod guard;
 mod layout;
+mod matcher;
 mod memory;
 mod plan;
 
@@ -24,6 +26,12 @@ pub mod header;
 
 pub use attention::{pw_attention_plan, pw_attention_query, pw_attention_run};
 pub use backend::{pw_device_destroy, pw_device_numerics, pw_device_open};
+pub use grammars::{pw_grammars_create, pw_grammars_destroy};
+pub use matcher::{
+    pw_matcher_accept, pw_matcher_allowed, pw_matcher_create, pw_matcher_destroy,
+    pw_matcher_forced, pw_matcher_fork, pw_matcher_mask, pw_matcher_may_end, pw_matcher_take_back,
+    pw_matcher_tree_masks,
+};
 
 #[cfg(panic = "abort")]
 compile_error!("a panic must not take its host along: build with panic = \"unwind\"");
@@ -42,6 +50,18 @@ const _: () = {
     let _ = [header::pw_device_destroy, pw_device_destroy];
     let _ = [header::pw_device_numerics, pw_device_numerics];
     let _ = [header::pw_device_open, pw_device_open];
+    let _ = [header::pw_grammars_create, pw_grammars_create];
+    let _ = [header::pw_grammars_destroy, pw_grammars_destroy];
+    let _ = [header::pw_matcher_accept, pw_matcher_accept];
+    let _ = [header::pw_matcher_allowed, pw_matcher_allowed];
+    let _ = [header::pw_matcher_create, pw_matcher_create];
+    let _ = [header::pw_matcher_destroy, pw_matcher_destroy];
+    let _ = [header::pw_matcher_forced, pw_matcher_forced];
+    let _ = [header::pw_matcher_fork, pw_matcher_fork];
+    let _ = [header::pw_matcher_mask, pw_matcher_mask];
+    let _ = [header::pw_matcher_may_end, pw_matcher_may_end];
+    let _ = [header::pw_matcher_take_back, pw_matcher_take_back];
+    let _ = [header::pw_matcher_tree_masks, pw_matcher_tree_masks];
     let version: unsafe extern "C" fn() -> u32 = pw_version;
     let _ = [header::pw_version, version];
 };

@@ -58,17 +58,17 @@ impl Kind {
 
     /// The lists of a plan, which is aligned.
     pub fn read(self, plan: &[u8]) -> Result<[&[u32]; LISTS], Refusal> {
-        let other = Refusal::Plan("these bytes are no plan of this descriptor");
-        let (head, rest) = plan.split_at_checked(HEAD_BYTES as usize).ok_or(other)?;
+        let other = || Refusal::Plan("these bytes are no plan of this descriptor");
+        let (head, rest) = plan.split_at_checked(HEAD_BYTES as usize).ok_or_else(other)?;
         let head: &Head = bytemuck::from_bytes(head);
         if (head.kind, head.of) != (self.kind, self.of) {
-            return Err(other);
+            return Err(other());
         }
-        let cut = Refusal::Plan("it is cut off");
+        let cut = || Refusal::Plan("it is cut off");
         let mut words: &[u32] = bytemuck::cast_slice(&rest[..rest.len() / 4 * 4]);
         let mut lists: [&[u32]; LISTS] = [&[]; LISTS];
         for (list, len) in lists.iter_mut().zip(head.lists) {
-            let (these, more) = words.split_at_checked(len as usize).ok_or(cut)?;
+            let (these, more) = words.split_at_checked(len as usize).ok_or_else(cut)?;
             (*list, words) = (these, more);
         }
         Ok(lists)

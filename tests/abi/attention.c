@@ -3,8 +3,6 @@
 #include "call.h"
 #include <pthread.h>
 
-static int names(const char *field) { return strcmp(error.field, field) == 0 && error.message[0] != 0; }
-
 static void devices(void) {
     pw_device *device = NULL;
     CLAIM(pw_version() == PW_VERSION);

@@ -2,22 +2,9 @@
 #ifndef PAGEWISE_TESTS_CALL_H
 #define PAGEWISE_TESTS_CALL_H
 
-#include <pagewise.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "claim.h"
 
-/* The first claim that does not hold is told, and ends the program. */
-#define CLAIM(condition)                                            \
-    do {                                                            \
-        if (!(condition)) {                                         \
-            fprintf(stderr, "%s:%d: %s (%s: %s)\n", __FILE__, __LINE__, #condition, error.field, error.message); \
-            exit(1);                                                \
-        }                                                           \
-    } while (0)
 #define LINE 64
-
-static pw_error error = {.struct_size = sizeof error};
 
 /* One sequence of one row, and a second of three, over pages of four tokens, in f32. */
 struct call {
