@@ -91,9 +91,9 @@ unsafe fn vocabulary(of: &pw_vocabulary) -> Result<Tokens, Refusal> {
     CHECKS.elements("special", special, 0..=of.tokens - 1)?;
     CHECKS.elements("ends", ends, 0..=of.tokens - 1)?;
     let all = starts[starts.len() - 1];
-    // SAFETY: as the caller of this says.
     let bytes = match all {
         0 => &[][..],
+        // SAFETY: as the caller of this says.
         _ => unsafe { buffers.read("bytes", of.bytes, all)? },
     };
     let word =

@@ -119,7 +119,7 @@ impl Abi {
             plan_bytes: 0,
             workspace_bytes: 0,
         };
-        // SAFETY: structs of their sizes, here and below.
+        // SAFETY: structs of their sizes.
         self.told(|device, error| unsafe {
             pagewise::pw_attention_query(device, &desc, &mut needs, error)
         })?;
@@ -137,6 +137,7 @@ impl Abi {
         let mut plan = Bytes::filled(needs.plan_bytes as usize, 0xff);
         let mut workspace = Bytes::filled(needs.workspace_bytes as usize, 0xff);
         let (to, room) = (plan.as_mut_slice().as_mut_ptr(), needs.plan_bytes);
+        // SAFETY: structs of their sizes, lists of the case, and room of so many bytes.
         self.told(|device, error| unsafe {
             pagewise::pw_attention_plan(device, &desc, &lens, to.cast(), room, error)
         })?;
@@ -166,6 +167,7 @@ impl Abi {
             workspace: workspace.as_mut_slice().as_mut_ptr().cast(),
             workspace_bytes: needs.workspace_bytes,
         };
+        // SAFETY: structs of their sizes, and the buffers of the case.
         self.told(|device, error| unsafe {
             pagewise::pw_attention_run(device, &desc, &args, null_mut(), error)
         })

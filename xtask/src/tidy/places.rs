@@ -14,6 +14,7 @@ const UNSAFE: &[&str] = &[
     "cuda/src/",
     "metal/src/",
     "ffi/src/",
+    "ffi/examples/",
     // C's functions are called as C would.
     "tests/src/harness/abi.rs",
     // Peaks of the machine are measured with the very instructions.
