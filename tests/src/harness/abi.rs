@@ -13,7 +13,7 @@ use pagewise::header::{
     self, pw_attention_args, pw_attention_desc, pw_attention_lens, pw_device, pw_device_options,
     pw_error, pw_kv_layout, pw_needs, pw_status,
 };
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
 use std::ptr::{self, null, null_mut};
 
 /// A device that C opened.
@@ -75,10 +75,9 @@ impl Abi {
             return Ok(());
         }
         assert_eq!(error.status, status, "the error says what the function does");
-        let text = |letters: &[i8]| {
-            let letters: Vec<u8> =
-                letters.iter().map(|c| *c as u8).take_while(|c| *c != 0).collect();
-            String::from_utf8(letters).expect("UTF-8")
+        let text = |letters: &[c_char]| {
+            let letters = bytemuck::cast_slice(letters).split(|letter: &u8| *letter == 0).next();
+            String::from_utf8(letters.unwrap_or_default().to_vec()).expect("UTF-8")
         };
         let (field, message) = (text(&error.field), text(&error.message));
         self.refused = Some(Refused { status, field, message });
