@@ -4,11 +4,11 @@
 #![expect(clippy::print_stdout, reason = "it says what it found")]
 #![expect(unsafe_code, reason = "C's functions take pointers")]
 
+use backends::cpu::Threads;
 use kernels_core::attention::{Attention, run};
 use kernels_core::command::Host;
 use kernels_core::params;
 use kernels_core::simd::Level;
-use kernels_core::workers::Inline;
 use pagewise::header::{
     PW_F32, PW_MASK_CAUSAL, PW_PAGES_LISTED, pw_attention_args, pw_attention_desc,
     pw_attention_lens, pw_device_options, pw_kv_layout, pw_needs,
@@ -160,7 +160,7 @@ fn main() {
         workspace: workspace.as_mut_ptr().cast(),
         workspace_bytes: needs.workspace_bytes,
     };
-    let mut through_c = || {
+    let through_c = || {
         // SAFETY: buffers of the sizes that the descriptor says.
         let status =
             unsafe { pagewise::pw_attention_run(device, &desc, &args, null_mut(), null_mut()) };
@@ -168,13 +168,18 @@ fn main() {
     };
     through_c();
     let told = out.clone();
-    let mut scratch = lines(needs.workspace_bytes);
-    // SAFETY: lines are bytes.
-    let scratch = unsafe {
-        std::slice::from_raw_parts_mut(scratch.as_mut_ptr().cast::<u8>(), 64 * scratch.len())
-    };
-    let mut rust_out = vec![0.0_f32; HEADS * DIM];
-    let mut from_rust = || {
+    // The same memory on both sides: where it lies tells in what a call takes.
+    let (scratch_at, out_at) = (args.workspace.cast::<u8>(), args.out.cast::<u8>());
+    let scratch_bytes = needs.workspace_bytes as usize;
+    let (level, threads) = (Level::best(), Threads::new(1));
+    let from_rust = || {
+        // SAFETY: nobody else uses them meanwhile.
+        let (scratch, out) = unsafe {
+            (
+                std::slice::from_raw_parts_mut(scratch_at, scratch_bytes),
+                std::slice::from_raw_parts_mut(out_at, 4 * HEADS * DIM),
+            )
+        };
         let attention = Attention::<Host<'_>> {
             params,
             q: bytemuck::cast_slice(&q),
@@ -190,23 +195,23 @@ fn main() {
             tree_bits: None,
             sinks: None,
             slopes: None,
-            out: bytemuck::cast_slice_mut(&mut rust_out),
+            out,
             lse: None,
             seqs: None,
         };
-        run(Level::best(), &Inline, attention, scratch).expect("a good call runs");
+        run(level, &threads, attention, scratch).expect("a good call runs");
     };
     from_rust();
+    assert!(told == out, "both say the same");
     // They take turns; the least of each is what it takes.
     let mut least = [f64::INFINITY; 2];
     for _ in 0..TURNS {
-        least[0] = least[0].min(nanoseconds(&mut from_rust));
-        least[1] = least[1].min(nanoseconds(&mut through_c));
+        least[0] = least[0].min(nanoseconds(&from_rust));
+        least[1] = least[1].min(nanoseconds(&through_c));
     }
-    assert!(told == rust_out, "both say the same");
     // SAFETY: nobody uses it any more.
     unsafe { pagewise::pw_device_destroy(device) };
-    let level = Level::best().name();
+    let level = level.name();
     for (shape, figure) in [
         ("decode of 128 tokens: from Rust", least[0]),
         ("decode of 128 tokens: through C", least[1]),
@@ -217,7 +222,7 @@ fn main() {
 }
 
 /// What one call takes, of many.
-fn nanoseconds(call: &mut impl FnMut()) -> f64 {
+fn nanoseconds(call: &impl Fn()) -> f64 {
     let begun = Instant::now();
     (0..CALLS).for_each(|_| call());
     begun.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS)

@@ -53,7 +53,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// Refuses what no lengths and no buffers would make right.
+    /// Refuses what only C has wrong; the rest is refused by [`Asked::needs`].
     fn new(desc: &pw_attention_desc) -> Result<Self, Refusal> {
         let refuse = |field, fault| Err(Refusal::Number { field, fault });
         let (q, out) = (
@@ -106,9 +106,7 @@ impl Asked {
         let bytes = unsafe {
             std::slice::from_raw_parts((&raw const whole).cast::<u8>(), size_of_val(&whole))
         };
-        let asked = Self { params, kv, q, out, mask, kind: Kind::new(KIND, bytes) };
-        asked.recorded().check()?;
-        Ok(asked)
+        Ok(Self { params, kv, q, out, mask, kind: Kind::new(KIND, bytes) })
     }
 
     fn has(&self, mask: u32) -> bool {
@@ -165,6 +163,7 @@ impl Asked {
         }
     }
 
+    /// What it takes. Refuses what no lengths and no buffers would make right.
     fn needs(&self, workers: u32) -> Result<pw_needs, Refusal> {
         let seqs = u64::from(self.params.seqs_max);
         Ok(pw_needs {
@@ -265,8 +264,9 @@ pub unsafe extern "C" fn pw_attention_plan(
 ) -> pw_status {
     // SAFETY: as the caller of this says.
     let call = || unsafe {
-        Device::of(device)?;
+        let device = Device::of(device)?;
         let asked = Asked::new(&read("desc", desc)?)?;
+        asked.needs(device.workers())?;
         let lens = read("lens", lens)?;
         let lens = Lens::of(&lens, asked.params.seqs_max)?;
         let lists = asked.lists(&lens)?;
