@@ -51,7 +51,7 @@ pub struct Settings {
     pub limits: Limits,
     /// Threads that compile what takes little; as many compile all else.
     pub threads: usize,
-    /// Sources that wait for one at most.
+    /// Sources that wait for one at most: of those that take little, and of the rest.
     pub waiting: usize,
     /// How long one who asks waits.
     pub patience: Duration,
@@ -130,8 +130,13 @@ impl Compiler {
         let (work, rest) = (shared.clone(), back.clone());
         let crew = Crew::new(shape, move |source| {
             match work.compiled(&source, LITTLE_FUEL.min(all)) {
-                // What the compiler refuses may need more.
-                Kept { outcome: Err(Refusal::Invalid { .. }), .. } => rest.push([source]),
+                // What the compiler refuses may need more, if there is room to wait for it.
+                Kept { outcome: Err(Refusal::Invalid { .. }), .. } => {
+                    match rest.waiting() < settings.waiting {
+                        true => rest.push([source]),
+                        false => work.state().answer(&source, &Err(Refusal::Busy)),
+                    }
+                }
                 kept => work.tell(source, kept),
             }
         });
@@ -148,14 +153,15 @@ impl Compiler {
             if let Some(kept) = state.kept.get(source) {
                 return again(&kept.outcome);
             }
+            // Each waits among its own: those that take much fill no place of those that do not.
+            let small = source.bytes() <= SMALL_BYTES;
+            let crew = if small { &self.crew } else { &*self.back };
             if let Some(asked) = state.asked.get_mut(source) {
                 asked.push(sender);
-            } else if self.crew.waiting() + self.back.waiting() >= self.settings.waiting {
+            } else if crew.waiting() >= self.settings.waiting {
                 return Err(Refusal::Busy);
             } else {
                 state.asked.insert(source.clone(), vec![sender]);
-                let small = source.bytes() <= SMALL_BYTES;
-                let crew = if small { &self.crew } else { &*self.back };
                 crew.push([source.clone()]);
             }
         }
@@ -182,10 +188,7 @@ impl Shared {
     /// Tells all who wait for a source what came of it, and keeps that.
     fn tell(&self, source: Source, kept: Kept) {
         let mut state = self.state();
-        for asked in state.asked.remove(&source).unwrap_or_default() {
-            // Who ran out of patience does not listen any more.
-            let _ = asked.send(again(&kept.outcome));
-        }
+        state.answer(&source, &kept.outcome);
         state.keep(source, kept);
     }
 
@@ -221,6 +224,14 @@ impl Shared {
 }
 
 impl State {
+    /// Tells all who wait for a source what came of it.
+    fn answer(&mut self, source: &Source, outcome: &Outcome) {
+        for asked in self.asked.remove(source).unwrap_or_default() {
+            // Who ran out of patience does not listen any more.
+            let _ = asked.send(again(outcome));
+        }
+    }
+
     /// Keeps what was compiled, and lets go of what was not asked for longest.
     fn keep(&mut self, source: Source, kept: Kept) {
         self.kept_bytes += kept.bytes;
