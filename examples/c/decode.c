@@ -78,7 +78,7 @@ int main(void) {
 
     const pw_attention_args args = {
         .struct_size = sizeof args, .q = q, .keys = keys, .values = values, .page_ids = page_ids, .out = out,
-        .plan = plan, .plan_bytes = needs.plan_bytes, .workspace = workspace, .workspace_bytes = needs.workspace_bytes};
+        .run = {plan, needs.plan_bytes, workspace, needs.workspace_bytes}};
     check(pw_attention_run(device, &desc, &args, NULL, &error), &error);
 
     float worst = 0;

@@ -11,7 +11,7 @@ use kernels_core::params;
 use kernels_core::simd::Level;
 use pagewise::header::{
     PW_F32, PW_MASK_CAUSAL, PW_PAGES_LISTED, pw_attention_args, pw_attention_desc,
-    pw_attention_lens, pw_device_options, pw_kv_layout, pw_needs,
+    pw_attention_lens, pw_device_options, pw_kv_layout, pw_needs, pw_run,
 };
 use std::ptr::{null, null_mut};
 use std::time::Instant;
@@ -155,10 +155,12 @@ fn main() {
         slopes: null(),
         out: out.as_mut_ptr().cast(),
         lse: null_mut(),
-        plan: plan.as_ptr().cast(),
-        plan_bytes: needs.plan_bytes,
-        workspace: workspace.as_mut_ptr().cast(),
-        workspace_bytes: needs.workspace_bytes,
+        run: pw_run {
+            plan: plan.as_ptr().cast(),
+            plan_bytes: needs.plan_bytes,
+            workspace: workspace.as_mut_ptr().cast(),
+            workspace_bytes: needs.workspace_bytes,
+        },
     };
     let through_c = || {
         // SAFETY: buffers of the sizes that the descriptor says.
@@ -169,7 +171,7 @@ fn main() {
     through_c();
     let told = out.clone();
     // The same memory on both sides: where it lies tells in what a call takes.
-    let (scratch_at, out_at) = (args.workspace.cast::<u8>(), args.out.cast::<u8>());
+    let (scratch_at, out_at) = (args.run.workspace.cast::<u8>(), args.out.cast::<u8>());
     let scratch_bytes = needs.workspace_bytes as usize;
     let (level, threads) = (Level::best(), Threads::new(1));
     let from_rust = || {

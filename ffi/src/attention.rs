@@ -314,16 +314,16 @@ unsafe fn launch(device: &Device, asked: &Asked, args: &pw_attention_args) -> Re
     let mut buffers = Buffers::new();
     // SAFETY: so many bytes are the caller's.
     let plan = unsafe {
-        at_least("plan", args.plan, args.plan_bytes, Kind::bytes(0))?;
-        buffers.read("plan", args.plan.cast::<u8>(), args.plan_bytes)?
+        at_least("plan", args.run.plan, args.run.plan_bytes, Kind::bytes(0))?;
+        buffers.read("plan", args.run.plan.cast::<u8>(), args.run.plan_bytes)?
     };
     let [q_start, kv_len, page_start, first_position] = asked.kind.read(plan)?;
     let (seqs, rows) = (kv_len.len() as u32, q_start.last().copied().unwrap_or(0));
     let expected = asked.needs(device.workers())?.workspace_bytes;
     // SAFETY: so many bytes are the caller's.
     let workspace = unsafe {
-        at_least("workspace", args.workspace, args.workspace_bytes, expected)?;
-        buffers.write("workspace", args.workspace.cast::<u8>(), args.workspace_bytes)?
+        at_least("workspace", args.run.workspace, args.run.workspace_bytes, expected)?;
+        buffers.write("workspace", args.run.workspace.cast::<u8>(), args.run.workspace_bytes)?
     };
     if rows == 0 || seqs == 0 {
         return Ok(());

@@ -20,12 +20,26 @@ pub const PW_E_GRAMMAR: i32 = -11;
 pub const PW_E_TOO_MUCH: i32 = -12;
 pub const PW_E_BUSY: i32 = -13;
 pub const PW_E_NOT_ALLOWED: i32 = -14;
+pub const PW_E_PAGES: i32 = -15;
+pub const PW_E_STALE: i32 = -16;
 pub const PW_F32: u32 = 1;
 pub const PW_F16: u32 = 2;
 pub const PW_BF16: u32 = 3;
 pub const PW_E4M3: u32 = 4;
 pub const PW_I8: u32 = 5;
 pub const PW_I4: u32 = 6;
+pub const PW_NONE: u32 = 4294967295;
+pub const PW_SCHEME_NONE: u32 = 0;
+pub const PW_SCHEME_AFFINE: u32 = 1;
+pub const PW_SCHEME_SYMMETRIC: u32 = 2;
+pub const PW_ROPE_NONE: u32 = 0;
+pub const PW_ROPE_NEOX: u32 = 1;
+pub const PW_ROPE_INTERLEAVED: u32 = 2;
+pub const PW_ROPE_PLAIN: u32 = 0;
+pub const PW_ROPE_LINEAR: u32 = 1;
+pub const PW_ROPE_DYNAMIC: u32 = 2;
+pub const PW_ROPE_YARN: u32 = 3;
+pub const PW_ROPE_LLAMA3: u32 = 4;
 pub const PW_KV_SCALES_NONE: u32 = 0;
 pub const PW_KV_SCALES_STATIC: u32 = 1;
 pub const PW_KV_SCALES_TOKEN: u32 = 2;
@@ -34,13 +48,34 @@ pub const PW_MASK_INTERVALS: u32 = 2;
 pub const PW_MASK_TREE: u32 = 4;
 pub const PW_PAGES_LISTED: u32 = 1;
 pub const PW_PAGES_PADDED: u32 = 2;
+pub const PW_ACTIVATION_SILU: u32 = 1;
+pub const PW_ACTIVATION_GELU_TANH: u32 = 2;
+pub const PW_POOL_FIRST: u32 = 1;
+pub const PW_POOL_LAST: u32 = 2;
+pub const PW_POOL_MEAN: u32 = 3;
+pub const PW_COUNTED_PROMPT: u32 = 2147483648;
+pub const PW_COUNTED_BACK: u32 = 1073741824;
+pub const PW_ROW_OK: u32 = 0;
+pub const PW_ROW_MASKED: u32 = 1;
+pub const PW_ROW_NOT_FINITE: u32 = 2;
+pub const PW_VERIFY_GREEDY: u32 = 1;
+pub const PW_VERIFY_REJECTION: u32 = 2;
+pub const PW_VERIFY_TOKENS: u32 = 3;
+pub const PW_MISS_SHORT: u32 = 1;
+pub const PW_MISS_EVICTED: u32 = 2;
+pub const PW_MISS_SALT: u32 = 3;
+pub const PW_MISS_VERSION: u32 = 4;
+pub const PW_MISS_COLD: u32 = 5;
+pub const PW_SAME_WEIGHTS: u32 = 1;
+pub const PW_SAME_ADAPTER: u32 = 2;
+pub const PW_SAME_ADAPTER_VERSION: u32 = 4;
+pub const PW_SAME_SALT: u32 = 8;
 pub const PW_SOURCE_SCHEMA: u32 = 1;
 pub const PW_SOURCE_COMPACT: u32 = 2;
 pub const PW_SOURCE_OBJECT: u32 = 3;
 pub const PW_SOURCE_REGEX: u32 = 4;
 pub const PW_SOURCE_LARK: u32 = 5;
 pub const PW_SOURCE_TAGS: u32 = 6;
-pub const PW_NO_PARENT: u32 = 4294967295;
 unsafe extern "C" {
     pub fn pw_version() -> u32;
 }
@@ -125,6 +160,638 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
+pub struct pw_run {
+    pub plan: *const ::core::ffi::c_void,
+    pub plan_bytes: u64,
+    pub workspace: *mut ::core::ffi::c_void,
+    pub workspace_bytes: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_run"][::core::mem::size_of::<pw_run>() - 32usize];
+    ["Alignment of pw_run"][::core::mem::align_of::<pw_run>() - 8usize];
+    ["Offset of field: pw_run::plan"][::core::mem::offset_of!(pw_run, plan) - 0usize];
+    ["Offset of field: pw_run::plan_bytes"][::core::mem::offset_of!(pw_run, plan_bytes) - 8usize];
+    ["Offset of field: pw_run::workspace"][::core::mem::offset_of!(pw_run, workspace) - 16usize];
+    ["Offset of field: pw_run::workspace_bytes"]
+        [::core::mem::offset_of!(pw_run, workspace_bytes) - 24usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct pw_weight {
+    pub outputs: u32,
+    pub inputs: u32,
+    pub dtype: pw_dtype,
+    pub scheme: u32,
+    pub group: u32,
+    pub scale_dtype: pw_dtype,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_weight"][::core::mem::size_of::<pw_weight>() - 24usize];
+    ["Alignment of pw_weight"][::core::mem::align_of::<pw_weight>() - 4usize];
+    ["Offset of field: pw_weight::outputs"][::core::mem::offset_of!(pw_weight, outputs) - 0usize];
+    ["Offset of field: pw_weight::inputs"][::core::mem::offset_of!(pw_weight, inputs) - 4usize];
+    ["Offset of field: pw_weight::dtype"][::core::mem::offset_of!(pw_weight, dtype) - 8usize];
+    ["Offset of field: pw_weight::scheme"][::core::mem::offset_of!(pw_weight, scheme) - 12usize];
+    ["Offset of field: pw_weight::group"][::core::mem::offset_of!(pw_weight, group) - 16usize];
+    ["Offset of field: pw_weight::scale_dtype"]
+        [::core::mem::offset_of!(pw_weight, scale_dtype) - 20usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_rows {
+    pub struct_size: u32,
+    pub dtype: pw_dtype,
+    pub first: u32,
+    pub count: u32,
+    pub values: *const ::core::ffi::c_void,
+    pub scales: *const ::core::ffi::c_void,
+    pub biases: *const ::core::ffi::c_void,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_rows"][::core::mem::size_of::<pw_rows>() - 40usize];
+    ["Alignment of pw_rows"][::core::mem::align_of::<pw_rows>() - 8usize];
+    ["Offset of field: pw_rows::struct_size"]
+        [::core::mem::offset_of!(pw_rows, struct_size) - 0usize];
+    ["Offset of field: pw_rows::dtype"][::core::mem::offset_of!(pw_rows, dtype) - 4usize];
+    ["Offset of field: pw_rows::first"][::core::mem::offset_of!(pw_rows, first) - 8usize];
+    ["Offset of field: pw_rows::count"][::core::mem::offset_of!(pw_rows, count) - 12usize];
+    ["Offset of field: pw_rows::values"][::core::mem::offset_of!(pw_rows, values) - 16usize];
+    ["Offset of field: pw_rows::scales"][::core::mem::offset_of!(pw_rows, scales) - 24usize];
+    ["Offset of field: pw_rows::biases"][::core::mem::offset_of!(pw_rows, biases) - 32usize];
+};
+unsafe extern "C" {
+    pub fn pw_weight_bytes(
+        weight: *const pw_weight,
+        bytes: *mut u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_weight_pack(
+        weight: *const pw_weight,
+        rows: *const pw_rows,
+        packed: *mut ::core::ffi::c_void,
+        packed_bytes: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct pw_embed_desc {
+    pub struct_size: u32,
+    pub rows_max: u32,
+    pub table_row_stride: i64,
+    pub out_row_stride: i64,
+    pub weight: pw_weight,
+    pub packed: u32,
+    pub out_dtype: pw_dtype,
+    pub scale: f32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_embed_desc"][::core::mem::size_of::<pw_embed_desc>() - 64usize];
+    ["Alignment of pw_embed_desc"][::core::mem::align_of::<pw_embed_desc>() - 8usize];
+    ["Offset of field: pw_embed_desc::struct_size"]
+        [::core::mem::offset_of!(pw_embed_desc, struct_size) - 0usize];
+    ["Offset of field: pw_embed_desc::rows_max"]
+        [::core::mem::offset_of!(pw_embed_desc, rows_max) - 4usize];
+    ["Offset of field: pw_embed_desc::table_row_stride"]
+        [::core::mem::offset_of!(pw_embed_desc, table_row_stride) - 8usize];
+    ["Offset of field: pw_embed_desc::out_row_stride"]
+        [::core::mem::offset_of!(pw_embed_desc, out_row_stride) - 16usize];
+    ["Offset of field: pw_embed_desc::weight"]
+        [::core::mem::offset_of!(pw_embed_desc, weight) - 24usize];
+    ["Offset of field: pw_embed_desc::packed"]
+        [::core::mem::offset_of!(pw_embed_desc, packed) - 48usize];
+    ["Offset of field: pw_embed_desc::out_dtype"]
+        [::core::mem::offset_of!(pw_embed_desc, out_dtype) - 52usize];
+    ["Offset of field: pw_embed_desc::scale"]
+        [::core::mem::offset_of!(pw_embed_desc, scale) - 56usize];
+    ["Offset of field: pw_embed_desc::reserved"]
+        [::core::mem::offset_of!(pw_embed_desc, reserved) - 60usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_embed_args {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub run: pw_run,
+    pub table: *const ::core::ffi::c_void,
+    pub tokens: *const u32,
+    pub out: *mut ::core::ffi::c_void,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_embed_args"][::core::mem::size_of::<pw_embed_args>() - 64usize];
+    ["Alignment of pw_embed_args"][::core::mem::align_of::<pw_embed_args>() - 8usize];
+    ["Offset of field: pw_embed_args::struct_size"]
+        [::core::mem::offset_of!(pw_embed_args, struct_size) - 0usize];
+    ["Offset of field: pw_embed_args::reserved"]
+        [::core::mem::offset_of!(pw_embed_args, reserved) - 4usize];
+    ["Offset of field: pw_embed_args::run"][::core::mem::offset_of!(pw_embed_args, run) - 8usize];
+    ["Offset of field: pw_embed_args::table"]
+        [::core::mem::offset_of!(pw_embed_args, table) - 40usize];
+    ["Offset of field: pw_embed_args::tokens"]
+        [::core::mem::offset_of!(pw_embed_args, tokens) - 48usize];
+    ["Offset of field: pw_embed_args::out"][::core::mem::offset_of!(pw_embed_args, out) - 56usize];
+};
+unsafe extern "C" {
+    pub fn pw_embed_query(
+        device: *const pw_device,
+        desc: *const pw_embed_desc,
+        needs: *mut pw_needs,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_embed_plan(
+        device: *const pw_device,
+        desc: *const pw_embed_desc,
+        rows: u32,
+        plan: *mut ::core::ffi::c_void,
+        plan_bytes: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_embed_run(
+        device: *const pw_device,
+        desc: *const pw_embed_desc,
+        args: *const pw_embed_args,
+        stream: *mut ::core::ffi::c_void,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct pw_norm_desc {
+    pub struct_size: u32,
+    pub rows_max: u32,
+    pub x_row_stride: i64,
+    pub residual_row_stride: i64,
+    pub out_row_stride: i64,
+    pub heads: u32,
+    pub columns: u32,
+    pub x_dtype: pw_dtype,
+    pub weight_dtype: pw_dtype,
+    pub out_dtype: pw_dtype,
+    pub epsilon: f32,
+    pub weight_offset: f32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_norm_desc"][::core::mem::size_of::<pw_norm_desc>() - 64usize];
+    ["Alignment of pw_norm_desc"][::core::mem::align_of::<pw_norm_desc>() - 8usize];
+    ["Offset of field: pw_norm_desc::struct_size"]
+        [::core::mem::offset_of!(pw_norm_desc, struct_size) - 0usize];
+    ["Offset of field: pw_norm_desc::rows_max"]
+        [::core::mem::offset_of!(pw_norm_desc, rows_max) - 4usize];
+    ["Offset of field: pw_norm_desc::x_row_stride"]
+        [::core::mem::offset_of!(pw_norm_desc, x_row_stride) - 8usize];
+    ["Offset of field: pw_norm_desc::residual_row_stride"]
+        [::core::mem::offset_of!(pw_norm_desc, residual_row_stride) - 16usize];
+    ["Offset of field: pw_norm_desc::out_row_stride"]
+        [::core::mem::offset_of!(pw_norm_desc, out_row_stride) - 24usize];
+    ["Offset of field: pw_norm_desc::heads"]
+        [::core::mem::offset_of!(pw_norm_desc, heads) - 32usize];
+    ["Offset of field: pw_norm_desc::columns"]
+        [::core::mem::offset_of!(pw_norm_desc, columns) - 36usize];
+    ["Offset of field: pw_norm_desc::x_dtype"]
+        [::core::mem::offset_of!(pw_norm_desc, x_dtype) - 40usize];
+    ["Offset of field: pw_norm_desc::weight_dtype"]
+        [::core::mem::offset_of!(pw_norm_desc, weight_dtype) - 44usize];
+    ["Offset of field: pw_norm_desc::out_dtype"]
+        [::core::mem::offset_of!(pw_norm_desc, out_dtype) - 48usize];
+    ["Offset of field: pw_norm_desc::epsilon"]
+        [::core::mem::offset_of!(pw_norm_desc, epsilon) - 52usize];
+    ["Offset of field: pw_norm_desc::weight_offset"]
+        [::core::mem::offset_of!(pw_norm_desc, weight_offset) - 56usize];
+    ["Offset of field: pw_norm_desc::reserved"]
+        [::core::mem::offset_of!(pw_norm_desc, reserved) - 60usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_norm_args {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub run: pw_run,
+    pub x: *const ::core::ffi::c_void,
+    pub weight: *const ::core::ffi::c_void,
+    pub residual: *mut ::core::ffi::c_void,
+    pub out: *mut ::core::ffi::c_void,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_norm_args"][::core::mem::size_of::<pw_norm_args>() - 72usize];
+    ["Alignment of pw_norm_args"][::core::mem::align_of::<pw_norm_args>() - 8usize];
+    ["Offset of field: pw_norm_args::struct_size"]
+        [::core::mem::offset_of!(pw_norm_args, struct_size) - 0usize];
+    ["Offset of field: pw_norm_args::reserved"]
+        [::core::mem::offset_of!(pw_norm_args, reserved) - 4usize];
+    ["Offset of field: pw_norm_args::run"][::core::mem::offset_of!(pw_norm_args, run) - 8usize];
+    ["Offset of field: pw_norm_args::x"][::core::mem::offset_of!(pw_norm_args, x) - 40usize];
+    ["Offset of field: pw_norm_args::weight"]
+        [::core::mem::offset_of!(pw_norm_args, weight) - 48usize];
+    ["Offset of field: pw_norm_args::residual"]
+        [::core::mem::offset_of!(pw_norm_args, residual) - 56usize];
+    ["Offset of field: pw_norm_args::out"][::core::mem::offset_of!(pw_norm_args, out) - 64usize];
+};
+unsafe extern "C" {
+    pub fn pw_norm_query(
+        device: *const pw_device,
+        desc: *const pw_norm_desc,
+        needs: *mut pw_needs,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_norm_plan(
+        device: *const pw_device,
+        desc: *const pw_norm_desc,
+        rows: u32,
+        plan: *mut ::core::ffi::c_void,
+        plan_bytes: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_norm_run(
+        device: *const pw_device,
+        desc: *const pw_norm_desc,
+        args: *const pw_norm_args,
+        stream: *mut ::core::ffi::c_void,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct pw_matmul_desc {
+    pub struct_size: u32,
+    pub rows_max: u32,
+    pub x_row_stride: i64,
+    pub out_row_stride: i64,
+    pub weight: pw_weight,
+    pub x_dtype: pw_dtype,
+    pub bias_dtype: pw_dtype,
+    pub out_dtype: pw_dtype,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_matmul_desc"][::core::mem::size_of::<pw_matmul_desc>() - 64usize];
+    ["Alignment of pw_matmul_desc"][::core::mem::align_of::<pw_matmul_desc>() - 8usize];
+    ["Offset of field: pw_matmul_desc::struct_size"]
+        [::core::mem::offset_of!(pw_matmul_desc, struct_size) - 0usize];
+    ["Offset of field: pw_matmul_desc::rows_max"]
+        [::core::mem::offset_of!(pw_matmul_desc, rows_max) - 4usize];
+    ["Offset of field: pw_matmul_desc::x_row_stride"]
+        [::core::mem::offset_of!(pw_matmul_desc, x_row_stride) - 8usize];
+    ["Offset of field: pw_matmul_desc::out_row_stride"]
+        [::core::mem::offset_of!(pw_matmul_desc, out_row_stride) - 16usize];
+    ["Offset of field: pw_matmul_desc::weight"]
+        [::core::mem::offset_of!(pw_matmul_desc, weight) - 24usize];
+    ["Offset of field: pw_matmul_desc::x_dtype"]
+        [::core::mem::offset_of!(pw_matmul_desc, x_dtype) - 48usize];
+    ["Offset of field: pw_matmul_desc::bias_dtype"]
+        [::core::mem::offset_of!(pw_matmul_desc, bias_dtype) - 52usize];
+    ["Offset of field: pw_matmul_desc::out_dtype"]
+        [::core::mem::offset_of!(pw_matmul_desc, out_dtype) - 56usize];
+    ["Offset of field: pw_matmul_desc::reserved"]
+        [::core::mem::offset_of!(pw_matmul_desc, reserved) - 60usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_matmul_args {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub run: pw_run,
+    pub x: *const ::core::ffi::c_void,
+    pub weight: *const ::core::ffi::c_void,
+    pub bias: *const ::core::ffi::c_void,
+    pub out: *mut ::core::ffi::c_void,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_matmul_args"][::core::mem::size_of::<pw_matmul_args>() - 72usize];
+    ["Alignment of pw_matmul_args"][::core::mem::align_of::<pw_matmul_args>() - 8usize];
+    ["Offset of field: pw_matmul_args::struct_size"]
+        [::core::mem::offset_of!(pw_matmul_args, struct_size) - 0usize];
+    ["Offset of field: pw_matmul_args::reserved"]
+        [::core::mem::offset_of!(pw_matmul_args, reserved) - 4usize];
+    ["Offset of field: pw_matmul_args::run"][::core::mem::offset_of!(pw_matmul_args, run) - 8usize];
+    ["Offset of field: pw_matmul_args::x"][::core::mem::offset_of!(pw_matmul_args, x) - 40usize];
+    ["Offset of field: pw_matmul_args::weight"]
+        [::core::mem::offset_of!(pw_matmul_args, weight) - 48usize];
+    ["Offset of field: pw_matmul_args::bias"]
+        [::core::mem::offset_of!(pw_matmul_args, bias) - 56usize];
+    ["Offset of field: pw_matmul_args::out"]
+        [::core::mem::offset_of!(pw_matmul_args, out) - 64usize];
+};
+unsafe extern "C" {
+    pub fn pw_matmul_query(
+        device: *const pw_device,
+        desc: *const pw_matmul_desc,
+        needs: *mut pw_needs,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_matmul_plan(
+        device: *const pw_device,
+        desc: *const pw_matmul_desc,
+        rows: u32,
+        plan: *mut ::core::ffi::c_void,
+        plan_bytes: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_matmul_run(
+        device: *const pw_device,
+        desc: *const pw_matmul_desc,
+        args: *const pw_matmul_args,
+        stream: *mut ::core::ffi::c_void,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct pw_lora_desc {
+    pub struct_size: u32,
+    pub rows_max: u32,
+    pub x_row_stride: i64,
+    pub out_row_stride: i64,
+    pub inputs: u32,
+    pub outputs: u32,
+    pub slots: u32,
+    pub rank_max: u32,
+    pub x_dtype: pw_dtype,
+    pub weight_dtype: pw_dtype,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_lora_desc"][::core::mem::size_of::<pw_lora_desc>() - 48usize];
+    ["Alignment of pw_lora_desc"][::core::mem::align_of::<pw_lora_desc>() - 8usize];
+    ["Offset of field: pw_lora_desc::struct_size"]
+        [::core::mem::offset_of!(pw_lora_desc, struct_size) - 0usize];
+    ["Offset of field: pw_lora_desc::rows_max"]
+        [::core::mem::offset_of!(pw_lora_desc, rows_max) - 4usize];
+    ["Offset of field: pw_lora_desc::x_row_stride"]
+        [::core::mem::offset_of!(pw_lora_desc, x_row_stride) - 8usize];
+    ["Offset of field: pw_lora_desc::out_row_stride"]
+        [::core::mem::offset_of!(pw_lora_desc, out_row_stride) - 16usize];
+    ["Offset of field: pw_lora_desc::inputs"]
+        [::core::mem::offset_of!(pw_lora_desc, inputs) - 24usize];
+    ["Offset of field: pw_lora_desc::outputs"]
+        [::core::mem::offset_of!(pw_lora_desc, outputs) - 28usize];
+    ["Offset of field: pw_lora_desc::slots"]
+        [::core::mem::offset_of!(pw_lora_desc, slots) - 32usize];
+    ["Offset of field: pw_lora_desc::rank_max"]
+        [::core::mem::offset_of!(pw_lora_desc, rank_max) - 36usize];
+    ["Offset of field: pw_lora_desc::x_dtype"]
+        [::core::mem::offset_of!(pw_lora_desc, x_dtype) - 40usize];
+    ["Offset of field: pw_lora_desc::weight_dtype"]
+        [::core::mem::offset_of!(pw_lora_desc, weight_dtype) - 44usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_lora_args {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub run: pw_run,
+    pub x: *const ::core::ffi::c_void,
+    pub a: *const ::core::ffi::c_void,
+    pub b: *const ::core::ffi::c_void,
+    pub ranks: *const u32,
+    pub scales: *const f32,
+    pub magnitudes: *const f32,
+    pub adapters: *const u32,
+    pub out: *mut f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_lora_args"][::core::mem::size_of::<pw_lora_args>() - 104usize];
+    ["Alignment of pw_lora_args"][::core::mem::align_of::<pw_lora_args>() - 8usize];
+    ["Offset of field: pw_lora_args::struct_size"]
+        [::core::mem::offset_of!(pw_lora_args, struct_size) - 0usize];
+    ["Offset of field: pw_lora_args::reserved"]
+        [::core::mem::offset_of!(pw_lora_args, reserved) - 4usize];
+    ["Offset of field: pw_lora_args::run"][::core::mem::offset_of!(pw_lora_args, run) - 8usize];
+    ["Offset of field: pw_lora_args::x"][::core::mem::offset_of!(pw_lora_args, x) - 40usize];
+    ["Offset of field: pw_lora_args::a"][::core::mem::offset_of!(pw_lora_args, a) - 48usize];
+    ["Offset of field: pw_lora_args::b"][::core::mem::offset_of!(pw_lora_args, b) - 56usize];
+    ["Offset of field: pw_lora_args::ranks"]
+        [::core::mem::offset_of!(pw_lora_args, ranks) - 64usize];
+    ["Offset of field: pw_lora_args::scales"]
+        [::core::mem::offset_of!(pw_lora_args, scales) - 72usize];
+    ["Offset of field: pw_lora_args::magnitudes"]
+        [::core::mem::offset_of!(pw_lora_args, magnitudes) - 80usize];
+    ["Offset of field: pw_lora_args::adapters"]
+        [::core::mem::offset_of!(pw_lora_args, adapters) - 88usize];
+    ["Offset of field: pw_lora_args::out"][::core::mem::offset_of!(pw_lora_args, out) - 96usize];
+};
+unsafe extern "C" {
+    pub fn pw_lora_query(
+        device: *const pw_device,
+        desc: *const pw_lora_desc,
+        needs: *mut pw_needs,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_lora_plan(
+        device: *const pw_device,
+        desc: *const pw_lora_desc,
+        rows: u32,
+        plan: *mut ::core::ffi::c_void,
+        plan_bytes: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_lora_run(
+        device: *const pw_device,
+        desc: *const pw_lora_desc,
+        args: *const pw_lora_args,
+        stream: *mut ::core::ffi::c_void,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_lora_bytes(
+        desc: *const pw_lora_desc,
+        a_bytes: *mut u64,
+        b_bytes: *mut u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_lora_pack(
+        desc: *const pw_lora_desc,
+        rank: u32,
+        a: *const ::core::ffi::c_void,
+        b: *const ::core::ffi::c_void,
+        a_slot: *mut ::core::ffi::c_void,
+        b_slot: *mut ::core::ffi::c_void,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct pw_rope_desc {
+    pub struct_size: u32,
+    pub rows_max: u32,
+    pub x_row_stride: i64,
+    pub out_row_stride: i64,
+    pub heads: u32,
+    pub head_dim: u32,
+    pub rotary_dims: u32,
+    pub table_len: u32,
+    pub pairing: u32,
+    pub x_dtype: pw_dtype,
+    pub out_dtype: pw_dtype,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_rope_desc"][::core::mem::size_of::<pw_rope_desc>() - 56usize];
+    ["Alignment of pw_rope_desc"][::core::mem::align_of::<pw_rope_desc>() - 8usize];
+    ["Offset of field: pw_rope_desc::struct_size"]
+        [::core::mem::offset_of!(pw_rope_desc, struct_size) - 0usize];
+    ["Offset of field: pw_rope_desc::rows_max"]
+        [::core::mem::offset_of!(pw_rope_desc, rows_max) - 4usize];
+    ["Offset of field: pw_rope_desc::x_row_stride"]
+        [::core::mem::offset_of!(pw_rope_desc, x_row_stride) - 8usize];
+    ["Offset of field: pw_rope_desc::out_row_stride"]
+        [::core::mem::offset_of!(pw_rope_desc, out_row_stride) - 16usize];
+    ["Offset of field: pw_rope_desc::heads"]
+        [::core::mem::offset_of!(pw_rope_desc, heads) - 24usize];
+    ["Offset of field: pw_rope_desc::head_dim"]
+        [::core::mem::offset_of!(pw_rope_desc, head_dim) - 28usize];
+    ["Offset of field: pw_rope_desc::rotary_dims"]
+        [::core::mem::offset_of!(pw_rope_desc, rotary_dims) - 32usize];
+    ["Offset of field: pw_rope_desc::table_len"]
+        [::core::mem::offset_of!(pw_rope_desc, table_len) - 36usize];
+    ["Offset of field: pw_rope_desc::pairing"]
+        [::core::mem::offset_of!(pw_rope_desc, pairing) - 40usize];
+    ["Offset of field: pw_rope_desc::x_dtype"]
+        [::core::mem::offset_of!(pw_rope_desc, x_dtype) - 44usize];
+    ["Offset of field: pw_rope_desc::out_dtype"]
+        [::core::mem::offset_of!(pw_rope_desc, out_dtype) - 48usize];
+    ["Offset of field: pw_rope_desc::reserved"]
+        [::core::mem::offset_of!(pw_rope_desc, reserved) - 52usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_rope_args {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub run: pw_run,
+    pub x: *const ::core::ffi::c_void,
+    pub table: *const f32,
+    pub positions: *const u32,
+    pub out: *mut ::core::ffi::c_void,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_rope_args"][::core::mem::size_of::<pw_rope_args>() - 72usize];
+    ["Alignment of pw_rope_args"][::core::mem::align_of::<pw_rope_args>() - 8usize];
+    ["Offset of field: pw_rope_args::struct_size"]
+        [::core::mem::offset_of!(pw_rope_args, struct_size) - 0usize];
+    ["Offset of field: pw_rope_args::reserved"]
+        [::core::mem::offset_of!(pw_rope_args, reserved) - 4usize];
+    ["Offset of field: pw_rope_args::run"][::core::mem::offset_of!(pw_rope_args, run) - 8usize];
+    ["Offset of field: pw_rope_args::x"][::core::mem::offset_of!(pw_rope_args, x) - 40usize];
+    ["Offset of field: pw_rope_args::table"]
+        [::core::mem::offset_of!(pw_rope_args, table) - 48usize];
+    ["Offset of field: pw_rope_args::positions"]
+        [::core::mem::offset_of!(pw_rope_args, positions) - 56usize];
+    ["Offset of field: pw_rope_args::out"][::core::mem::offset_of!(pw_rope_args, out) - 64usize];
+};
+unsafe extern "C" {
+    pub fn pw_rope_query(
+        device: *const pw_device,
+        desc: *const pw_rope_desc,
+        needs: *mut pw_needs,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_rope_plan(
+        device: *const pw_device,
+        desc: *const pw_rope_desc,
+        rows: u32,
+        plan: *mut ::core::ffi::c_void,
+        plan_bytes: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_rope_run(
+        device: *const pw_device,
+        desc: *const pw_rope_desc,
+        args: *const pw_rope_args,
+        stream: *mut ::core::ffi::c_void,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_rope_table {
+    pub struct_size: u32,
+    pub rotary_dims: u32,
+    pub base: f64,
+    pub scaling: u32,
+    pub original_positions: u32,
+    pub positions: u32,
+    pub truncate: u32,
+    pub factor: f64,
+    pub fast: f64,
+    pub slow: f64,
+    pub attention_factor: f64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_rope_table"][::core::mem::size_of::<pw_rope_table>() - 64usize];
+    ["Alignment of pw_rope_table"][::core::mem::align_of::<pw_rope_table>() - 8usize];
+    ["Offset of field: pw_rope_table::struct_size"]
+        [::core::mem::offset_of!(pw_rope_table, struct_size) - 0usize];
+    ["Offset of field: pw_rope_table::rotary_dims"]
+        [::core::mem::offset_of!(pw_rope_table, rotary_dims) - 4usize];
+    ["Offset of field: pw_rope_table::base"][::core::mem::offset_of!(pw_rope_table, base) - 8usize];
+    ["Offset of field: pw_rope_table::scaling"]
+        [::core::mem::offset_of!(pw_rope_table, scaling) - 16usize];
+    ["Offset of field: pw_rope_table::original_positions"]
+        [::core::mem::offset_of!(pw_rope_table, original_positions) - 20usize];
+    ["Offset of field: pw_rope_table::positions"]
+        [::core::mem::offset_of!(pw_rope_table, positions) - 24usize];
+    ["Offset of field: pw_rope_table::truncate"]
+        [::core::mem::offset_of!(pw_rope_table, truncate) - 28usize];
+    ["Offset of field: pw_rope_table::factor"]
+        [::core::mem::offset_of!(pw_rope_table, factor) - 32usize];
+    ["Offset of field: pw_rope_table::fast"]
+        [::core::mem::offset_of!(pw_rope_table, fast) - 40usize];
+    ["Offset of field: pw_rope_table::slow"]
+        [::core::mem::offset_of!(pw_rope_table, slow) - 48usize];
+    ["Offset of field: pw_rope_table::attention_factor"]
+        [::core::mem::offset_of!(pw_rope_table, attention_factor) - 56usize];
+};
+unsafe extern "C" {
+    pub fn pw_rope_table_fill(
+        table: *const pw_rope_table,
+        first: u32,
+        count: u32,
+        rows: *mut f32,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct pw_kv_layout {
     pub page_stride: i64,
     pub k_head_stride: i64,
@@ -178,7 +845,333 @@ const _: () = {
         [::core::mem::offset_of!(pw_kv_layout, v_scale) - 84usize];
 };
 #[repr(C)]
+#[derive(Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct pw_append_kv_desc {
+    pub struct_size: u32,
+    pub rows_max: u32,
+    pub kv: pw_kv_layout,
+    pub k_row_stride: i64,
+    pub v_row_stride: i64,
+    pub slots_max: u32,
+    pub x_dtype: pw_dtype,
+    pub rope: u32,
+    pub rotary_dims: u32,
+    pub table_len: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_append_kv_desc"][::core::mem::size_of::<pw_append_kv_desc>() - 136usize];
+    ["Alignment of pw_append_kv_desc"][::core::mem::align_of::<pw_append_kv_desc>() - 8usize];
+    ["Offset of field: pw_append_kv_desc::struct_size"]
+        [::core::mem::offset_of!(pw_append_kv_desc, struct_size) - 0usize];
+    ["Offset of field: pw_append_kv_desc::rows_max"]
+        [::core::mem::offset_of!(pw_append_kv_desc, rows_max) - 4usize];
+    ["Offset of field: pw_append_kv_desc::kv"]
+        [::core::mem::offset_of!(pw_append_kv_desc, kv) - 8usize];
+    ["Offset of field: pw_append_kv_desc::k_row_stride"]
+        [::core::mem::offset_of!(pw_append_kv_desc, k_row_stride) - 96usize];
+    ["Offset of field: pw_append_kv_desc::v_row_stride"]
+        [::core::mem::offset_of!(pw_append_kv_desc, v_row_stride) - 104usize];
+    ["Offset of field: pw_append_kv_desc::slots_max"]
+        [::core::mem::offset_of!(pw_append_kv_desc, slots_max) - 112usize];
+    ["Offset of field: pw_append_kv_desc::x_dtype"]
+        [::core::mem::offset_of!(pw_append_kv_desc, x_dtype) - 116usize];
+    ["Offset of field: pw_append_kv_desc::rope"]
+        [::core::mem::offset_of!(pw_append_kv_desc, rope) - 120usize];
+    ["Offset of field: pw_append_kv_desc::rotary_dims"]
+        [::core::mem::offset_of!(pw_append_kv_desc, rotary_dims) - 124usize];
+    ["Offset of field: pw_append_kv_desc::table_len"]
+        [::core::mem::offset_of!(pw_append_kv_desc, table_len) - 128usize];
+    ["Offset of field: pw_append_kv_desc::reserved"]
+        [::core::mem::offset_of!(pw_append_kv_desc, reserved) - 132usize];
+};
+#[repr(C)]
 #[derive(Copy, Clone)]
+pub struct pw_append_kv_lens {
+    pub struct_size: u32,
+    pub rows: u32,
+    pub slot_starts: *const u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_append_kv_lens"][::core::mem::size_of::<pw_append_kv_lens>() - 16usize];
+    ["Alignment of pw_append_kv_lens"][::core::mem::align_of::<pw_append_kv_lens>() - 8usize];
+    ["Offset of field: pw_append_kv_lens::struct_size"]
+        [::core::mem::offset_of!(pw_append_kv_lens, struct_size) - 0usize];
+    ["Offset of field: pw_append_kv_lens::rows"]
+        [::core::mem::offset_of!(pw_append_kv_lens, rows) - 4usize];
+    ["Offset of field: pw_append_kv_lens::slot_starts"]
+        [::core::mem::offset_of!(pw_append_kv_lens, slot_starts) - 8usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_append_kv_args {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub run: pw_run,
+    pub k: *const ::core::ffi::c_void,
+    pub v: *const ::core::ffi::c_void,
+    pub keys: *mut ::core::ffi::c_void,
+    pub values: *mut ::core::ffi::c_void,
+    pub kv_scales: *mut f32,
+    pub slots: *const u32,
+    pub table: *const f32,
+    pub positions: *const u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_append_kv_args"][::core::mem::size_of::<pw_append_kv_args>() - 104usize];
+    ["Alignment of pw_append_kv_args"][::core::mem::align_of::<pw_append_kv_args>() - 8usize];
+    ["Offset of field: pw_append_kv_args::struct_size"]
+        [::core::mem::offset_of!(pw_append_kv_args, struct_size) - 0usize];
+    ["Offset of field: pw_append_kv_args::reserved"]
+        [::core::mem::offset_of!(pw_append_kv_args, reserved) - 4usize];
+    ["Offset of field: pw_append_kv_args::run"]
+        [::core::mem::offset_of!(pw_append_kv_args, run) - 8usize];
+    ["Offset of field: pw_append_kv_args::k"]
+        [::core::mem::offset_of!(pw_append_kv_args, k) - 40usize];
+    ["Offset of field: pw_append_kv_args::v"]
+        [::core::mem::offset_of!(pw_append_kv_args, v) - 48usize];
+    ["Offset of field: pw_append_kv_args::keys"]
+        [::core::mem::offset_of!(pw_append_kv_args, keys) - 56usize];
+    ["Offset of field: pw_append_kv_args::values"]
+        [::core::mem::offset_of!(pw_append_kv_args, values) - 64usize];
+    ["Offset of field: pw_append_kv_args::kv_scales"]
+        [::core::mem::offset_of!(pw_append_kv_args, kv_scales) - 72usize];
+    ["Offset of field: pw_append_kv_args::slots"]
+        [::core::mem::offset_of!(pw_append_kv_args, slots) - 80usize];
+    ["Offset of field: pw_append_kv_args::table"]
+        [::core::mem::offset_of!(pw_append_kv_args, table) - 88usize];
+    ["Offset of field: pw_append_kv_args::positions"]
+        [::core::mem::offset_of!(pw_append_kv_args, positions) - 96usize];
+};
+unsafe extern "C" {
+    pub fn pw_append_kv_query(
+        device: *const pw_device,
+        desc: *const pw_append_kv_desc,
+        needs: *mut pw_needs,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_append_kv_plan(
+        device: *const pw_device,
+        desc: *const pw_append_kv_desc,
+        lens: *const pw_append_kv_lens,
+        plan: *mut ::core::ffi::c_void,
+        plan_bytes: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_append_kv_run(
+        device: *const pw_device,
+        desc: *const pw_append_kv_desc,
+        args: *const pw_append_kv_args,
+        stream: *mut ::core::ffi::c_void,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct pw_kv_copy_desc {
+    pub struct_size: u32,
+    pub entries_max: u32,
+    pub kv: pw_kv_layout,
+    pub tokens_max: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_kv_copy_desc"][::core::mem::size_of::<pw_kv_copy_desc>() - 104usize];
+    ["Alignment of pw_kv_copy_desc"][::core::mem::align_of::<pw_kv_copy_desc>() - 8usize];
+    ["Offset of field: pw_kv_copy_desc::struct_size"]
+        [::core::mem::offset_of!(pw_kv_copy_desc, struct_size) - 0usize];
+    ["Offset of field: pw_kv_copy_desc::entries_max"]
+        [::core::mem::offset_of!(pw_kv_copy_desc, entries_max) - 4usize];
+    ["Offset of field: pw_kv_copy_desc::kv"][::core::mem::offset_of!(pw_kv_copy_desc, kv) - 8usize];
+    ["Offset of field: pw_kv_copy_desc::tokens_max"]
+        [::core::mem::offset_of!(pw_kv_copy_desc, tokens_max) - 96usize];
+    ["Offset of field: pw_kv_copy_desc::reserved"]
+        [::core::mem::offset_of!(pw_kv_copy_desc, reserved) - 100usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_kv_copy_args {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub run: pw_run,
+    pub keys: *mut ::core::ffi::c_void,
+    pub values: *mut ::core::ffi::c_void,
+    pub kv_scales: *mut f32,
+    pub entries: *const u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_kv_copy_args"][::core::mem::size_of::<pw_kv_copy_args>() - 72usize];
+    ["Alignment of pw_kv_copy_args"][::core::mem::align_of::<pw_kv_copy_args>() - 8usize];
+    ["Offset of field: pw_kv_copy_args::struct_size"]
+        [::core::mem::offset_of!(pw_kv_copy_args, struct_size) - 0usize];
+    ["Offset of field: pw_kv_copy_args::reserved"]
+        [::core::mem::offset_of!(pw_kv_copy_args, reserved) - 4usize];
+    ["Offset of field: pw_kv_copy_args::run"]
+        [::core::mem::offset_of!(pw_kv_copy_args, run) - 8usize];
+    ["Offset of field: pw_kv_copy_args::keys"]
+        [::core::mem::offset_of!(pw_kv_copy_args, keys) - 40usize];
+    ["Offset of field: pw_kv_copy_args::values"]
+        [::core::mem::offset_of!(pw_kv_copy_args, values) - 48usize];
+    ["Offset of field: pw_kv_copy_args::kv_scales"]
+        [::core::mem::offset_of!(pw_kv_copy_args, kv_scales) - 56usize];
+    ["Offset of field: pw_kv_copy_args::entries"]
+        [::core::mem::offset_of!(pw_kv_copy_args, entries) - 64usize];
+};
+unsafe extern "C" {
+    pub fn pw_kv_copy_query(
+        device: *const pw_device,
+        desc: *const pw_kv_copy_desc,
+        needs: *mut pw_needs,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_kv_copy_plan(
+        device: *const pw_device,
+        desc: *const pw_kv_copy_desc,
+        entries: u32,
+        plan: *mut ::core::ffi::c_void,
+        plan_bytes: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_kv_copy_run(
+        device: *const pw_device,
+        desc: *const pw_kv_copy_desc,
+        args: *const pw_kv_copy_args,
+        stream: *mut ::core::ffi::c_void,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct pw_varlen_mask_desc {
+    pub struct_size: u32,
+    pub rows_max: u32,
+    pub seqs_max: u32,
+    pub documents_max: u32,
+    pub window: u32,
+    pub tree: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_varlen_mask_desc"][::core::mem::size_of::<pw_varlen_mask_desc>() - 24usize];
+    ["Alignment of pw_varlen_mask_desc"][::core::mem::align_of::<pw_varlen_mask_desc>() - 4usize];
+    ["Offset of field: pw_varlen_mask_desc::struct_size"]
+        [::core::mem::offset_of!(pw_varlen_mask_desc, struct_size) - 0usize];
+    ["Offset of field: pw_varlen_mask_desc::rows_max"]
+        [::core::mem::offset_of!(pw_varlen_mask_desc, rows_max) - 4usize];
+    ["Offset of field: pw_varlen_mask_desc::seqs_max"]
+        [::core::mem::offset_of!(pw_varlen_mask_desc, seqs_max) - 8usize];
+    ["Offset of field: pw_varlen_mask_desc::documents_max"]
+        [::core::mem::offset_of!(pw_varlen_mask_desc, documents_max) - 12usize];
+    ["Offset of field: pw_varlen_mask_desc::window"]
+        [::core::mem::offset_of!(pw_varlen_mask_desc, window) - 16usize];
+    ["Offset of field: pw_varlen_mask_desc::tree"]
+        [::core::mem::offset_of!(pw_varlen_mask_desc, tree) - 20usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_varlen_mask_lens {
+    pub struct_size: u32,
+    pub seqs: u32,
+    pub row_start: *const u32,
+    pub lengths: *const u32,
+    pub prefixes: *const u32,
+    pub document_start: *const u32,
+    pub documents: *const u32,
+    pub tree_nodes: *const u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_varlen_mask_lens"][::core::mem::size_of::<pw_varlen_mask_lens>() - 56usize];
+    ["Alignment of pw_varlen_mask_lens"][::core::mem::align_of::<pw_varlen_mask_lens>() - 8usize];
+    ["Offset of field: pw_varlen_mask_lens::struct_size"]
+        [::core::mem::offset_of!(pw_varlen_mask_lens, struct_size) - 0usize];
+    ["Offset of field: pw_varlen_mask_lens::seqs"]
+        [::core::mem::offset_of!(pw_varlen_mask_lens, seqs) - 4usize];
+    ["Offset of field: pw_varlen_mask_lens::row_start"]
+        [::core::mem::offset_of!(pw_varlen_mask_lens, row_start) - 8usize];
+    ["Offset of field: pw_varlen_mask_lens::lengths"]
+        [::core::mem::offset_of!(pw_varlen_mask_lens, lengths) - 16usize];
+    ["Offset of field: pw_varlen_mask_lens::prefixes"]
+        [::core::mem::offset_of!(pw_varlen_mask_lens, prefixes) - 24usize];
+    ["Offset of field: pw_varlen_mask_lens::document_start"]
+        [::core::mem::offset_of!(pw_varlen_mask_lens, document_start) - 32usize];
+    ["Offset of field: pw_varlen_mask_lens::documents"]
+        [::core::mem::offset_of!(pw_varlen_mask_lens, documents) - 40usize];
+    ["Offset of field: pw_varlen_mask_lens::tree_nodes"]
+        [::core::mem::offset_of!(pw_varlen_mask_lens, tree_nodes) - 48usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_varlen_mask_args {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub run: pw_run,
+    pub parents: *const u32,
+    pub intervals: *mut u32,
+    pub tree_bits: *mut u64,
+    pub positions: *mut u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_varlen_mask_args"][::core::mem::size_of::<pw_varlen_mask_args>() - 72usize];
+    ["Alignment of pw_varlen_mask_args"][::core::mem::align_of::<pw_varlen_mask_args>() - 8usize];
+    ["Offset of field: pw_varlen_mask_args::struct_size"]
+        [::core::mem::offset_of!(pw_varlen_mask_args, struct_size) - 0usize];
+    ["Offset of field: pw_varlen_mask_args::reserved"]
+        [::core::mem::offset_of!(pw_varlen_mask_args, reserved) - 4usize];
+    ["Offset of field: pw_varlen_mask_args::run"]
+        [::core::mem::offset_of!(pw_varlen_mask_args, run) - 8usize];
+    ["Offset of field: pw_varlen_mask_args::parents"]
+        [::core::mem::offset_of!(pw_varlen_mask_args, parents) - 40usize];
+    ["Offset of field: pw_varlen_mask_args::intervals"]
+        [::core::mem::offset_of!(pw_varlen_mask_args, intervals) - 48usize];
+    ["Offset of field: pw_varlen_mask_args::tree_bits"]
+        [::core::mem::offset_of!(pw_varlen_mask_args, tree_bits) - 56usize];
+    ["Offset of field: pw_varlen_mask_args::positions"]
+        [::core::mem::offset_of!(pw_varlen_mask_args, positions) - 64usize];
+};
+unsafe extern "C" {
+    pub fn pw_varlen_mask_query(
+        device: *const pw_device,
+        desc: *const pw_varlen_mask_desc,
+        needs: *mut pw_needs,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_varlen_mask_plan(
+        device: *const pw_device,
+        desc: *const pw_varlen_mask_desc,
+        lens: *const pw_varlen_mask_lens,
+        plan: *mut ::core::ffi::c_void,
+        plan_bytes: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_varlen_mask_run(
+        device: *const pw_device,
+        desc: *const pw_varlen_mask_desc,
+        args: *const pw_varlen_mask_args,
+        stream: *mut ::core::ffi::c_void,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct pw_attention_desc {
     pub struct_size: u32,
     pub mask: u32,
@@ -269,6 +1262,7 @@ const _: () = {
 pub struct pw_attention_args {
     pub struct_size: u32,
     pub reserved: u32,
+    pub run: pw_run,
     pub q: *const ::core::ffi::c_void,
     pub keys: *const ::core::ffi::c_void,
     pub values: *const ::core::ffi::c_void,
@@ -280,10 +1274,6 @@ pub struct pw_attention_args {
     pub slopes: *const f32,
     pub out: *mut ::core::ffi::c_void,
     pub lse: *mut f32,
-    pub plan: *const ::core::ffi::c_void,
-    pub plan_bytes: u64,
-    pub workspace: *mut ::core::ffi::c_void,
-    pub workspace_bytes: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -293,36 +1283,30 @@ const _: () = {
         [::core::mem::offset_of!(pw_attention_args, struct_size) - 0usize];
     ["Offset of field: pw_attention_args::reserved"]
         [::core::mem::offset_of!(pw_attention_args, reserved) - 4usize];
+    ["Offset of field: pw_attention_args::run"]
+        [::core::mem::offset_of!(pw_attention_args, run) - 8usize];
     ["Offset of field: pw_attention_args::q"]
-        [::core::mem::offset_of!(pw_attention_args, q) - 8usize];
+        [::core::mem::offset_of!(pw_attention_args, q) - 40usize];
     ["Offset of field: pw_attention_args::keys"]
-        [::core::mem::offset_of!(pw_attention_args, keys) - 16usize];
+        [::core::mem::offset_of!(pw_attention_args, keys) - 48usize];
     ["Offset of field: pw_attention_args::values"]
-        [::core::mem::offset_of!(pw_attention_args, values) - 24usize];
+        [::core::mem::offset_of!(pw_attention_args, values) - 56usize];
     ["Offset of field: pw_attention_args::kv_scales"]
-        [::core::mem::offset_of!(pw_attention_args, kv_scales) - 32usize];
+        [::core::mem::offset_of!(pw_attention_args, kv_scales) - 64usize];
     ["Offset of field: pw_attention_args::page_ids"]
-        [::core::mem::offset_of!(pw_attention_args, page_ids) - 40usize];
+        [::core::mem::offset_of!(pw_attention_args, page_ids) - 72usize];
     ["Offset of field: pw_attention_args::intervals"]
-        [::core::mem::offset_of!(pw_attention_args, intervals) - 48usize];
+        [::core::mem::offset_of!(pw_attention_args, intervals) - 80usize];
     ["Offset of field: pw_attention_args::tree_bits"]
-        [::core::mem::offset_of!(pw_attention_args, tree_bits) - 56usize];
+        [::core::mem::offset_of!(pw_attention_args, tree_bits) - 88usize];
     ["Offset of field: pw_attention_args::sinks"]
-        [::core::mem::offset_of!(pw_attention_args, sinks) - 64usize];
+        [::core::mem::offset_of!(pw_attention_args, sinks) - 96usize];
     ["Offset of field: pw_attention_args::slopes"]
-        [::core::mem::offset_of!(pw_attention_args, slopes) - 72usize];
+        [::core::mem::offset_of!(pw_attention_args, slopes) - 104usize];
     ["Offset of field: pw_attention_args::out"]
-        [::core::mem::offset_of!(pw_attention_args, out) - 80usize];
+        [::core::mem::offset_of!(pw_attention_args, out) - 112usize];
     ["Offset of field: pw_attention_args::lse"]
-        [::core::mem::offset_of!(pw_attention_args, lse) - 88usize];
-    ["Offset of field: pw_attention_args::plan"]
-        [::core::mem::offset_of!(pw_attention_args, plan) - 96usize];
-    ["Offset of field: pw_attention_args::plan_bytes"]
-        [::core::mem::offset_of!(pw_attention_args, plan_bytes) - 104usize];
-    ["Offset of field: pw_attention_args::workspace"]
-        [::core::mem::offset_of!(pw_attention_args, workspace) - 112usize];
-    ["Offset of field: pw_attention_args::workspace_bytes"]
-        [::core::mem::offset_of!(pw_attention_args, workspace_bytes) - 120usize];
+        [::core::mem::offset_of!(pw_attention_args, lse) - 120usize];
 };
 unsafe extern "C" {
     pub fn pw_attention_query(
@@ -348,6 +1332,1140 @@ unsafe extern "C" {
         desc: *const pw_attention_desc,
         args: *const pw_attention_args,
         stream: *mut ::core::ffi::c_void,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct pw_attention_fold_desc {
+    pub struct_size: u32,
+    pub rows_max: u32,
+    pub part_row_stride: i64,
+    pub out_row_stride: i64,
+    pub parts: u32,
+    pub heads: u32,
+    pub head_dim: u32,
+    pub part_dtype: pw_dtype,
+    pub out_dtype: pw_dtype,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_attention_fold_desc"][::core::mem::size_of::<pw_attention_fold_desc>() - 48usize];
+    ["Alignment of pw_attention_fold_desc"]
+        [::core::mem::align_of::<pw_attention_fold_desc>() - 8usize];
+    ["Offset of field: pw_attention_fold_desc::struct_size"]
+        [::core::mem::offset_of!(pw_attention_fold_desc, struct_size) - 0usize];
+    ["Offset of field: pw_attention_fold_desc::rows_max"]
+        [::core::mem::offset_of!(pw_attention_fold_desc, rows_max) - 4usize];
+    ["Offset of field: pw_attention_fold_desc::part_row_stride"]
+        [::core::mem::offset_of!(pw_attention_fold_desc, part_row_stride) - 8usize];
+    ["Offset of field: pw_attention_fold_desc::out_row_stride"]
+        [::core::mem::offset_of!(pw_attention_fold_desc, out_row_stride) - 16usize];
+    ["Offset of field: pw_attention_fold_desc::parts"]
+        [::core::mem::offset_of!(pw_attention_fold_desc, parts) - 24usize];
+    ["Offset of field: pw_attention_fold_desc::heads"]
+        [::core::mem::offset_of!(pw_attention_fold_desc, heads) - 28usize];
+    ["Offset of field: pw_attention_fold_desc::head_dim"]
+        [::core::mem::offset_of!(pw_attention_fold_desc, head_dim) - 32usize];
+    ["Offset of field: pw_attention_fold_desc::part_dtype"]
+        [::core::mem::offset_of!(pw_attention_fold_desc, part_dtype) - 36usize];
+    ["Offset of field: pw_attention_fold_desc::out_dtype"]
+        [::core::mem::offset_of!(pw_attention_fold_desc, out_dtype) - 40usize];
+    ["Offset of field: pw_attention_fold_desc::reserved"]
+        [::core::mem::offset_of!(pw_attention_fold_desc, reserved) - 44usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_attention_fold_args {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub run: pw_run,
+    pub parts: *const ::core::ffi::c_void,
+    pub part_lse: *const f32,
+    pub out: *mut ::core::ffi::c_void,
+    pub lse: *mut f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_attention_fold_args"][::core::mem::size_of::<pw_attention_fold_args>() - 72usize];
+    ["Alignment of pw_attention_fold_args"]
+        [::core::mem::align_of::<pw_attention_fold_args>() - 8usize];
+    ["Offset of field: pw_attention_fold_args::struct_size"]
+        [::core::mem::offset_of!(pw_attention_fold_args, struct_size) - 0usize];
+    ["Offset of field: pw_attention_fold_args::reserved"]
+        [::core::mem::offset_of!(pw_attention_fold_args, reserved) - 4usize];
+    ["Offset of field: pw_attention_fold_args::run"]
+        [::core::mem::offset_of!(pw_attention_fold_args, run) - 8usize];
+    ["Offset of field: pw_attention_fold_args::parts"]
+        [::core::mem::offset_of!(pw_attention_fold_args, parts) - 40usize];
+    ["Offset of field: pw_attention_fold_args::part_lse"]
+        [::core::mem::offset_of!(pw_attention_fold_args, part_lse) - 48usize];
+    ["Offset of field: pw_attention_fold_args::out"]
+        [::core::mem::offset_of!(pw_attention_fold_args, out) - 56usize];
+    ["Offset of field: pw_attention_fold_args::lse"]
+        [::core::mem::offset_of!(pw_attention_fold_args, lse) - 64usize];
+};
+unsafe extern "C" {
+    pub fn pw_attention_fold_query(
+        device: *const pw_device,
+        desc: *const pw_attention_fold_desc,
+        needs: *mut pw_needs,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_attention_fold_plan(
+        device: *const pw_device,
+        desc: *const pw_attention_fold_desc,
+        rows: u32,
+        plan: *mut ::core::ffi::c_void,
+        plan_bytes: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_attention_fold_run(
+        device: *const pw_device,
+        desc: *const pw_attention_fold_desc,
+        args: *const pw_attention_fold_args,
+        stream: *mut ::core::ffi::c_void,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct pw_activation_desc {
+    pub struct_size: u32,
+    pub rows_max: u32,
+    pub x_row_stride: i64,
+    pub out_row_stride: i64,
+    pub columns: u32,
+    pub up_offset: u32,
+    pub kind: u32,
+    pub x_dtype: pw_dtype,
+    pub out_dtype: pw_dtype,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_activation_desc"][::core::mem::size_of::<pw_activation_desc>() - 48usize];
+    ["Alignment of pw_activation_desc"][::core::mem::align_of::<pw_activation_desc>() - 8usize];
+    ["Offset of field: pw_activation_desc::struct_size"]
+        [::core::mem::offset_of!(pw_activation_desc, struct_size) - 0usize];
+    ["Offset of field: pw_activation_desc::rows_max"]
+        [::core::mem::offset_of!(pw_activation_desc, rows_max) - 4usize];
+    ["Offset of field: pw_activation_desc::x_row_stride"]
+        [::core::mem::offset_of!(pw_activation_desc, x_row_stride) - 8usize];
+    ["Offset of field: pw_activation_desc::out_row_stride"]
+        [::core::mem::offset_of!(pw_activation_desc, out_row_stride) - 16usize];
+    ["Offset of field: pw_activation_desc::columns"]
+        [::core::mem::offset_of!(pw_activation_desc, columns) - 24usize];
+    ["Offset of field: pw_activation_desc::up_offset"]
+        [::core::mem::offset_of!(pw_activation_desc, up_offset) - 28usize];
+    ["Offset of field: pw_activation_desc::kind"]
+        [::core::mem::offset_of!(pw_activation_desc, kind) - 32usize];
+    ["Offset of field: pw_activation_desc::x_dtype"]
+        [::core::mem::offset_of!(pw_activation_desc, x_dtype) - 36usize];
+    ["Offset of field: pw_activation_desc::out_dtype"]
+        [::core::mem::offset_of!(pw_activation_desc, out_dtype) - 40usize];
+    ["Offset of field: pw_activation_desc::reserved"]
+        [::core::mem::offset_of!(pw_activation_desc, reserved) - 44usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_activation_args {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub run: pw_run,
+    pub x: *const ::core::ffi::c_void,
+    pub out: *mut ::core::ffi::c_void,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_activation_args"][::core::mem::size_of::<pw_activation_args>() - 56usize];
+    ["Alignment of pw_activation_args"][::core::mem::align_of::<pw_activation_args>() - 8usize];
+    ["Offset of field: pw_activation_args::struct_size"]
+        [::core::mem::offset_of!(pw_activation_args, struct_size) - 0usize];
+    ["Offset of field: pw_activation_args::reserved"]
+        [::core::mem::offset_of!(pw_activation_args, reserved) - 4usize];
+    ["Offset of field: pw_activation_args::run"]
+        [::core::mem::offset_of!(pw_activation_args, run) - 8usize];
+    ["Offset of field: pw_activation_args::x"]
+        [::core::mem::offset_of!(pw_activation_args, x) - 40usize];
+    ["Offset of field: pw_activation_args::out"]
+        [::core::mem::offset_of!(pw_activation_args, out) - 48usize];
+};
+unsafe extern "C" {
+    pub fn pw_activation_query(
+        device: *const pw_device,
+        desc: *const pw_activation_desc,
+        needs: *mut pw_needs,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_activation_plan(
+        device: *const pw_device,
+        desc: *const pw_activation_desc,
+        rows: u32,
+        plan: *mut ::core::ffi::c_void,
+        plan_bytes: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_activation_run(
+        device: *const pw_device,
+        desc: *const pw_activation_desc,
+        args: *const pw_activation_args,
+        stream: *mut ::core::ffi::c_void,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct pw_gather_desc {
+    pub struct_size: u32,
+    pub rows_max: u32,
+    pub x_row_stride: i64,
+    pub out_row_stride: i64,
+    pub x_rows: u32,
+    pub columns: u32,
+    pub dtype: pw_dtype,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_gather_desc"][::core::mem::size_of::<pw_gather_desc>() - 40usize];
+    ["Alignment of pw_gather_desc"][::core::mem::align_of::<pw_gather_desc>() - 8usize];
+    ["Offset of field: pw_gather_desc::struct_size"]
+        [::core::mem::offset_of!(pw_gather_desc, struct_size) - 0usize];
+    ["Offset of field: pw_gather_desc::rows_max"]
+        [::core::mem::offset_of!(pw_gather_desc, rows_max) - 4usize];
+    ["Offset of field: pw_gather_desc::x_row_stride"]
+        [::core::mem::offset_of!(pw_gather_desc, x_row_stride) - 8usize];
+    ["Offset of field: pw_gather_desc::out_row_stride"]
+        [::core::mem::offset_of!(pw_gather_desc, out_row_stride) - 16usize];
+    ["Offset of field: pw_gather_desc::x_rows"]
+        [::core::mem::offset_of!(pw_gather_desc, x_rows) - 24usize];
+    ["Offset of field: pw_gather_desc::columns"]
+        [::core::mem::offset_of!(pw_gather_desc, columns) - 28usize];
+    ["Offset of field: pw_gather_desc::dtype"]
+        [::core::mem::offset_of!(pw_gather_desc, dtype) - 32usize];
+    ["Offset of field: pw_gather_desc::reserved"]
+        [::core::mem::offset_of!(pw_gather_desc, reserved) - 36usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_gather_args {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub run: pw_run,
+    pub x: *const ::core::ffi::c_void,
+    pub indices: *const u32,
+    pub out: *mut ::core::ffi::c_void,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_gather_args"][::core::mem::size_of::<pw_gather_args>() - 64usize];
+    ["Alignment of pw_gather_args"][::core::mem::align_of::<pw_gather_args>() - 8usize];
+    ["Offset of field: pw_gather_args::struct_size"]
+        [::core::mem::offset_of!(pw_gather_args, struct_size) - 0usize];
+    ["Offset of field: pw_gather_args::reserved"]
+        [::core::mem::offset_of!(pw_gather_args, reserved) - 4usize];
+    ["Offset of field: pw_gather_args::run"][::core::mem::offset_of!(pw_gather_args, run) - 8usize];
+    ["Offset of field: pw_gather_args::x"][::core::mem::offset_of!(pw_gather_args, x) - 40usize];
+    ["Offset of field: pw_gather_args::indices"]
+        [::core::mem::offset_of!(pw_gather_args, indices) - 48usize];
+    ["Offset of field: pw_gather_args::out"]
+        [::core::mem::offset_of!(pw_gather_args, out) - 56usize];
+};
+unsafe extern "C" {
+    pub fn pw_gather_query(
+        device: *const pw_device,
+        desc: *const pw_gather_desc,
+        needs: *mut pw_needs,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_gather_plan(
+        device: *const pw_device,
+        desc: *const pw_gather_desc,
+        rows: u32,
+        plan: *mut ::core::ffi::c_void,
+        plan_bytes: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_gather_run(
+        device: *const pw_device,
+        desc: *const pw_gather_desc,
+        args: *const pw_gather_args,
+        stream: *mut ::core::ffi::c_void,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct pw_pool_desc {
+    pub struct_size: u32,
+    pub rows_max: u32,
+    pub x_row_stride: i64,
+    pub out_row_stride: i64,
+    pub seqs_max: u32,
+    pub columns: u32,
+    pub kind: u32,
+    pub x_dtype: pw_dtype,
+    pub normalise: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_pool_desc"][::core::mem::size_of::<pw_pool_desc>() - 48usize];
+    ["Alignment of pw_pool_desc"][::core::mem::align_of::<pw_pool_desc>() - 8usize];
+    ["Offset of field: pw_pool_desc::struct_size"]
+        [::core::mem::offset_of!(pw_pool_desc, struct_size) - 0usize];
+    ["Offset of field: pw_pool_desc::rows_max"]
+        [::core::mem::offset_of!(pw_pool_desc, rows_max) - 4usize];
+    ["Offset of field: pw_pool_desc::x_row_stride"]
+        [::core::mem::offset_of!(pw_pool_desc, x_row_stride) - 8usize];
+    ["Offset of field: pw_pool_desc::out_row_stride"]
+        [::core::mem::offset_of!(pw_pool_desc, out_row_stride) - 16usize];
+    ["Offset of field: pw_pool_desc::seqs_max"]
+        [::core::mem::offset_of!(pw_pool_desc, seqs_max) - 24usize];
+    ["Offset of field: pw_pool_desc::columns"]
+        [::core::mem::offset_of!(pw_pool_desc, columns) - 28usize];
+    ["Offset of field: pw_pool_desc::kind"][::core::mem::offset_of!(pw_pool_desc, kind) - 32usize];
+    ["Offset of field: pw_pool_desc::x_dtype"]
+        [::core::mem::offset_of!(pw_pool_desc, x_dtype) - 36usize];
+    ["Offset of field: pw_pool_desc::normalise"]
+        [::core::mem::offset_of!(pw_pool_desc, normalise) - 40usize];
+    ["Offset of field: pw_pool_desc::reserved"]
+        [::core::mem::offset_of!(pw_pool_desc, reserved) - 44usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_pool_args {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub run: pw_run,
+    pub x: *const ::core::ffi::c_void,
+    pub out: *mut f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_pool_args"][::core::mem::size_of::<pw_pool_args>() - 56usize];
+    ["Alignment of pw_pool_args"][::core::mem::align_of::<pw_pool_args>() - 8usize];
+    ["Offset of field: pw_pool_args::struct_size"]
+        [::core::mem::offset_of!(pw_pool_args, struct_size) - 0usize];
+    ["Offset of field: pw_pool_args::reserved"]
+        [::core::mem::offset_of!(pw_pool_args, reserved) - 4usize];
+    ["Offset of field: pw_pool_args::run"][::core::mem::offset_of!(pw_pool_args, run) - 8usize];
+    ["Offset of field: pw_pool_args::x"][::core::mem::offset_of!(pw_pool_args, x) - 40usize];
+    ["Offset of field: pw_pool_args::out"][::core::mem::offset_of!(pw_pool_args, out) - 48usize];
+};
+unsafe extern "C" {
+    pub fn pw_pool_query(
+        device: *const pw_device,
+        desc: *const pw_pool_desc,
+        needs: *mut pw_needs,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_pool_plan(
+        device: *const pw_device,
+        desc: *const pw_pool_desc,
+        seqs: u32,
+        starts: *const u32,
+        plan: *mut ::core::ffi::c_void,
+        plan_bytes: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_pool_run(
+        device: *const pw_device,
+        desc: *const pw_pool_desc,
+        args: *const pw_pool_args,
+        stream: *mut ::core::ffi::c_void,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct pw_logit_mask_desc {
+    pub struct_size: u32,
+    pub rows_max: u32,
+    pub row_stride: i64,
+    pub counts_stride: i64,
+    pub vocab: u32,
+    pub masks: u32,
+    pub mask_words: u32,
+    pub banned_max: u32,
+    pub bias_max: u32,
+    pub counted_max: u32,
+    pub slots: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_logit_mask_desc"][::core::mem::size_of::<pw_logit_mask_desc>() - 56usize];
+    ["Alignment of pw_logit_mask_desc"][::core::mem::align_of::<pw_logit_mask_desc>() - 8usize];
+    ["Offset of field: pw_logit_mask_desc::struct_size"]
+        [::core::mem::offset_of!(pw_logit_mask_desc, struct_size) - 0usize];
+    ["Offset of field: pw_logit_mask_desc::rows_max"]
+        [::core::mem::offset_of!(pw_logit_mask_desc, rows_max) - 4usize];
+    ["Offset of field: pw_logit_mask_desc::row_stride"]
+        [::core::mem::offset_of!(pw_logit_mask_desc, row_stride) - 8usize];
+    ["Offset of field: pw_logit_mask_desc::counts_stride"]
+        [::core::mem::offset_of!(pw_logit_mask_desc, counts_stride) - 16usize];
+    ["Offset of field: pw_logit_mask_desc::vocab"]
+        [::core::mem::offset_of!(pw_logit_mask_desc, vocab) - 24usize];
+    ["Offset of field: pw_logit_mask_desc::masks"]
+        [::core::mem::offset_of!(pw_logit_mask_desc, masks) - 28usize];
+    ["Offset of field: pw_logit_mask_desc::mask_words"]
+        [::core::mem::offset_of!(pw_logit_mask_desc, mask_words) - 32usize];
+    ["Offset of field: pw_logit_mask_desc::banned_max"]
+        [::core::mem::offset_of!(pw_logit_mask_desc, banned_max) - 36usize];
+    ["Offset of field: pw_logit_mask_desc::bias_max"]
+        [::core::mem::offset_of!(pw_logit_mask_desc, bias_max) - 40usize];
+    ["Offset of field: pw_logit_mask_desc::counted_max"]
+        [::core::mem::offset_of!(pw_logit_mask_desc, counted_max) - 44usize];
+    ["Offset of field: pw_logit_mask_desc::slots"]
+        [::core::mem::offset_of!(pw_logit_mask_desc, slots) - 48usize];
+    ["Offset of field: pw_logit_mask_desc::reserved"]
+        [::core::mem::offset_of!(pw_logit_mask_desc, reserved) - 52usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_logit_mask_lens {
+    pub struct_size: u32,
+    pub rows: u32,
+    pub banned_starts: *const u32,
+    pub bias_starts: *const u32,
+    pub counted_starts: *const u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_logit_mask_lens"][::core::mem::size_of::<pw_logit_mask_lens>() - 32usize];
+    ["Alignment of pw_logit_mask_lens"][::core::mem::align_of::<pw_logit_mask_lens>() - 8usize];
+    ["Offset of field: pw_logit_mask_lens::struct_size"]
+        [::core::mem::offset_of!(pw_logit_mask_lens, struct_size) - 0usize];
+    ["Offset of field: pw_logit_mask_lens::rows"]
+        [::core::mem::offset_of!(pw_logit_mask_lens, rows) - 4usize];
+    ["Offset of field: pw_logit_mask_lens::banned_starts"]
+        [::core::mem::offset_of!(pw_logit_mask_lens, banned_starts) - 8usize];
+    ["Offset of field: pw_logit_mask_lens::bias_starts"]
+        [::core::mem::offset_of!(pw_logit_mask_lens, bias_starts) - 16usize];
+    ["Offset of field: pw_logit_mask_lens::counted_starts"]
+        [::core::mem::offset_of!(pw_logit_mask_lens, counted_starts) - 24usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_logit_mask_row {
+    pub mask: u32,
+    pub action: u32,
+    pub slot: u32,
+    pub temperature: f32,
+    pub repetition: f32,
+    pub presence: f32,
+    pub frequency: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_logit_mask_row"][::core::mem::size_of::<pw_logit_mask_row>() - 28usize];
+    ["Alignment of pw_logit_mask_row"][::core::mem::align_of::<pw_logit_mask_row>() - 4usize];
+    ["Offset of field: pw_logit_mask_row::mask"]
+        [::core::mem::offset_of!(pw_logit_mask_row, mask) - 0usize];
+    ["Offset of field: pw_logit_mask_row::action"]
+        [::core::mem::offset_of!(pw_logit_mask_row, action) - 4usize];
+    ["Offset of field: pw_logit_mask_row::slot"]
+        [::core::mem::offset_of!(pw_logit_mask_row, slot) - 8usize];
+    ["Offset of field: pw_logit_mask_row::temperature"]
+        [::core::mem::offset_of!(pw_logit_mask_row, temperature) - 12usize];
+    ["Offset of field: pw_logit_mask_row::repetition"]
+        [::core::mem::offset_of!(pw_logit_mask_row, repetition) - 16usize];
+    ["Offset of field: pw_logit_mask_row::presence"]
+        [::core::mem::offset_of!(pw_logit_mask_row, presence) - 20usize];
+    ["Offset of field: pw_logit_mask_row::frequency"]
+        [::core::mem::offset_of!(pw_logit_mask_row, frequency) - 24usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_logit_mask_args {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub run: pw_run,
+    pub logits: *mut f32,
+    pub settings: *const pw_logit_mask_row,
+    pub masks: *const u32,
+    pub banned: *const u32,
+    pub bias_tokens: *const u32,
+    pub bias_values: *const f32,
+    pub counted: *const u32,
+    pub counts: *mut u16,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_logit_mask_args"][::core::mem::size_of::<pw_logit_mask_args>() - 104usize];
+    ["Alignment of pw_logit_mask_args"][::core::mem::align_of::<pw_logit_mask_args>() - 8usize];
+    ["Offset of field: pw_logit_mask_args::struct_size"]
+        [::core::mem::offset_of!(pw_logit_mask_args, struct_size) - 0usize];
+    ["Offset of field: pw_logit_mask_args::reserved"]
+        [::core::mem::offset_of!(pw_logit_mask_args, reserved) - 4usize];
+    ["Offset of field: pw_logit_mask_args::run"]
+        [::core::mem::offset_of!(pw_logit_mask_args, run) - 8usize];
+    ["Offset of field: pw_logit_mask_args::logits"]
+        [::core::mem::offset_of!(pw_logit_mask_args, logits) - 40usize];
+    ["Offset of field: pw_logit_mask_args::settings"]
+        [::core::mem::offset_of!(pw_logit_mask_args, settings) - 48usize];
+    ["Offset of field: pw_logit_mask_args::masks"]
+        [::core::mem::offset_of!(pw_logit_mask_args, masks) - 56usize];
+    ["Offset of field: pw_logit_mask_args::banned"]
+        [::core::mem::offset_of!(pw_logit_mask_args, banned) - 64usize];
+    ["Offset of field: pw_logit_mask_args::bias_tokens"]
+        [::core::mem::offset_of!(pw_logit_mask_args, bias_tokens) - 72usize];
+    ["Offset of field: pw_logit_mask_args::bias_values"]
+        [::core::mem::offset_of!(pw_logit_mask_args, bias_values) - 80usize];
+    ["Offset of field: pw_logit_mask_args::counted"]
+        [::core::mem::offset_of!(pw_logit_mask_args, counted) - 88usize];
+    ["Offset of field: pw_logit_mask_args::counts"]
+        [::core::mem::offset_of!(pw_logit_mask_args, counts) - 96usize];
+};
+unsafe extern "C" {
+    pub fn pw_logit_mask_query(
+        device: *const pw_device,
+        desc: *const pw_logit_mask_desc,
+        needs: *mut pw_needs,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_logit_mask_plan(
+        device: *const pw_device,
+        desc: *const pw_logit_mask_desc,
+        lens: *const pw_logit_mask_lens,
+        plan: *mut ::core::ffi::c_void,
+        plan_bytes: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_logit_mask_run(
+        device: *const pw_device,
+        desc: *const pw_logit_mask_desc,
+        args: *const pw_logit_mask_args,
+        stream: *mut ::core::ffi::c_void,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct pw_sample_desc {
+    pub struct_size: u32,
+    pub rows_max: u32,
+    pub row_stride: i64,
+    pub raw_row_stride: i64,
+    pub vocab: u32,
+    pub top_n: u32,
+    pub kept_words: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_sample_desc"][::core::mem::size_of::<pw_sample_desc>() - 40usize];
+    ["Alignment of pw_sample_desc"][::core::mem::align_of::<pw_sample_desc>() - 8usize];
+    ["Offset of field: pw_sample_desc::struct_size"]
+        [::core::mem::offset_of!(pw_sample_desc, struct_size) - 0usize];
+    ["Offset of field: pw_sample_desc::rows_max"]
+        [::core::mem::offset_of!(pw_sample_desc, rows_max) - 4usize];
+    ["Offset of field: pw_sample_desc::row_stride"]
+        [::core::mem::offset_of!(pw_sample_desc, row_stride) - 8usize];
+    ["Offset of field: pw_sample_desc::raw_row_stride"]
+        [::core::mem::offset_of!(pw_sample_desc, raw_row_stride) - 16usize];
+    ["Offset of field: pw_sample_desc::vocab"]
+        [::core::mem::offset_of!(pw_sample_desc, vocab) - 24usize];
+    ["Offset of field: pw_sample_desc::top_n"]
+        [::core::mem::offset_of!(pw_sample_desc, top_n) - 28usize];
+    ["Offset of field: pw_sample_desc::kept_words"]
+        [::core::mem::offset_of!(pw_sample_desc, kept_words) - 32usize];
+    ["Offset of field: pw_sample_desc::reserved"]
+        [::core::mem::offset_of!(pw_sample_desc, reserved) - 36usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_sample_row {
+    pub seed: u64,
+    pub position: u32,
+    pub fork: u32,
+    pub temperature: f32,
+    pub top_k: u32,
+    pub top_p: f32,
+    pub min_p: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_sample_row"][::core::mem::size_of::<pw_sample_row>() - 32usize];
+    ["Alignment of pw_sample_row"][::core::mem::align_of::<pw_sample_row>() - 8usize];
+    ["Offset of field: pw_sample_row::seed"][::core::mem::offset_of!(pw_sample_row, seed) - 0usize];
+    ["Offset of field: pw_sample_row::position"]
+        [::core::mem::offset_of!(pw_sample_row, position) - 8usize];
+    ["Offset of field: pw_sample_row::fork"]
+        [::core::mem::offset_of!(pw_sample_row, fork) - 12usize];
+    ["Offset of field: pw_sample_row::temperature"]
+        [::core::mem::offset_of!(pw_sample_row, temperature) - 16usize];
+    ["Offset of field: pw_sample_row::top_k"]
+        [::core::mem::offset_of!(pw_sample_row, top_k) - 20usize];
+    ["Offset of field: pw_sample_row::top_p"]
+        [::core::mem::offset_of!(pw_sample_row, top_p) - 24usize];
+    ["Offset of field: pw_sample_row::min_p"]
+        [::core::mem::offset_of!(pw_sample_row, min_p) - 28usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_sample_args {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub run: pw_run,
+    pub logits: *const f32,
+    pub raw_logits: *const f32,
+    pub settings: *const pw_sample_row,
+    pub token: *mut u32,
+    pub status: *mut u32,
+    pub raw_logprob: *mut f32,
+    pub processed_logprob: *mut f32,
+    pub top_token: *mut u32,
+    pub top_logprob: *mut f32,
+    pub kept: *mut u32,
+    pub kept_count: *mut u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_sample_args"][::core::mem::size_of::<pw_sample_args>() - 128usize];
+    ["Alignment of pw_sample_args"][::core::mem::align_of::<pw_sample_args>() - 8usize];
+    ["Offset of field: pw_sample_args::struct_size"]
+        [::core::mem::offset_of!(pw_sample_args, struct_size) - 0usize];
+    ["Offset of field: pw_sample_args::reserved"]
+        [::core::mem::offset_of!(pw_sample_args, reserved) - 4usize];
+    ["Offset of field: pw_sample_args::run"][::core::mem::offset_of!(pw_sample_args, run) - 8usize];
+    ["Offset of field: pw_sample_args::logits"]
+        [::core::mem::offset_of!(pw_sample_args, logits) - 40usize];
+    ["Offset of field: pw_sample_args::raw_logits"]
+        [::core::mem::offset_of!(pw_sample_args, raw_logits) - 48usize];
+    ["Offset of field: pw_sample_args::settings"]
+        [::core::mem::offset_of!(pw_sample_args, settings) - 56usize];
+    ["Offset of field: pw_sample_args::token"]
+        [::core::mem::offset_of!(pw_sample_args, token) - 64usize];
+    ["Offset of field: pw_sample_args::status"]
+        [::core::mem::offset_of!(pw_sample_args, status) - 72usize];
+    ["Offset of field: pw_sample_args::raw_logprob"]
+        [::core::mem::offset_of!(pw_sample_args, raw_logprob) - 80usize];
+    ["Offset of field: pw_sample_args::processed_logprob"]
+        [::core::mem::offset_of!(pw_sample_args, processed_logprob) - 88usize];
+    ["Offset of field: pw_sample_args::top_token"]
+        [::core::mem::offset_of!(pw_sample_args, top_token) - 96usize];
+    ["Offset of field: pw_sample_args::top_logprob"]
+        [::core::mem::offset_of!(pw_sample_args, top_logprob) - 104usize];
+    ["Offset of field: pw_sample_args::kept"]
+        [::core::mem::offset_of!(pw_sample_args, kept) - 112usize];
+    ["Offset of field: pw_sample_args::kept_count"]
+        [::core::mem::offset_of!(pw_sample_args, kept_count) - 120usize];
+};
+unsafe extern "C" {
+    pub fn pw_sample_query(
+        device: *const pw_device,
+        desc: *const pw_sample_desc,
+        needs: *mut pw_needs,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_sample_plan(
+        device: *const pw_device,
+        desc: *const pw_sample_desc,
+        rows: u32,
+        plan: *mut ::core::ffi::c_void,
+        plan_bytes: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_sample_run(
+        device: *const pw_device,
+        desc: *const pw_sample_desc,
+        args: *const pw_sample_args,
+        stream: *mut ::core::ffi::c_void,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct pw_token_logprob_desc {
+    pub struct_size: u32,
+    pub rows_max: u32,
+    pub x_row_stride: i64,
+    pub weight: pw_weight,
+    pub x_dtype: pw_dtype,
+    pub bias_dtype: pw_dtype,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_token_logprob_desc"][::core::mem::size_of::<pw_token_logprob_desc>() - 48usize];
+    ["Alignment of pw_token_logprob_desc"]
+        [::core::mem::align_of::<pw_token_logprob_desc>() - 8usize];
+    ["Offset of field: pw_token_logprob_desc::struct_size"]
+        [::core::mem::offset_of!(pw_token_logprob_desc, struct_size) - 0usize];
+    ["Offset of field: pw_token_logprob_desc::rows_max"]
+        [::core::mem::offset_of!(pw_token_logprob_desc, rows_max) - 4usize];
+    ["Offset of field: pw_token_logprob_desc::x_row_stride"]
+        [::core::mem::offset_of!(pw_token_logprob_desc, x_row_stride) - 8usize];
+    ["Offset of field: pw_token_logprob_desc::weight"]
+        [::core::mem::offset_of!(pw_token_logprob_desc, weight) - 16usize];
+    ["Offset of field: pw_token_logprob_desc::x_dtype"]
+        [::core::mem::offset_of!(pw_token_logprob_desc, x_dtype) - 40usize];
+    ["Offset of field: pw_token_logprob_desc::bias_dtype"]
+        [::core::mem::offset_of!(pw_token_logprob_desc, bias_dtype) - 44usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_token_logprob_args {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub run: pw_run,
+    pub x: *const ::core::ffi::c_void,
+    pub weight: *const ::core::ffi::c_void,
+    pub bias: *const ::core::ffi::c_void,
+    pub token: *const u32,
+    pub logprob: *mut f32,
+    pub status: *mut u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_token_logprob_args"][::core::mem::size_of::<pw_token_logprob_args>() - 88usize];
+    ["Alignment of pw_token_logprob_args"]
+        [::core::mem::align_of::<pw_token_logprob_args>() - 8usize];
+    ["Offset of field: pw_token_logprob_args::struct_size"]
+        [::core::mem::offset_of!(pw_token_logprob_args, struct_size) - 0usize];
+    ["Offset of field: pw_token_logprob_args::reserved"]
+        [::core::mem::offset_of!(pw_token_logprob_args, reserved) - 4usize];
+    ["Offset of field: pw_token_logprob_args::run"]
+        [::core::mem::offset_of!(pw_token_logprob_args, run) - 8usize];
+    ["Offset of field: pw_token_logprob_args::x"]
+        [::core::mem::offset_of!(pw_token_logprob_args, x) - 40usize];
+    ["Offset of field: pw_token_logprob_args::weight"]
+        [::core::mem::offset_of!(pw_token_logprob_args, weight) - 48usize];
+    ["Offset of field: pw_token_logprob_args::bias"]
+        [::core::mem::offset_of!(pw_token_logprob_args, bias) - 56usize];
+    ["Offset of field: pw_token_logprob_args::token"]
+        [::core::mem::offset_of!(pw_token_logprob_args, token) - 64usize];
+    ["Offset of field: pw_token_logprob_args::logprob"]
+        [::core::mem::offset_of!(pw_token_logprob_args, logprob) - 72usize];
+    ["Offset of field: pw_token_logprob_args::status"]
+        [::core::mem::offset_of!(pw_token_logprob_args, status) - 80usize];
+};
+unsafe extern "C" {
+    pub fn pw_token_logprob_query(
+        device: *const pw_device,
+        desc: *const pw_token_logprob_desc,
+        needs: *mut pw_needs,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_token_logprob_plan(
+        device: *const pw_device,
+        desc: *const pw_token_logprob_desc,
+        rows: u32,
+        plan: *mut ::core::ffi::c_void,
+        plan_bytes: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_token_logprob_run(
+        device: *const pw_device,
+        desc: *const pw_token_logprob_desc,
+        args: *const pw_token_logprob_args,
+        stream: *mut ::core::ffi::c_void,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct pw_spec_verify_desc {
+    pub struct_size: u32,
+    pub seqs_max: u32,
+    pub target_row_stride: i64,
+    pub draft_row_stride: i64,
+    pub nodes_max: u32,
+    pub vocab: u32,
+    pub mode: u32,
+    pub tree: u32,
+    pub places: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_spec_verify_desc"][::core::mem::size_of::<pw_spec_verify_desc>() - 48usize];
+    ["Alignment of pw_spec_verify_desc"][::core::mem::align_of::<pw_spec_verify_desc>() - 8usize];
+    ["Offset of field: pw_spec_verify_desc::struct_size"]
+        [::core::mem::offset_of!(pw_spec_verify_desc, struct_size) - 0usize];
+    ["Offset of field: pw_spec_verify_desc::seqs_max"]
+        [::core::mem::offset_of!(pw_spec_verify_desc, seqs_max) - 4usize];
+    ["Offset of field: pw_spec_verify_desc::target_row_stride"]
+        [::core::mem::offset_of!(pw_spec_verify_desc, target_row_stride) - 8usize];
+    ["Offset of field: pw_spec_verify_desc::draft_row_stride"]
+        [::core::mem::offset_of!(pw_spec_verify_desc, draft_row_stride) - 16usize];
+    ["Offset of field: pw_spec_verify_desc::nodes_max"]
+        [::core::mem::offset_of!(pw_spec_verify_desc, nodes_max) - 24usize];
+    ["Offset of field: pw_spec_verify_desc::vocab"]
+        [::core::mem::offset_of!(pw_spec_verify_desc, vocab) - 28usize];
+    ["Offset of field: pw_spec_verify_desc::mode"]
+        [::core::mem::offset_of!(pw_spec_verify_desc, mode) - 32usize];
+    ["Offset of field: pw_spec_verify_desc::tree"]
+        [::core::mem::offset_of!(pw_spec_verify_desc, tree) - 36usize];
+    ["Offset of field: pw_spec_verify_desc::places"]
+        [::core::mem::offset_of!(pw_spec_verify_desc, places) - 40usize];
+    ["Offset of field: pw_spec_verify_desc::reserved"]
+        [::core::mem::offset_of!(pw_spec_verify_desc, reserved) - 44usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_verify_request {
+    pub seed: u64,
+    pub position: u32,
+    pub fork: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_verify_request"][::core::mem::size_of::<pw_verify_request>() - 16usize];
+    ["Alignment of pw_verify_request"][::core::mem::align_of::<pw_verify_request>() - 8usize];
+    ["Offset of field: pw_verify_request::seed"]
+        [::core::mem::offset_of!(pw_verify_request, seed) - 0usize];
+    ["Offset of field: pw_verify_request::position"]
+        [::core::mem::offset_of!(pw_verify_request, position) - 8usize];
+    ["Offset of field: pw_verify_request::fork"]
+        [::core::mem::offset_of!(pw_verify_request, fork) - 12usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_spec_verify_args {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub run: pw_run,
+    pub tokens: *const u32,
+    pub parents: *const u32,
+    pub target: *const f32,
+    pub draft: *const f32,
+    pub sampled: *const u32,
+    pub requests: *const pw_verify_request,
+    pub places: *const u32,
+    pub path: *mut u32,
+    pub accepted: *mut u32,
+    pub next: *mut u32,
+    pub status: *mut u32,
+    pub entries: *mut u32,
+    pub count: *mut u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_spec_verify_args"][::core::mem::size_of::<pw_spec_verify_args>() - 144usize];
+    ["Alignment of pw_spec_verify_args"][::core::mem::align_of::<pw_spec_verify_args>() - 8usize];
+    ["Offset of field: pw_spec_verify_args::struct_size"]
+        [::core::mem::offset_of!(pw_spec_verify_args, struct_size) - 0usize];
+    ["Offset of field: pw_spec_verify_args::reserved"]
+        [::core::mem::offset_of!(pw_spec_verify_args, reserved) - 4usize];
+    ["Offset of field: pw_spec_verify_args::run"]
+        [::core::mem::offset_of!(pw_spec_verify_args, run) - 8usize];
+    ["Offset of field: pw_spec_verify_args::tokens"]
+        [::core::mem::offset_of!(pw_spec_verify_args, tokens) - 40usize];
+    ["Offset of field: pw_spec_verify_args::parents"]
+        [::core::mem::offset_of!(pw_spec_verify_args, parents) - 48usize];
+    ["Offset of field: pw_spec_verify_args::target"]
+        [::core::mem::offset_of!(pw_spec_verify_args, target) - 56usize];
+    ["Offset of field: pw_spec_verify_args::draft"]
+        [::core::mem::offset_of!(pw_spec_verify_args, draft) - 64usize];
+    ["Offset of field: pw_spec_verify_args::sampled"]
+        [::core::mem::offset_of!(pw_spec_verify_args, sampled) - 72usize];
+    ["Offset of field: pw_spec_verify_args::requests"]
+        [::core::mem::offset_of!(pw_spec_verify_args, requests) - 80usize];
+    ["Offset of field: pw_spec_verify_args::places"]
+        [::core::mem::offset_of!(pw_spec_verify_args, places) - 88usize];
+    ["Offset of field: pw_spec_verify_args::path"]
+        [::core::mem::offset_of!(pw_spec_verify_args, path) - 96usize];
+    ["Offset of field: pw_spec_verify_args::accepted"]
+        [::core::mem::offset_of!(pw_spec_verify_args, accepted) - 104usize];
+    ["Offset of field: pw_spec_verify_args::next"]
+        [::core::mem::offset_of!(pw_spec_verify_args, next) - 112usize];
+    ["Offset of field: pw_spec_verify_args::status"]
+        [::core::mem::offset_of!(pw_spec_verify_args, status) - 120usize];
+    ["Offset of field: pw_spec_verify_args::entries"]
+        [::core::mem::offset_of!(pw_spec_verify_args, entries) - 128usize];
+    ["Offset of field: pw_spec_verify_args::count"]
+        [::core::mem::offset_of!(pw_spec_verify_args, count) - 136usize];
+};
+unsafe extern "C" {
+    pub fn pw_spec_verify_query(
+        device: *const pw_device,
+        desc: *const pw_spec_verify_desc,
+        needs: *mut pw_needs,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_spec_verify_plan(
+        device: *const pw_device,
+        desc: *const pw_spec_verify_desc,
+        seqs: u32,
+        node_start: *const u32,
+        plan: *mut ::core::ffi::c_void,
+        plan_bytes: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_spec_verify_run(
+        device: *const pw_device,
+        desc: *const pw_spec_verify_desc,
+        args: *const pw_spec_verify_args,
+        stream: *mut ::core::ffi::c_void,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Debug)]
+pub struct pw_pages {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug)]
+pub struct pw_table {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug)]
+pub struct pw_prefixes {
+    _unused: [u8; 0],
+}
+unsafe extern "C" {
+    pub fn pw_pages_create(
+        pages: u32,
+        page_len: u32,
+        created: *mut *mut pw_pages,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_pages_destroy(pages: *mut pw_pages);
+}
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_pages_state {
+    pub struct_size: u32,
+    pub total: u32,
+    pub free: u32,
+    pub idle: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_pages_state"][::core::mem::size_of::<pw_pages_state>() - 16usize];
+    ["Alignment of pw_pages_state"][::core::mem::align_of::<pw_pages_state>() - 4usize];
+    ["Offset of field: pw_pages_state::struct_size"]
+        [::core::mem::offset_of!(pw_pages_state, struct_size) - 0usize];
+    ["Offset of field: pw_pages_state::total"]
+        [::core::mem::offset_of!(pw_pages_state, total) - 4usize];
+    ["Offset of field: pw_pages_state::free"]
+        [::core::mem::offset_of!(pw_pages_state, free) - 8usize];
+    ["Offset of field: pw_pages_state::idle"]
+        [::core::mem::offset_of!(pw_pages_state, idle) - 12usize];
+};
+unsafe extern "C" {
+    pub fn pw_pages_count(
+        pages: *const pw_pages,
+        state: *mut pw_pages_state,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_pages_take(
+        pages: *mut pw_pages,
+        count: u32,
+        ids: *mut u32,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_pages_hold(
+        pages: *mut pw_pages,
+        ids: *const u32,
+        count: u32,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_pages_release(
+        pages: *mut pw_pages,
+        ids: *const u32,
+        count: u32,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_table_create(
+        pages: *mut pw_pages,
+        table: *mut *mut pw_table,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_table_destroy(table: *mut pw_table);
+}
+unsafe extern "C" {
+    pub fn pw_table_grow(
+        table: *mut pw_table,
+        tokens: u64,
+        entry: *mut u32,
+        copied: *mut u32,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_table_fork(
+        table: *const pw_table,
+        fork: *mut *mut pw_table,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_table_shorten(table: *mut pw_table, tokens: u64, error: *mut pw_error) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_table_state {
+    pub struct_size: u32,
+    pub pages: u32,
+    pub tokens: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_table_state"][::core::mem::size_of::<pw_table_state>() - 16usize];
+    ["Alignment of pw_table_state"][::core::mem::align_of::<pw_table_state>() - 8usize];
+    ["Offset of field: pw_table_state::struct_size"]
+        [::core::mem::offset_of!(pw_table_state, struct_size) - 0usize];
+    ["Offset of field: pw_table_state::pages"]
+        [::core::mem::offset_of!(pw_table_state, pages) - 4usize];
+    ["Offset of field: pw_table_state::tokens"]
+        [::core::mem::offset_of!(pw_table_state, tokens) - 8usize];
+};
+unsafe extern "C" {
+    pub fn pw_table_count(
+        table: *const pw_table,
+        state: *mut pw_table_state,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_table_ids(
+        table: *const pw_table,
+        first: u32,
+        count: u32,
+        ids: *mut u32,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_table_slots(
+        table: *const pw_table,
+        first: u64,
+        count: u32,
+        slots: *mut u32,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct pw_scope {
+    pub struct_size: u32,
+    pub salt_bytes: u32,
+    pub salt: *const u8,
+    pub weights: u64,
+    pub adapter: u64,
+    pub adapter_version: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of pw_scope"][::core::mem::size_of::<pw_scope>() - 40usize];
+    ["Alignment of pw_scope"][::core::mem::align_of::<pw_scope>() - 8usize];
+    ["Offset of field: pw_scope::struct_size"]
+        [::core::mem::offset_of!(pw_scope, struct_size) - 0usize];
+    ["Offset of field: pw_scope::salt_bytes"]
+        [::core::mem::offset_of!(pw_scope, salt_bytes) - 4usize];
+    ["Offset of field: pw_scope::salt"][::core::mem::offset_of!(pw_scope, salt) - 8usize];
+    ["Offset of field: pw_scope::weights"][::core::mem::offset_of!(pw_scope, weights) - 16usize];
+    ["Offset of field: pw_scope::adapter"][::core::mem::offset_of!(pw_scope, adapter) - 24usize];
+    ["Offset of field: pw_scope::adapter_version"]
+        [::core::mem::offset_of!(pw_scope, adapter_version) - 32usize];
+};
+unsafe extern "C" {
+    pub fn pw_prefixes_create(
+        pages: *mut pw_pages,
+        prefixes: *mut *mut pw_prefixes,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_prefixes_destroy(prefixes: *mut pw_prefixes);
+}
+unsafe extern "C" {
+    pub fn pw_prefixes_find(
+        prefixes: *mut pw_prefixes,
+        scope: *const pw_scope,
+        tokens: *const u32,
+        count: u32,
+        table: *mut *mut pw_table,
+        miss: *mut u32,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_prefixes_probe(
+        prefixes: *const pw_prefixes,
+        scope: *const pw_scope,
+        tokens: *const u32,
+        count: u32,
+        pages: *mut u32,
+        idle: *mut u32,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_prefixes_publish(
+        prefixes: *mut pw_prefixes,
+        scope: *const pw_scope,
+        tokens: *const u32,
+        count: u32,
+        table: *const pw_table,
+        published: *mut u32,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_prefixes_evict(
+        prefixes: *mut pw_prefixes,
+        wanted: u32,
+        freed: *mut u32,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_prefixes_forget(
+        prefixes: *mut pw_prefixes,
+        scope: *const pw_scope,
+        same: u32,
         error: *mut pw_error,
     ) -> pw_status;
 }
@@ -505,6 +2623,34 @@ unsafe extern "C" {
         count: u32,
         words: *mut u32,
         row_words: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+#[repr(C)]
+#[derive(Debug)]
+pub struct pw_masker {
+    _unused: [u8; 0],
+}
+unsafe extern "C" {
+    pub fn pw_masker_create(
+        threads: u32,
+        masker: *mut *mut pw_masker,
+        error: *mut pw_error,
+    ) -> pw_status;
+}
+unsafe extern "C" {
+    pub fn pw_masker_destroy(masker: *mut pw_masker);
+}
+unsafe extern "C" {
+    pub fn pw_masker_masks(
+        masker: *mut pw_masker,
+        matchers: *const *mut pw_matcher,
+        count: u32,
+        deadline_us: u32,
+        words: *mut u32,
+        row_words: u64,
+        statuses: *mut pw_status,
+        late: *mut u32,
         error: *mut pw_error,
     ) -> pw_status;
 }

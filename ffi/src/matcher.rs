@@ -399,7 +399,7 @@ pub unsafe extern "C" fn pw_matcher_tree_masks(
 /// Parents of nodes: each stands before its node.
 fn nodes(parents: &[u32]) -> Result<Vec<Option<u32>>, Refusal> {
     let node = |(at, &parent): (u32, &u32)| match parent {
-        header::PW_NO_PARENT => Ok(None),
+        header::PW_NONE => Ok(None),
         parent if parent < at => Ok(Some(parent)),
         got => {
             let (at, most) = (u64::from(at), i64::from(at) - 1);

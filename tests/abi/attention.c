@@ -28,7 +28,7 @@ static void nulls(const pw_device *device, struct call *call) {
     CLAIM(pw_attention_run(device, &call->desc, NULL, NULL, &error) == PW_E_NULL && names("args"));
     CLAIM(pw_attention_run(device, &call->desc, &call->args, call, &error) == PW_E_ARGUMENT && names("stream"));
     const void **pointers[] = {&call->args.q, &call->args.keys, &call->args.values, (const void **)&call->args.page_ids,
-                               (const void **)&call->args.out, &call->args.plan, (const void **)&call->args.workspace};
+                               (const void **)&call->args.out, &call->args.run.plan, (const void **)&call->args.run.workspace};
     const char *fields[] = {"q", "keys", "values", "page_ids", "out", "plan", "workspace"};
     for (int i = 0; i < 7; i++) {
         const void *kept = *pointers[i];
@@ -61,12 +61,12 @@ static void sizes(const pw_device *device, struct call *call) {
     CLAIM(small.status == PW_E_NULL && small.expected == 77 && small.field[0] == 0);
     CLAIM(pw_attention_plan(device, &call->desc, &call->lens, call->plan, 63, &error) == PW_E_SPACE && names("plan"));
     CLAIM(error.got == 63 && error.expected > 63);
-    call->args.workspace_bytes -= 1;
+    call->args.run.workspace_bytes -= 1;
     CLAIM(run(device, call) == PW_E_SPACE && names("workspace"));
-    call->args.workspace_bytes += 1;
-    call->args.workspace = (char *)call->args.workspace + 4;
+    call->args.run.workspace_bytes += 1;
+    call->args.run.workspace = (char *)call->args.run.workspace + 4;
     CLAIM(run(device, call) == PW_E_ALIGN && names("workspace"));
-    call->args.workspace = (char *)call->args.workspace - 4;
+    call->args.run.workspace = (char *)call->args.run.workspace - 4;
     call->args.q = (const char *)call->args.q - 2;
     CLAIM(run(device, call) == PW_E_ALIGN && names("q"));
     call->args.q = (const char *)call->args.q + 2;
@@ -79,9 +79,9 @@ static void plans(const pw_device *device, struct call *call) {
     call->plan[0] ^= 1;
     CLAIM(run(device, call) == PW_E_PLAN && names("plan"));
     call->plan[0] ^= 1;
-    call->args.plan_bytes = 40;
+    call->args.run.plan_bytes = 40;
     CLAIM(run(device, call) == PW_E_PLAN && names("plan"));
-    call->args.plan_bytes = sizeof call->plan;
+    call->args.run.plan_bytes = sizeof call->plan;
     call->desc.scale = 0.5f;
     CLAIM(run(device, call) == PW_E_PLAN);
     call->desc.scale = 0.35f;

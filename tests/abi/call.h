@@ -53,14 +53,14 @@ static struct call *make(const pw_device *device) {
     const pw_needs needs = needs_of(device, call);
     call->args = (pw_attention_args){
         .struct_size = sizeof call->args, .q = call->q, .keys = call->keys, .values = call->values,
-        .page_ids = call->page_ids, .out = call->out, .lse = &call->lse[0][0], .plan = call->plan,
-        .plan_bytes = sizeof call->plan, .workspace = room(needs.workspace_bytes),
-        .workspace_bytes = needs.workspace_bytes};
+        .page_ids = call->page_ids, .out = call->out, .lse = &call->lse[0][0], 
+        .run = {.plan = call->plan, .plan_bytes = sizeof call->plan,
+                .workspace = room(needs.workspace_bytes), .workspace_bytes = needs.workspace_bytes}};
     return call;
 }
 
 static void unmake(struct call *call) {
-    free(call->args.workspace);
+    free(call->args.run.workspace);
     free(call);
 }
 

@@ -94,7 +94,22 @@ fn of_params(builder: Builder) -> Builder {
 
 /// What embedders call, by its own names.
 fn of_abi(builder: Builder) -> Builder {
-    builder.allowlist_item("(pw|PW)_.*").derive_debug(false)
+    let plain = Box::new(PlainDescriptors);
+    builder.allowlist_item("(pw|PW)_.*").derive_debug(false).parse_callbacks(plain)
+}
+
+/// Descriptors are plain bytes, so the compiler refuses one that has padding.
+#[derive(Debug)]
+struct PlainDescriptors;
+
+impl ParseCallbacks for PlainDescriptors {
+    fn add_derives(&self, of: &DeriveInfo<'_>) -> Vec<String> {
+        let within = ["pw_kv_layout", "pw_weight"].contains(&of.name);
+        match within || of.name.ends_with("_desc") {
+            true => vec!["bytemuck::Pod".into(), "bytemuck::Zeroable".into()],
+            false => Vec::new(),
+        }
+    }
 }
 
 /// `pwk_kv_layout` becomes `KvLayout`, `PWK_DTYPE_F32` becomes `DTYPE_F32`.

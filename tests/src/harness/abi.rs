@@ -11,7 +11,7 @@ use kernels_core::error::Fault;
 use kernels_core::{dtype::Dtype, params};
 use pagewise::header::{
     self, pw_attention_args, pw_attention_desc, pw_attention_lens, pw_device, pw_device_options,
-    pw_error, pw_kv_layout, pw_needs, pw_status,
+    pw_error, pw_kv_layout, pw_needs, pw_run, pw_status,
 };
 use std::ffi::{CStr, c_char};
 use std::ptr::{self, null, null_mut};
@@ -161,10 +161,12 @@ impl Abi {
             lse: command.lse.map_or(null_mut(), |lse| {
                 ptr::with_exposed_provenance_mut::<f32>(lse.0.offset as usize)
             }),
-            plan: plan.as_slice().as_ptr().cast(),
-            plan_bytes: needs.plan_bytes,
-            workspace: workspace.as_mut_slice().as_mut_ptr().cast(),
-            workspace_bytes: needs.workspace_bytes,
+            run: pw_run {
+                plan: plan.as_slice().as_ptr().cast(),
+                plan_bytes: needs.plan_bytes,
+                workspace: workspace.as_mut_slice().as_mut_ptr().cast(),
+                workspace_bytes: needs.workspace_bytes,
+            },
         };
         // SAFETY: structs of their sizes, and the buffers of the case.
         self.told(|device, error| unsafe {
