@@ -6,8 +6,9 @@
  *   plan    lengths on the host become bytes of yours, which may be moved and copied.
  *   run     enqueues the work. Allocates nothing, keeps nothing, prints nothing.
  *
- * You own all memory: buffers, plans, workspaces. Only handles (pw_device) are created and
- * destroyed. A device may be used by any thread; a plan and a workspace by one run at a time.
+ * You own all memory: buffers, plans, workspaces. Only handles are created and destroyed; one
+ * that was destroyed is told apart, and refused. A device may be used by any thread; a
+ * workspace by one run at a time.
  *
  * A struct that may grow begins with struct_size, which you set to its sizeof. A shorter one
  * is read as if the rest of it were 0, which always means what it meant before there was a
@@ -521,7 +522,7 @@ typedef struct pw_varlen_mask_args {
     pw_run run;
     const uint32_t *parents; /* [rows] with tree: a node's parent in its tree, or PW_NONE */
     uint32_t *intervals;     /* [rows][2]: begin and end */
-    uint64_t *tree_bits;     /* [rows] with tree; else NULL */
+    uint64_t *tree_bits;     /* [rows]; or NULL without tree */
     uint32_t *positions;     /* [rows], or NULL */
 } pw_varlen_mask_args;
 
@@ -754,7 +755,8 @@ typedef struct pw_pool_args {
 PW_API pw_status pw_pool_query(const pw_device *device, const pw_pool_desc *desc,
                                pw_needs *needs, pw_error *error);
 PW_API pw_status pw_pool_plan(const pw_device *device, const pw_pool_desc *desc, uint32_t seqs,
-                              const uint32_t *starts, /* [seqs + 1], ascending: first rows */
+                              const uint32_t *starts, /* [seqs + 1], ascending: first rows;
+                                                         all together have one at least */
                               void *plan, uint64_t plan_bytes, pw_error *error);
 PW_API pw_status pw_pool_run(const pw_device *device, const pw_pool_desc *desc,
                              const pw_pool_args *args, void *stream, pw_error *error);

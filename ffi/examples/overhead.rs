@@ -121,8 +121,8 @@ fn main() {
     // SAFETY: structs of their sizes, and a name of three bytes.
     let opened = unsafe {
         let name = c"cpu".as_ptr();
-        pagewise::pw_device_open(name, 3, &options, &mut device, null_mut())
-            | pagewise::pw_attention_query(device, &desc, &mut needs, null_mut())
+        pagewise::header::pw_device_open(name, 3, &options, &mut device, null_mut())
+            | pagewise::header::pw_attention_query(device, &desc, &mut needs, null_mut())
     };
     assert_eq!(opened, 0);
     let lines = |bytes: u64| vec![Line { _bytes: [0; 64] }; bytes.div_ceil(64) as usize];
@@ -138,7 +138,7 @@ fn main() {
     // SAFETY: a plan of as many bytes as are asked for.
     let planned = unsafe {
         let to = plan.as_mut_ptr().cast();
-        pagewise::pw_attention_plan(device, &desc, &lens, to, needs.plan_bytes, null_mut())
+        pagewise::header::pw_attention_plan(device, &desc, &lens, to, needs.plan_bytes, null_mut())
     };
     assert_eq!(planned, 0);
     let args = pw_attention_args {
@@ -164,8 +164,9 @@ fn main() {
     };
     let through_c = || {
         // SAFETY: buffers of the sizes that the descriptor says.
-        let status =
-            unsafe { pagewise::pw_attention_run(device, &desc, &args, null_mut(), null_mut()) };
+        let status = unsafe {
+            pagewise::header::pw_attention_run(device, &desc, &args, null_mut(), null_mut())
+        };
         assert_eq!(status, 0);
     };
     through_c();
@@ -212,7 +213,7 @@ fn main() {
         least[1] = least[1].min(nanoseconds(&through_c));
     }
     // SAFETY: nobody uses it any more.
-    unsafe { pagewise::pw_device_destroy(device) };
+    unsafe { pagewise::header::pw_device_destroy(device) };
     let level = level.name();
     for (shape, figure) in [
         ("decode of 128 tokens: from Rust", least[0]),

@@ -1,8 +1,9 @@
 //! Devices: on this machine's CPU, kernels at its best level, on threads of the device's own.
 
 use crate::error::Refusal;
-use crate::guard::{Sized32, aligned, guard, read};
-use crate::header::{pw_device, pw_device_options, pw_error, pw_status};
+use crate::guard::{Sized32, aligned, read};
+use crate::handles::Handles;
+use crate::header::{pw_device, pw_device_options};
 use backends::cpu::Threads;
 use kernels_core::simd::Level;
 use kernels_core::workers::Workers;
@@ -32,18 +33,10 @@ unsafe impl Sized32 for pw_device_options {
     const LEAST: u32 = 8;
 }
 
-impl Device {
-    /// The device behind a handle.
-    ///
-    /// # Safety
-    ///
-    /// It is NULL, or one that was opened and not destroyed.
-    pub unsafe fn of<'a>(handle: *const pw_device) -> Result<&'a Self, Refusal> {
-        aligned("device", handle.cast::<Self>())?;
-        // SAFETY: `pw_device_open` made it of a `Device`.
-        Ok(unsafe { &*handle.cast::<Self>() })
-    }
+/// All that are open.
+pub static DEVICES: Handles<Device, pw_device> = Handles::new(1, "device");
 
+impl Device {
     /// How many share its work.
     pub fn workers(&self) -> u32 {
         self.threads.count()
@@ -63,65 +56,34 @@ fn open(name: &[u8], options: &pw_device_options) -> Result<Device, Refusal> {
     Ok(Device { level: Level::best(), threads: Threads::new(threads) })
 }
 
-/// See `include/pagewise.h`.
-///
-/// # Safety
-///
-/// Pointers lead to what the header says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pw_device_open(
-    name: *const c_char,
-    name_bytes: u64,
-    options: *const pw_device_options,
-    device: *mut *mut pw_device,
-    error: *mut pw_error,
-) -> pw_status {
-    let call = || {
+export! {
+    fn pw_device_open(
+        name: *const c_char,
+        name_bytes: u64,
+        options: *const pw_device_options,
+        device: *mut *mut pw_device,
+    ) {
         aligned("name", name)?;
         aligned("device", device)?;
-        let options = match options.is_null() {
-            true => OPTIONS,
-            // SAFETY: it begins with its size.
-            false => unsafe { read("options", options) }?,
-        };
+        let options = if options.is_null() { OPTIONS } else { read("options", options)? };
         // Longer than any name, and it need not be looked at.
         let bytes = name_bytes.min(64) as usize;
-        // SAFETY: the caller's name has as many bytes.
-        let name = unsafe { std::slice::from_raw_parts(name.cast(), bytes) };
-        let opened = Box::new(open(name, &options)?);
-        // SAFETY: it is there, and aligned.
-        unsafe { device.write(Box::into_raw(opened).cast()) };
+        let name = std::slice::from_raw_parts(name.cast(), bytes);
+        device.write(DEVICES.add(open(name, &options)?));
         Ok(())
-    };
-    // SAFETY: as the caller of this says.
-    unsafe { guard(error, call) }
+    }
 }
+
+export!(destroy pw_device_destroy, pw_device, DEVICES);
 
 /// See `include/pagewise.h`.
 ///
 /// # Safety
 ///
-/// It is NULL, or a device that was opened, and that nobody uses any more.
+/// Any pointer will do.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pw_device_destroy(device: *mut pw_device) {
-    let call = || {
-        if !device.is_null() {
-            // SAFETY: `pw_device_open` made it of a box.
-            drop(unsafe { Box::from_raw(device.cast::<Device>()) });
-        }
-        Ok(())
-    };
-    // SAFETY: there is no error to write.
-    unsafe { guard(std::ptr::null_mut(), call) };
-}
-
-/// See `include/pagewise.h`.
-///
-/// # Safety
-///
-/// It is NULL, or a device that was opened and not destroyed.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pw_device_numerics(device: *const pw_device) -> *const c_char {
+unsafe extern "C" fn pw_device_numerics(device: *const pw_device) -> *const c_char {
     static ENDED: [u8; NUMERICS_BYTES + 1] = NUMERICS;
-    if device.is_null() { std::ptr::null() } else { ENDED.as_ptr().cast() }
+    if DEVICES.get(device).is_ok() { ENDED.as_ptr().cast() } else { std::ptr::null() }
 }
+export!(@declared pw_device_numerics);

@@ -10,6 +10,12 @@ use std::fmt::{self, Write};
 pub enum Refusal {
     /// A pointer is NULL.
     Null(&'static str),
+    /// A handle of nothing.
+    Stale(&'static str),
+    /// Something of the caller's that is being used aside.
+    Busy(&'static str),
+    /// Pages that are fewer than are wanted.
+    Pages(kv::Exhausted),
     /// A struct_size that no version has.
     Size { field: &'static str, least: u32, got: u32 },
     /// Bytes past what is known of a struct are not 0.
@@ -37,6 +43,12 @@ pub enum Refusal {
 impl From<grammar::Fault> for Refusal {
     fn from(fault: grammar::Fault) -> Self {
         Self::Text(fault)
+    }
+}
+
+impl From<kv::Exhausted> for Refusal {
+    fn from(lack: kv::Exhausted) -> Self {
+        Self::Pages(lack)
     }
 }
 
@@ -69,6 +81,9 @@ impl Refusal {
     pub fn status(&self) -> pw_status {
         match self {
             Self::Null(_) => header::PW_E_NULL,
+            Self::Stale(_) => header::PW_E_STALE,
+            Self::Busy(_) => header::PW_E_BUSY,
+            Self::Pages(_) => header::PW_E_PAGES,
             Self::Size { .. } | Self::Tail(_) => header::PW_E_SIZE,
             Self::Align { .. } => header::PW_E_ALIGN,
             Self::Space { .. } => header::PW_E_SPACE,
@@ -88,6 +103,7 @@ impl Refusal {
             Self::Text(grammar::Fault::TooMuch(_)) => header::PW_E_TOO_MUCH,
             Self::Number { fault, .. } | Self::Kernel(Error { fault, .. }) => match fault {
                 Fault::Align { .. } => header::PW_E_ALIGN,
+                Fault::Bytes { .. } if self.field().1 == "workspace" => header::PW_E_SPACE,
                 Fault::Missing { .. } => header::PW_E_NULL,
                 Fault::Unsupported { .. } => header::PW_E_UNSUPPORTED,
                 Fault::OutOfMemory { .. } => header::PW_E_MEMORY,
@@ -100,6 +116,8 @@ impl Refusal {
     fn field(&self) -> (&'static str, &str) {
         match self {
             Self::Null(field)
+            | Self::Stale(field)
+            | Self::Busy(field)
             | Self::Tail(field)
             | Self::Size { field, .. }
             | Self::Align { field, .. }
@@ -107,6 +125,7 @@ impl Refusal {
             | Self::Number { field, .. } => ("", field),
             Self::Plan(_) => ("", "plan"),
             Self::Device(_) => ("", "name"),
+            Self::Pages(_) => ("", "pages"),
             Self::Internal => ("", ""),
             Self::Grammar(
                 grammar::Refusal::Invalid { at, .. } | grammar::Refusal::Unsupported { at, .. },
@@ -131,6 +150,7 @@ impl Refusal {
                 (error.expected(), error.got())
             }
             Self::Kernel(error) => (error.expected(), error.got()),
+            Self::Pages(lack) => (lack.wanted.into(), lack.free.into()),
             Self::Grammar(grammar::Refusal::TooMuch { got, most, .. }) => {
                 (*most as i64, *got as i64)
             }
@@ -173,6 +193,9 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null(field) => write!(f, "{field} is NULL"),
+            Self::Stale(field) => write!(f, "{field} was destroyed, or is of another kind"),
+            Self::Busy(field) => write!(f, "a mask of {field} is being computed"),
+            Self::Pages(lack) => lack.fmt(f),
             Self::Size { field, least, got } => {
                 write!(f, "{field}: struct_size is {got}, the first version has {least}")
             }

@@ -1,8 +1,9 @@
 //! Vocabularies, and the grammars that are compiled for them.
 
 use crate::error::Refusal;
-use crate::guard::{Sized32, aligned, guard, read};
-use crate::header::{pw_error, pw_grammars, pw_grammars_options, pw_status, pw_vocabulary};
+use crate::guard::{Sized32, aligned, read};
+use crate::handles::Handles;
+use crate::header::{pw_grammars, pw_grammars_options, pw_vocabulary};
 use crate::memory::Buffers;
 use grammar::{Compiler, Settings, Tokens};
 use kernels_core::error::{Checks, Fault};
@@ -26,18 +27,8 @@ unsafe impl Sized32 for pw_grammars_options {
     const LEAST: u32 = 24;
 }
 
-impl Grammars {
-    /// What is behind a handle.
-    ///
-    /// # Safety
-    ///
-    /// It is NULL, or one that was created and not destroyed.
-    pub unsafe fn of<'a>(handle: *const pw_grammars) -> Result<&'a Self, Refusal> {
-        aligned("grammars", handle.cast::<Self>())?;
-        // SAFETY: `pw_grammars_create` made it of one.
-        Ok(unsafe { &*handle.cast::<Self>() })
-    }
-}
+/// All that there are.
+pub static GRAMMARS: Handles<Grammars, pw_grammars> = Handles::new(2, "grammars");
 
 /// What is not told is the default.
 fn settings(asked: Option<pw_grammars_options>) -> Settings {
@@ -109,46 +100,19 @@ unsafe fn vocabulary(of: &pw_vocabulary) -> Result<Tokens, Refusal> {
     Ok(Tokens::new((0..of.tokens).map(word), &names, ends))
 }
 
-/// See `include/pagewise.h`.
-///
-/// # Safety
-///
-/// Pointers lead to what the header says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pw_grammars_create(
-    vocabulary_of: *const pw_vocabulary,
-    options: *const pw_grammars_options,
-    grammars: *mut *mut pw_grammars,
-    error: *mut pw_error,
-) -> pw_status {
-    // SAFETY: as the caller of this says.
-    let call = || unsafe {
+export! {
+    fn pw_grammars_create(
+        of: *const pw_vocabulary,
+        options: *const pw_grammars_options,
+        grammars: *mut *mut pw_grammars,
+    ) {
         aligned("grammars", grammars)?;
         let asked = if options.is_null() { None } else { Some(read("options", options)?) };
-        let tokens = vocabulary(&read("vocabulary", vocabulary_of)?)?;
+        let tokens = vocabulary(&read("vocabulary", of)?)?;
         let compiler = Compiler::new(&tokens, settings(asked));
-        let made = Box::new(Grammars { compiler, tokens: tokens.count() });
-        grammars.write(Box::into_raw(made).cast());
+        grammars.write(GRAMMARS.add(Grammars { compiler, tokens: tokens.count() }));
         Ok(())
-    };
-    // SAFETY: as the caller of this says.
-    unsafe { guard(error, call) }
+    }
 }
 
-/// See `include/pagewise.h`.
-///
-/// # Safety
-///
-/// It is NULL, or one that was created, and that nobody uses any more.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pw_grammars_destroy(grammars: *mut pw_grammars) {
-    let call = || {
-        if !grammars.is_null() {
-            // SAFETY: `pw_grammars_create` made it of a box.
-            drop(unsafe { Box::from_raw(grammars.cast::<Grammars>()) });
-        }
-        Ok(())
-    };
-    // SAFETY: there is no error to write.
-    unsafe { guard(std::ptr::null_mut(), call) };
-}
+export!(destroy pw_grammars_destroy, pw_grammars, GRAMMARS);

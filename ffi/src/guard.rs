@@ -20,6 +20,51 @@ pub unsafe fn guard(error: *mut pw_error, call: impl FnOnce() -> Result<(), Refu
     }
 }
 
+/// Exports functions of the header. Each has the type that is declared there, its error comes
+/// last, and what it does is guarded; a function cannot give others a name, hence a macro.
+/// `destroy` exports one that takes what is behind a handle away, if something is.
+macro_rules! export {
+    ($(fn $name:ident($($given:ident: $type:ty),* $(,)?) $body:block)*) => {$(
+        /// See `include/pagewise.h`.
+        ///
+        /// # Safety
+        ///
+        /// Pointers lead to what the header says.
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name(
+            $($given: $type,)*
+            error: *mut crate::header::pw_error,
+        ) -> crate::header::pw_status {
+            // SAFETY: as the caller of this says.
+            unsafe { crate::guard::guard(error, || $body) }
+        }
+        export!(@declared $name);
+    )*};
+    (destroy $name:ident, $handle:ty, $handles:expr) => {
+        /// See `include/pagewise.h`.
+        ///
+        /// # Safety
+        ///
+        /// Any pointer will do.
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name(handle: *mut $handle) {
+            let call = || {
+                $handles.remove(handle);
+                Ok(())
+            };
+            // SAFETY: there is no error to write.
+            unsafe { crate::guard::guard(std::ptr::null_mut(), call) };
+        }
+        export!(@declared $name);
+    };
+    // Two functions are of one type, or there is no array of them.
+    (@declared $name:ident) => {
+        const _: () = {
+            let _ = [crate::header::$name, $name];
+        };
+    };
+}
+
 /// A struct of C that begins with its size, and of which all bytes may be 0.
 ///
 /// # Safety

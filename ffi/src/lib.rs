@@ -2,18 +2,24 @@
 //!
 //! [`header`] is that file as bindgen reads it: structs are used as they stand there, and
 //! what is exported must have the types that are declared. Each file beside it is one noun of
-//! the header: it turns descriptors into parameters and pointers into slices, and calls the
-//! kernel.
+//! the header: it turns descriptors into parameters and pointers into slices, and calls what
+//! does the work. Kernels are in a folder of their own, each under its name.
 
-mod attention;
+#[macro_use]
+mod guard;
+
 mod backend;
 mod error;
 mod grammars;
-mod guard;
-mod layout;
+mod handles;
+mod kernels;
+mod masker;
 mod matcher;
 mod memory;
-mod plan;
+mod pages;
+mod prefixes;
+mod table;
+mod weights;
 
 #[rustfmt::skip]
 #[expect(
@@ -24,44 +30,16 @@ mod plan;
 )]
 pub mod header;
 
-pub use attention::{pw_attention_plan, pw_attention_query, pw_attention_run};
-pub use backend::{pw_device_destroy, pw_device_numerics, pw_device_open};
-pub use grammars::{pw_grammars_create, pw_grammars_destroy};
-pub use matcher::{
-    pw_matcher_accept, pw_matcher_allowed, pw_matcher_create, pw_matcher_destroy,
-    pw_matcher_forced, pw_matcher_fork, pw_matcher_mask, pw_matcher_may_end, pw_matcher_take_back,
-    pw_matcher_tree_masks,
-};
-
 #[cfg(panic = "abort")]
 compile_error!("a panic must not take its host along: build with panic = \"unwind\"");
 
 /// See `include/pagewise.h`.
 #[unsafe(no_mangle)]
-pub extern "C" fn pw_version() -> u32 {
+extern "C" fn pw_version() -> u32 {
     header::PW_VERSION
 }
 
-// Two functions are of one type, or there is no array of them.
 const _: () = {
-    let _ = [header::pw_attention_plan, pw_attention_plan];
-    let _ = [header::pw_attention_query, pw_attention_query];
-    let _ = [header::pw_attention_run, pw_attention_run];
-    let _ = [header::pw_device_destroy, pw_device_destroy];
-    let _ = [header::pw_device_numerics, pw_device_numerics];
-    let _ = [header::pw_device_open, pw_device_open];
-    let _ = [header::pw_grammars_create, pw_grammars_create];
-    let _ = [header::pw_grammars_destroy, pw_grammars_destroy];
-    let _ = [header::pw_matcher_accept, pw_matcher_accept];
-    let _ = [header::pw_matcher_allowed, pw_matcher_allowed];
-    let _ = [header::pw_matcher_create, pw_matcher_create];
-    let _ = [header::pw_matcher_destroy, pw_matcher_destroy];
-    let _ = [header::pw_matcher_forced, pw_matcher_forced];
-    let _ = [header::pw_matcher_fork, pw_matcher_fork];
-    let _ = [header::pw_matcher_mask, pw_matcher_mask];
-    let _ = [header::pw_matcher_may_end, pw_matcher_may_end];
-    let _ = [header::pw_matcher_take_back, pw_matcher_take_back];
-    let _ = [header::pw_matcher_tree_masks, pw_matcher_tree_masks];
     let version: unsafe extern "C" fn() -> u32 = pw_version;
     let _ = [header::pw_version, version];
 };

@@ -70,22 +70,22 @@ impl Buffers {
         Ok(unsafe { std::slice::from_raw_parts_mut(at.cast(), len) })
     }
 
-    /// A buffer that is written, if it is there.
+    /// Numbers that are read, as many as are said; none need not be anywhere.
     ///
     /// # Safety
     ///
-    /// As of [`Buffers::write`].
-    pub unsafe fn maybe_write<'a, T>(
+    /// As of [`Buffers::read`].
+    pub unsafe fn words<'a>(
         &mut self,
         field: &'static str,
-        at: *mut T,
-        bytes: u64,
-    ) -> Result<Option<&'a mut [u8]>, Refusal> {
-        if at.is_null() {
-            return Ok(None);
+        at: *const u32,
+        count: u32,
+    ) -> Result<&'a [u32], Refusal> {
+        match count {
+            0 => Ok(&[]),
+            // SAFETY: as the caller of this says.
+            _ => unsafe { self.read(field, at, 4 * u64::from(count)) }.map(bytemuck::cast_slice),
         }
-        // SAFETY: as the caller of this says.
-        unsafe { self.write(field, at, bytes) }.map(Some)
     }
 
     /// Names one more, and says how many bytes it has.
@@ -113,4 +113,16 @@ impl Buffers {
         self.count += 1;
         Ok(bytes as usize)
     }
+}
+
+/// Tells a number to the caller.
+///
+/// # Safety
+///
+/// The pointer is NULL, or leads to one.
+pub unsafe fn tell<T>(field: &'static str, to: *mut T, number: T) -> Result<(), Refusal> {
+    crate::guard::aligned(field, to)?;
+    // SAFETY: it is there, and aligned.
+    unsafe { to.write(number) };
+    Ok(())
 }

@@ -12,6 +12,7 @@
 //! The engine below is llguidance: it is exact, or it refuses. Nothing of it is seen
 //! outside of this crate.
 
+mod batch;
 mod compile;
 mod crew;
 mod expression;
@@ -26,6 +27,7 @@ mod tags;
 mod tokens;
 mod tree;
 
+pub use batch::{Batch, Batches, Busy, Desk, Hand, Row, masks_here};
 pub use compile::{Compiler, Settings};
 pub use crew::stand_back;
 pub use limits::Limits;

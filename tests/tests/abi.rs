@@ -2,16 +2,14 @@
 
 use backends::cpu::{NUMERICS, Threads};
 use kernels_core::simd::Level;
-use pagewise_tests::cases::attention;
 use pagewise_tests::harness::{Abi, Case, assert_same_bits};
 
-#[test]
-fn attention_through_c_has_the_bits_of_rust() {
+/// Every case of a kernel has the same bits through C, buffers compared whole.
+fn assert_bits<C: Case>(cases: Vec<C>) {
     let mut abi = Abi::cpu(3);
     assert_eq!(abi.numerics(), NUMERICS);
     let threads = Threads::new(3);
-    let cases = attention::cases();
-    assert!(cases.len() > 20);
+    assert!(cases.len() > 5, "{}: {} cases", C::KERNEL, cases.len());
     for case in cases {
         let rust = case.run(Level::best(), &threads).expect("a good call runs");
         let through = case.call(&mut abi);
@@ -20,12 +18,30 @@ fn attention_through_c_has_the_bits_of_rust() {
     }
 }
 
+/// A kernel's cases, and as a test of its own.
+macro_rules! same_bits {
+    ($($kernel:ident)*) => {$(
+        mod $kernel {
+            #[test]
+            fn has_the_bits_of_rust_through_c() {
+                super::assert_bits(pagewise_tests::cases::$kernel::cases());
+            }
+        }
+    )*};
+}
+same_bits! {
+    activation append_kv attention attention_fold embed gather kv_copy logit_mask lora
+    matmul norm pool rope sample spec_verify token_logprob varlen_mask
+}
+
 #[test]
 fn what_rust_refuses_is_refused_through_c_by_the_same_name() {
     let mut abi = Abi::cpu(1);
-    let good = attention::cases().into_iter().find(|case| case.page_start.is_some());
+    let good = pagewise_tests::cases::attention::cases()
+        .into_iter()
+        .find(|case| case.page_start.is_some());
     let good = good.expect("a case with lists");
-    type Change = fn(&mut attention::AttentionCase);
+    type Change = fn(&mut pagewise_tests::cases::attention::AttentionCase);
     let bad: &[(&str, Change)] = &[
         ("page_ids", |case| case.page_ids[0] = case.params.kv.pages),
         ("kv_len", |case| case.kv_len[0] = case.params.kv_len_max + 1),

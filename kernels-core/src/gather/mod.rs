@@ -28,7 +28,7 @@ crate::command! {
 }
 
 /// What gather copies: anything whose elements have a byte of their own.
-const DTYPES: [Dtype; 5] = [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::E4m3, Dtype::I8];
+pub const DTYPES: [Dtype; 5] = [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::E4m3, Dtype::I8];
 
 impl<M: Memory> Gather<M> {
     /// Refuses what the contract does not allow.

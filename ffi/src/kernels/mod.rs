@@ -1,0 +1,296 @@
+//! Kernels, as C calls them: query, plan, run. What is the same of all is here; each file
+//! beside this one says how a descriptor becomes parameters, and where its buffers are.
+
+mod activation;
+mod append_kv;
+mod attention;
+mod attention_fold;
+mod embed;
+mod gather;
+mod kv_copy;
+mod layout;
+mod logit_mask;
+mod lora;
+mod matmul;
+mod norm;
+mod plan;
+mod pool;
+mod rope;
+mod sample;
+mod source;
+mod spec_verify;
+mod token_logprob;
+mod varlen_mask;
+
+pub use layout::weight;
+
+use crate::backend::DEVICES;
+use crate::error::Refusal;
+use crate::guard::{Sized32, aligned, read, write};
+use crate::header::{pw_device, pw_needs, pw_run};
+use crate::memory::Buffers;
+use bytemuck::Pod;
+use kernels_core::Error;
+use kernels_core::command::{Host, Memory, Recorded};
+use kernels_core::device::Needs;
+use kernels_core::error::Fault;
+use kernels_core::simd::{Level, environment};
+use kernels_core::workers::Workers;
+use plan::{ALIGNMENT, Kind, Step};
+use source::{Given, Imagined, Source};
+use std::ffi::c_void;
+
+// SAFETY: bindgen's struct of numbers, the first of which is the size.
+unsafe impl Sized32 for pw_needs {
+    const LEAST: u32 = 24;
+}
+
+/// A kernel's descriptor, looked over for what only C can have wrong: the kernel itself refuses
+/// the rest.
+pub trait Kernel: Sized {
+    /// As C has it.
+    type Desc: Sized32 + Pod;
+    /// What C says of a step.
+    type Lens;
+    /// Buffers of a step.
+    type Args: Sized32;
+    /// The call, with its buffers in some memory.
+    type Command<M: Memory>;
+    /// How its plans begin.
+    const KIND: &'static [u8; 8];
+
+    /// Of a descriptor.
+    fn new(desc: &Self::Desc) -> Result<Self, Refusal>;
+    /// The largest step that it is for; lists are empty.
+    fn most(&self) -> Step<'static>;
+    /// Words of all lists of a step at most.
+    fn words(&self) -> u64 {
+        0
+    }
+    /// What C says of a step, looked over.
+    ///
+    /// # Safety
+    ///
+    /// Pointers lead to what the header says.
+    unsafe fn step<'a>(&self, lens: Self::Lens) -> Result<Step<'a>, Refusal>;
+    /// The call of a step.
+    ///
+    /// # Safety
+    ///
+    /// Pointers lead to what the header says, as far as the source follows them.
+    unsafe fn command<'a, S: Source<'a>>(
+        &self,
+        at: &mut S,
+        args: &Self::Args,
+        step: &Step<'a>,
+    ) -> Result<Self::Command<S::Memory>, Refusal>;
+    /// What every run takes.
+    fn given(args: &Self::Args) -> &pw_run;
+    /// What a call takes beside its buffers.
+    fn needs(command: &Self::Command<Recorded>, workers: u32) -> Result<Needs, Error>;
+    /// Writes what a call without rows leaves behind.
+    fn nothing(_command: Self::Command<Host<'_>>) {}
+    /// Makes a call.
+    fn run(
+        level: Level,
+        workers: &dyn Workers,
+        command: Self::Command<Host<'_>>,
+        workspace: &mut [u8],
+    ) -> Result<(), Error>;
+}
+
+/// Parts of a [`Kernel`] that differ by its name alone.
+macro_rules! kernel {
+    ($stem:ident $kernel:ident, $desc:ident, $args:ident, $kind:literal $(, $workspace:ident)?) => {
+        type Desc = crate::header::$desc;
+        type Args = crate::header::$args;
+        type Command<M: kernels_core::command::Memory> = kernels_core::$stem::$kernel<M>;
+        const KIND: &'static [u8; 8] = $kind;
+
+        fn given(args: &Self::Args) -> &crate::header::pw_run {
+            &args.run
+        }
+        fn needs(
+            command: &Self::Command<kernels_core::command::Recorded>,
+            workers: u32,
+        ) -> Result<kernels_core::device::Needs, kernels_core::Error> {
+            command.needs(workers)
+        }
+        fn run(
+            level: kernels_core::simd::Level,
+            workers: &dyn kernels_core::workers::Workers,
+            command: Self::Command<kernels_core::command::Host<'_>>,
+            _workspace: &mut [u8],
+        ) -> Result<(), kernels_core::Error> {
+            kernels_core::$stem::run(level, workers, command $(, kernel!(@$workspace _workspace))?)
+        }
+    };
+    (@workspace $given:ident) => { $given };
+    // Of a kernel of which a step says no more than how many rows it has.
+    (rows) => {
+        type Lens = u32;
+
+        fn most(&self) -> crate::kernels::plan::Step<'static> {
+            crate::kernels::plan::Step::of([self.params.rows_max, 0, 0])
+        }
+        unsafe fn step<'a>(
+            &self,
+            rows: u32,
+        ) -> Result<crate::kernels::plan::Step<'a>, crate::error::Refusal> {
+            CHECKS.range("rows", rows, 0..=self.params.rows_max.into())?;
+            Ok(crate::kernels::plan::Step::of([rows, 0, 0]))
+        }
+    };
+    // The sizes that structs had first, and what is exported.
+    (export $kernel:ident, $query:ident, $plan:ident($($lens:ident: $type:ty),+), $run:ident, $bytes:literal) => {
+        // SAFETY: bindgen's structs of numbers and pointers, the first of which is the size.
+        unsafe impl crate::guard::Sized32 for <$kernel as crate::kernels::Kernel>::Desc {
+            const LEAST: u32 = $bytes;
+        }
+        // SAFETY: as above.
+        unsafe impl crate::guard::Sized32 for <$kernel as crate::kernels::Kernel>::Args {
+            const LEAST: u32 = size_of::<Self>() as u32;
+        }
+        export! {
+            fn $query(
+                device: *const crate::header::pw_device,
+                desc: *const <$kernel as crate::kernels::Kernel>::Desc,
+                needs: *mut crate::header::pw_needs,
+            ) {
+                crate::kernels::query::<$kernel>(device, desc, needs)
+            }
+            fn $plan(
+                device: *const crate::header::pw_device,
+                desc: *const <$kernel as crate::kernels::Kernel>::Desc,
+                $($lens: $type,)+
+                plan: *mut std::ffi::c_void,
+                plan_bytes: u64,
+            ) {
+                crate::kernels::plan::<$kernel>(device, desc, ($($lens),+), plan, plan_bytes)
+            }
+            fn $run(
+                device: *const crate::header::pw_device,
+                desc: *const <$kernel as crate::kernels::Kernel>::Desc,
+                args: *const <$kernel as crate::kernels::Kernel>::Args,
+                stream: *mut std::ffi::c_void,
+            ) {
+                crate::kernels::run::<$kernel>(device, desc, args, stream)
+            }
+        }
+    };
+}
+use kernel;
+
+/// What a descriptor takes. Refuses what no lengths and no buffers would make right.
+fn needs<K: Kernel>(kernel: &K, workers: u32) -> Result<Needs, Refusal> {
+    // SAFETY: all bytes of it may be 0.
+    let nothing: K::Args = unsafe { std::mem::zeroed() };
+    // SAFETY: nothing is followed.
+    let command = unsafe { kernel.command(&mut Imagined, &nothing, &kernel.most()) }?;
+    Ok(K::needs(&command, workers)?)
+}
+
+/// # Safety
+///
+/// Pointers lead to what the header says.
+unsafe fn query<K: Kernel>(
+    device: *const pw_device,
+    desc: *const K::Desc,
+    to: *mut pw_needs,
+) -> Result<(), Refusal> {
+    let device = DEVICES.get(device)?;
+    // SAFETY: as the caller of this says.
+    let kernel = K::new(&unsafe { read("desc", desc) }?)?;
+    let told = pw_needs {
+        struct_size: 0,
+        alignment: ALIGNMENT,
+        plan_bytes: Kind::bytes(kernel.words()),
+        workspace_bytes: needs(&kernel, device.workers())?.workspace_bytes,
+    };
+    if to.is_null() {
+        return Ok(());
+    }
+    // SAFETY: as the caller of this says.
+    unsafe { write("needs", to, told) }
+}
+
+/// # Safety
+///
+/// Pointers lead to what the header says.
+unsafe fn plan<K: Kernel>(
+    device: *const pw_device,
+    desc: *const K::Desc,
+    lens: K::Lens,
+    to: *mut c_void,
+    to_bytes: u64,
+) -> Result<(), Refusal> {
+    let device = DEVICES.get(device)?;
+    // SAFETY: as the caller of this says.
+    let desc = unsafe { read("desc", desc) }?;
+    let kernel = K::new(&desc)?;
+    needs(&kernel, device.workers())?;
+    // SAFETY: as the caller of this says.
+    let step = unsafe { kernel.step(lens) }?;
+    let expected = Kind::bytes(step.words());
+    at_least("plan", to, to_bytes, expected)?;
+    // SAFETY: as the caller of this says; what is expected is a few lists.
+    let plan = unsafe { std::slice::from_raw_parts_mut(to.cast(), expected as usize) };
+    Kind::of::<K>(&desc).write(&step, plan);
+    Ok(())
+}
+
+/// # Safety
+///
+/// Pointers lead to what the header says.
+unsafe fn run<K: Kernel>(
+    device: *const pw_device,
+    desc: *const K::Desc,
+    args: *const K::Args,
+    stream: *mut c_void,
+) -> Result<(), Refusal> {
+    let device = DEVICES.get(device)?;
+    // SAFETY: as the caller of this says.
+    let (desc, args) = unsafe { (read("desc", desc)?, read("args", args)?) };
+    if !stream.is_null() {
+        let fault = Fault::Unused { needs: "a device with streams" };
+        return Err(Refusal::Number { field: "stream", fault });
+    }
+    let kernel = K::new(&desc)?;
+    let (given, mut buffers) = (K::given(&args), Buffers::new());
+    at_least("plan", given.plan, given.plan_bytes, Kind::bytes(0))?;
+    // SAFETY: so many bytes are the caller's.
+    let plan = unsafe { buffers.read("plan", given.plan.cast::<u8>(), given.plan_bytes)? };
+    let step = Kind::of::<K>(&desc).read(plan)?;
+    let workspace = match (given.workspace.is_null(), given.workspace_bytes) {
+        (true, 0) => &mut [][..],
+        (_, bytes) => {
+            at_least("workspace", given.workspace, bytes, 0)?;
+            // SAFETY: so many bytes are the caller's.
+            unsafe { buffers.write("workspace", given.workspace.cast::<u8>(), bytes)? }
+        }
+    };
+    // SAFETY: as the caller of this says.
+    let command = unsafe { kernel.command(&mut Given(buffers), &args, &step) }?;
+    if step.counts[0] == 0 {
+        K::nothing(command);
+        return Ok(());
+    }
+    let _normal = environment::Normal::enter();
+    Ok(K::run(device.level, &device.threads, command, workspace)?)
+}
+
+/// Bytes of the caller's that are aligned, and enough.
+fn at_least(
+    field: &'static str,
+    at: *const c_void,
+    got: u64,
+    expected: u64,
+) -> Result<(), Refusal> {
+    aligned(field, at.cast::<Line>())?;
+    if got < expected { Err(Refusal::Space { field, expected, got }) } else { Ok(()) }
+}
+
+/// What plans and workspaces are aligned to.
+#[repr(align(64))]
+struct Line;
+const _: () = assert!(align_of::<Line>() == ALIGNMENT as usize);
