@@ -89,10 +89,14 @@ typedef struct pw_device pw_device; /* never changes; any thread may use it */
 
 typedef struct pw_device_options {
     uint32_t struct_size;
-    uint32_t threads; /* of a CPU, the caller's included; 0: as many as it runs at once */
+    uint32_t threads;       /* of a CPU, the caller's included; 0: as many as it runs at once */
+    const char *plugins;    /* the folder of device plugins, UTF-8; NULL: that of this library */
+    uint64_t plugins_bytes; /* of that path */
 } pw_device_options;
 
-/* Opens a device by its name, UTF-8 of name_bytes bytes: "cpu". Options may be NULL. */
+/* Opens a device by its name, UTF-8 of name_bytes bytes: "cpu", or one that a plugin brings:
+ * "cuda:0", "metal". Where there is none, the error says what was looked for, and where.
+ * Options may be NULL. */
 PW_API pw_status pw_device_open(const char *name, uint64_t name_bytes,
                                 const pw_device_options *options, pw_device **device,
                                 pw_error *error);
@@ -1225,7 +1229,6 @@ PW_API pw_status pw_masker_masks(pw_masker *masker, /* or NULL */
 #define PW_ASSERT(condition) _Static_assert(condition, #condition)
 #endif
 PW_ASSERT(sizeof(pw_error) == 256);
-PW_ASSERT(sizeof(pw_device_options) == 8);
 PW_ASSERT(sizeof(pw_needs) == 24);
 PW_ASSERT(sizeof(pw_kv_layout) == 88);
 PW_ASSERT(sizeof(pw_attention_desc) == 160);
@@ -1253,6 +1256,7 @@ PW_ASSERT(sizeof(pw_sample_row) == 32);
 PW_ASSERT(sizeof(pw_verify_request) == 16);
 PW_ASSERT(sizeof(pw_pages_state) == 16);
 PW_ASSERT(sizeof(pw_table_state) == 16);
+PW_ASSERT(sizeof(void *) != 8 || sizeof(pw_device_options) == 24);
 PW_ASSERT(sizeof(void *) != 8 || sizeof(pw_run) == 32);
 PW_ASSERT(sizeof(void *) != 8 || sizeof(pw_rows) == 40);
 PW_ASSERT(sizeof(void *) != 8 || sizeof(pw_embed_args) == 64);

@@ -104,7 +104,7 @@ def masks(given):
     """Over a large vocabulary, without a model."""
     if not given.tokenizer:
         return
-    command = ["cargo", "run", "--quiet", "--release", "-p", "pagewise-grammar", "--example", "masks", "--",
+    command = ["cargo", "bench", "--quiet", "-p", "pagewise-benches", "--bench", "masks", "--",
                given.tokenizer.resolve(), SCHEMAS]
     told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout)
     of = f"{told['vocabulary']} tokens"
@@ -115,6 +115,13 @@ def masks(given):
     for part in ("p99", "max"):
         figure(given, f"{of}: 32 texts: a step waits {part}", "us", batch["wait_us"][part], "grammar")
     figure(given, f"{of}: 32 texts: late", "parts", batch["late"] / batch["masks"], "grammar")
+    c = told["c"]
+    of = f"{of}: {c['texts']} texts on {c['threads']} threads"
+    for name, shape in (("per_mask_us", "a mask of a batch"), ("alone_us", "a mask alone")):
+        for part in ("p50", "p99", "max"):
+            figure(given, f"{of}: {shape} {part}", "us", c[name][part], "abi")
+    figure(given, f"{of}: a batch of {c['deadline_us']} us p99", "us", c["batch_us"]["p99"], "abi")
+    figure(given, f"{of}: late of {c['deadline_us']} us", "parts", c["late"] / c["asked"], "abi")
 
 
 def speculation(given):

@@ -30,8 +30,8 @@ pub enum Refusal {
     Number { field: &'static str, fault: Fault },
     /// What the kernel refuses.
     Kernel(Error),
-    /// No such device.
-    Device(&'static str),
+    /// No such device, and why.
+    Device(String),
     /// There is no grammar of a source.
     Grammar(grammar::Refusal),
     /// A text cannot go on so.

@@ -113,15 +113,21 @@ pub struct pw_device {
 pub struct pw_device_options {
     pub struct_size: u32,
     pub threads: u32,
+    pub plugins: *const ::core::ffi::c_char,
+    pub plugins_bytes: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of pw_device_options"][::core::mem::size_of::<pw_device_options>() - 8usize];
-    ["Alignment of pw_device_options"][::core::mem::align_of::<pw_device_options>() - 4usize];
+    ["Size of pw_device_options"][::core::mem::size_of::<pw_device_options>() - 24usize];
+    ["Alignment of pw_device_options"][::core::mem::align_of::<pw_device_options>() - 8usize];
     ["Offset of field: pw_device_options::struct_size"]
         [::core::mem::offset_of!(pw_device_options, struct_size) - 0usize];
     ["Offset of field: pw_device_options::threads"]
         [::core::mem::offset_of!(pw_device_options, threads) - 4usize];
+    ["Offset of field: pw_device_options::plugins"]
+        [::core::mem::offset_of!(pw_device_options, plugins) - 8usize];
+    ["Offset of field: pw_device_options::plugins_bytes"]
+        [::core::mem::offset_of!(pw_device_options, plugins_bytes) - 16usize];
 };
 unsafe extern "C" {
     pub fn pw_device_open(

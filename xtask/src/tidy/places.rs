@@ -14,9 +14,11 @@ const UNSAFE: &[&str] = &[
     "cuda/src/",
     "metal/src/",
     "ffi/src/",
-    "ffi/examples/",
     // C's functions are called as C would.
-    "tests/src/harness/abi.rs",
+    "tests/src/harness/abi/",
+    "tests/examples/suite.rs",
+    "benches/benches/abi.rs",
+    "benches/benches/masks.rs",
     // Peaks of the machine are measured with the very instructions.
     "benches/src/peaks/",
     // The environment is set for libclang, before any thread.

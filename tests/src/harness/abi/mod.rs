@@ -11,7 +11,7 @@ use kernels_core::device::{Buffer, Slice};
 use kernels_core::error::Fault;
 use pagewise::header::{self, pw_device, pw_device_options, pw_error, pw_needs, pw_run, pw_status};
 use std::ffi::{CStr, c_char, c_void};
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 
 /// A device that C opened.
 pub struct Abi {
@@ -34,8 +34,12 @@ pub struct Refused {
 impl Abi {
     /// The CPU, with so many threads.
     pub fn cpu(threads: u32) -> Self {
-        let options =
-            pw_device_options { struct_size: size_of::<pw_device_options>() as u32, threads };
+        let options = pw_device_options {
+            struct_size: size_of::<pw_device_options>() as u32,
+            threads,
+            plugins: null(),
+            plugins_bytes: 0,
+        };
         let mut device = null_mut();
         // SAFETY: a name of three bytes, options, and a place for the handle.
         let status = unsafe {

@@ -1,13 +1,21 @@
-//! Runs the JSON-Schema-Test-Suite through compiled matchers, and writes docs/json-schema.md:
-//! `cargo run -p pagewise-grammar --example suite -- JSON-Schema-Test-Suite/tests/draft2020-12`.
+//! Runs the JSON-Schema-Test-Suite through compiled matchers, from Rust and from C, and writes
+//! docs/json-schema.md:
+//! `cargo run -p pagewise-tests --example suite -- JSON-Schema-Test-Suite/tests/draft2020-12`.
 //! The suite is at <https://github.com/json-schema-org/JSON-Schema-Test-Suite>.
 #![expect(clippy::print_stdout, reason = "it says what it found")]
+#![expect(unsafe_code, reason = "C's functions take pointers")]
 
-use grammar::{Compiler, Refusal, Settings, Source, Tokens, schema_keywords};
+use grammar::{Compiler, Refusal, Settings, Source, Tokens};
+use pagewise::header::{
+    PW_E_GRAMMAR, PW_E_TOO_MUCH, PW_SOURCE_SCHEMA, pw_grammars, pw_grammars_create,
+    pw_grammars_destroy, pw_grammars_options, pw_matcher, pw_matcher_accept, pw_matcher_create,
+    pw_matcher_destroy, pw_matcher_fork, pw_matcher_may_end, pw_vocabulary,
+};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::ptr::null_mut;
 use std::time::Duration;
 use std::{env, fs};
 
@@ -35,13 +43,13 @@ struct Found {
 fn main() {
     let folder = env::args().nth(1).expect("the folder of a draft's tests");
     let mut found = Found::default();
-    let compiler = compiler();
+    let (compiler, c) = (compiler(), C::new());
     for path in files(Path::new(&folder)) {
         let name = path.file_stem().expect("a file").to_string_lossy().into_owned();
         let text = fs::read_to_string(&path).expect("a file of tests");
         let groups: Value = serde_json::from_str(&text).expect("tests are JSON");
         for group in groups.as_array().expect("a list of groups") {
-            found.group(&compiler, &name, group);
+            found.group(&compiler, &c, &name, group);
         }
     }
     let page = found.page();
@@ -70,23 +78,105 @@ fn compiler() -> Compiler {
     Compiler::new(&Tokens::new(bytes, &special, &[END]), settings)
 }
 
+/// The same through C.
+struct C(*mut pw_grammars);
+
+/// A schema, compiled through C.
+struct Compiled(*mut pw_matcher);
+
+impl C {
+    fn new() -> Self {
+        let bytes: Vec<u8> = (0..=255).chain(*b"<|end|>").collect();
+        let starts: Vec<u64> = (0..=256).chain([bytes.len() as u64]).collect();
+        let of = pw_vocabulary {
+            struct_size: size_of::<pw_vocabulary>() as u32,
+            tokens: END + 1,
+            bytes: bytes.as_ptr(),
+            starts: starts.as_ptr(),
+            special: &END,
+            ends: &END,
+            special_count: 1,
+            end_count: 1,
+        };
+        let options = pw_grammars_options {
+            struct_size: size_of::<pw_grammars_options>() as u32,
+            threads: 0,
+            patience_ms: 600_000,
+            waiting: 0,
+            kept_bytes: 0,
+        };
+        let mut grammars = null_mut();
+        // SAFETY: a vocabulary, options, and a place for the handle.
+        let status = unsafe { pw_grammars_create(&of, &options, &mut grammars, null_mut()) };
+        assert_eq!(status, 0, "a vocabulary of bytes");
+        Self(grammars)
+    }
+
+    /// None if it is refused as a grammar.
+    fn compile(&self, schema: &str) -> Option<Compiled> {
+        let (mut matcher, text) = (null_mut(), schema.as_ptr().cast());
+        let (kind, bytes) = (PW_SOURCE_SCHEMA, schema.len() as u64);
+        // SAFETY: a text of so many bytes, and a place for the handle.
+        let status =
+            unsafe { pw_matcher_create(self.0, kind, text, bytes, &mut matcher, null_mut()) };
+        assert!([0, PW_E_GRAMMAR, PW_E_TOO_MUCH].contains(&status), "{status}: {schema}");
+        (status == 0).then_some(Compiled(matcher))
+    }
+}
+
+impl Compiled {
+    fn accepts(&self, text: &str) -> bool {
+        let tokens: Vec<u32> = text.bytes().map(u32::from).collect();
+        let (mut fork, mut may_end) = (null_mut(), 0);
+        // SAFETY: places for a handle and a number, and a list of so many tokens.
+        unsafe {
+            assert_eq!(pw_matcher_fork(self.0, &mut fork, null_mut()), 0);
+            let count = tokens.len() as u32;
+            let taken = pw_matcher_accept(fork, tokens.as_ptr(), count, null_mut()) == 0;
+            assert_eq!(pw_matcher_may_end(fork, &mut may_end, null_mut()), 0);
+            pw_matcher_destroy(fork);
+            taken && may_end == 1
+        }
+    }
+}
+
+impl Drop for Compiled {
+    fn drop(&mut self) {
+        // SAFETY: any handle will do.
+        unsafe { pw_matcher_destroy(self.0) }
+    }
+}
+
+impl Drop for C {
+    fn drop(&mut self) {
+        // SAFETY: any handle will do.
+        unsafe { pw_grammars_destroy(self.0) }
+    }
+}
+
 impl Found {
-    fn group(&mut self, compiler: &Compiler, file: &str, group: &Value) {
+    fn group(&mut self, compiler: &Compiler, c: &C, file: &str, group: &Value) {
         let tests = group["tests"].as_array().expect("a list of tests");
         let verdicts = self.files.entry(file.to_owned()).or_default();
-        let matcher = match compiler.compile(&Source::Schema(group["schema"].to_string())) {
+        let schema = group["schema"].to_string();
+        let through_c = c.compile(&schema);
+        let matcher = match compiler.compile(&Source::Schema(schema)) {
             Ok(matcher) => matcher,
             Err(refusal) => {
+                assert!(through_c.is_none(), "{file}: C takes what Rust refuses: {refusal}");
                 verdicts.refused += tests.len();
                 *self.refusals.entry(why(&refusal)).or_default() += tests.len();
                 return;
             }
         };
+        let through_c = through_c.expect("C takes what Rust takes");
         for test in tests {
             let accepted = orders(&test["data"], ORDERS).iter().any(|text| {
                 let mut matcher = matcher.fork();
                 let taken = text.bytes().all(|byte| matcher.accept(byte.into()).is_ok());
-                taken && matcher.may_end().expect("it says")
+                let accepted = taken && matcher.may_end().expect("it says");
+                assert_eq!(through_c.accepts(text), accepted, "{file}: {text} from Rust and C");
+                accepted
             });
             let valid = test["valid"].as_bool().expect("it is valid or not");
             if valid == accepted {
@@ -104,13 +194,7 @@ impl Found {
 
     fn page(&self) -> String {
         let mut page = PREFACE.to_owned();
-        let (honoured, refused) = schema_keywords();
-        let names = |names: &[&str]| {
-            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-        };
         let mut line = |text: String| writeln!(page, "{text}").expect("text takes text");
-        line(format!("| honoured | {} |", names(&honoured)));
-        line(format!("| refused by name | {} |", names(&refused)));
         line(SUITE.to_owned());
         let mut all = Verdicts::default();
         for (file, of) in &self.files {
@@ -230,9 +314,9 @@ docs/serving.md has the table of keywords and formats.
 const SUITE: &str = "
 ## JSON-Schema-Test-Suite, draft 2020-12
 
-`cargo run -p pagewise-grammar --example suite -- JSON-Schema-Test-Suite/tests/draft2020-12` writes this page. A case is accepted if its
+`cargo run -p pagewise-tests --example suite -- JSON-Schema-Test-Suite/tests/draft2020-12` writes this page. A case is accepted if its
 instance is, in some order of its properties, byte by byte through the compiled matcher. Exact: what is valid is accepted, what is
-not is rejected. Refused: its schema is, by name.
+not is rejected. Refused: its schema is, by name. Each case goes through `pagewise.h` too, and has the same verdict there.
 
 | File | Cases | Exact | Refused | Valid, rejected | Invalid, accepted |
 |---|---|---|---|---|---|";
