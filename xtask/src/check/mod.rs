@@ -11,7 +11,7 @@ mod miri;
 mod mutations;
 mod neon;
 mod rust;
-mod shell;
+pub mod shell;
 mod skips;
 mod symbols;
 mod tally;
