@@ -1,7 +1,7 @@
 /* Decode attention over a paged cache: one query row for each of three sequences, whose keys
  * and values lie in pages that belong to nobody in order.
  *
- *     cc -std=c11 -Iinclude examples/c/decode.c -Ltarget/release -lpagewise -lm -o decode
+ *     cc -std=c11 examples/c/decode.c $(pkg-config --cflags --libs pagewise) -lm -o decode
  */
 #include <math.h>
 #include <pagewise.h>

@@ -5,6 +5,7 @@
 mod bench;
 mod bindings;
 mod check;
+mod install;
 mod kernels;
 mod parity;
 mod tidy;
@@ -34,6 +35,10 @@ enum Chore {
     Tidy,
     /// Run the benches, keep their figures, make docs/performance.md and docs/status.md.
     BenchRecord(bench::Options),
+    /// Build `libpagewise` and install it, with what pkg-config and CMake read.
+    Install(install::Options),
+    /// Keep today's C header and programs as those of this version, which later ones run.
+    ReleaseAbi,
     /// Write kernels-core's view of the parameter header anew.
     Bindings {
         /// Write nothing; fail if what is committed is not what the header says.
@@ -53,6 +58,8 @@ fn main() {
         Chore::Check { quick, stages } => check::check(&root(), quick, &stages),
         Chore::Tidy => tidy::tidy(&root()),
         Chore::BenchRecord(options) => bench::run(&root(), &options),
+        Chore::Install(options) => install::run(&root(), &options),
+        Chore::ReleaseAbi => install::released::keep(&root()),
         Chore::Bindings { check: false } => bindings::write(&root()),
         Chore::Bindings { check: true } => bindings::check(&root()).map(drop),
         Chore::Parity { check: false } => parity::write(&root()),

@@ -1,0 +1,176 @@
+//! Programs that embed `libpagewise`: of C by pkg-config, of C and C++ by CMake.
+
+use super::count;
+use crate::check::shell::Shell;
+use crate::check::tally::Tally;
+use crate::install::Installed;
+use crate::install::files::with_extensions;
+use crate::install::released::{Released, Version};
+use std::path::{Path, PathBuf};
+
+/// Folders of programs that run under sanitizers and under valgrind, from the root.
+const WATCHED: [&str; 2] = ["examples/c", "tests/abi"];
+/// Programs of C++, which CMake alone builds; there need be none.
+const CPP: &str = "examples/cpp";
+/// Programs that do themselves what sanitizers and valgrind would.
+const PLAIN: &str = "tests/abi/plain";
+/// The one that is linked statically as well.
+const STATIC: &str = "examples/c/decode.c";
+
+const STRICT: [&str; 5] = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror"];
+/// What a sanitizer finds ends the program.
+const SANITIZED: [&str; 3] = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+/// What threads hold on to is no leak.
+const VALGRIND: [&str; 5] = [
+    "--quiet",
+    "--error-exitcode=1",
+    "--leak-check=full",
+    "--show-leak-kinds=definite",
+    "--errors-for-leak-kinds=definite",
+];
+
+/// A program, and how it is built.
+struct Program {
+    /// Its path from the root without its end, as one word.
+    name: String,
+    source: PathBuf,
+    /// Before the source.
+    options: Vec<String>,
+    /// After it.
+    libraries: Vec<String>,
+}
+
+/// Builds programs of C by pkg-config and runs them, under sanitizers where they are not
+/// plain: those of today, and those of released versions with their own header.
+pub fn by_pkg_config(
+    shell: &Shell,
+    folder: &Path,
+    library: &Installed,
+    released: &[Released],
+    tally: &mut Tally,
+) -> Result<(), String> {
+    let programs = programs(shell, library, released)?;
+    let run = |shell: &Shell, program: &Program| {
+        let binary = folder.join(&program.name);
+        let mut compile = shell.tool("cc");
+        compile.args(STRICT).args(&program.options).arg(&program.source);
+        compile.args(&program.libraries).args(["-lpthread", "-lm", "-o"]).arg(&binary);
+        shell.run(&mut compile)?;
+        let mut run = shell.tool(&binary.to_string_lossy());
+        shell.run(run.env("LD_LIBRARY_PATH", library.prefix.join("lib"))).map(drop)
+    };
+    each(shell, "pkg-config", &programs, |program| &program.name, run, tally);
+    Ok(())
+}
+
+fn programs(
+    shell: &Shell,
+    library: &Installed,
+    released: &[Released],
+) -> Result<Vec<Program>, String> {
+    let flags = |words: &[&str]| pkg_config(shell, library, words);
+    let include = flags(&["--cflags"])?;
+    let libraries = flags(&["--libs"])?;
+    // Where they are, what their header is, and what they are built with.
+    let mut groups: Vec<(PathBuf, Vec<String>, &[&str])> = Vec::new();
+    for folder in WATCHED {
+        groups.push((folder.into(), include.clone(), &SANITIZED));
+    }
+    groups.push((PLAIN.into(), include.clone(), &["-O2"]));
+    for Released { folder, .. } in released {
+        let include = vec![format!("-I{}", folder.display())];
+        groups.push((folder.clone(), include.clone(), &SANITIZED));
+        let plain = folder.join("plain");
+        if plain.exists() {
+            groups.push((plain, include, &["-O2"]));
+        }
+    }
+    let mut programs = Vec::new();
+    for (folder, include, options) in groups {
+        let options = options.iter().map(|option| (*option).to_owned());
+        let options: Vec<String> = options.chain(include).collect();
+        for source in with_extensions(&shell.root.join(folder), &["c"])? {
+            let (options, libraries) = (options.clone(), libraries.clone());
+            programs.push(Program { name: name(shell, &source), source, options, libraries });
+        }
+    }
+    let source = shell.root.join(STATIC);
+    programs.push(Program {
+        name: name(shell, &source) + "-static",
+        source,
+        options: [vec!["-static".to_owned()], include].concat(),
+        libraries: flags(&["--static", "--libs"])?,
+    });
+    Ok(programs)
+}
+
+fn name(shell: &Shell, source: &Path) -> String {
+    let path = source.with_extension("");
+    let path = path.strip_prefix(&shell.root).unwrap_or(&path);
+    path.to_string_lossy().replace('/', "-")
+}
+
+/// What pkg-config says of the library.
+fn pkg_config(shell: &Shell, library: &Installed, words: &[&str]) -> Result<Vec<String>, String> {
+    let mut ask = shell.tool("pkg-config");
+    ask.env("PKG_CONFIG_PATH", library.prefix.join("lib/pkgconfig"));
+    let flags = shell.run(ask.args(words).arg("pagewise"))?;
+    Ok(flags.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Builds all programs of today by CMake and runs them under valgrind, where they are not
+/// plain. It hides AVX-512, so the library takes AVX2.
+pub fn by_cmake(
+    shell: &Shell,
+    folder: &Path,
+    library: &Installed,
+    tally: &mut Tally,
+) -> Result<(), String> {
+    let build = folder.join("cmake");
+    let (major, minor) = Version::of_workspace().minor();
+    let mut configure = shell.tool("cmake");
+    configure.args(["-S", "tests/abi", "-B"]).arg(&build).arg(format!("-DWANTED={major}.{minor}"));
+    configure.arg(format!("-DCMAKE_PREFIX_PATH={}", library.prefix.display()));
+    shell.run(&mut configure)?;
+    shell.run(shell.tool("cmake").arg("--build").arg(&build).arg("--parallel"))?;
+
+    let folders = WATCHED.iter().chain([&CPP]).map(|folder| shell.root.join(folder));
+    let mut watched = Vec::new();
+    for folder in folders.filter(|folder| folder.exists()) {
+        let sources = with_extensions(&folder, &["c", "cpp"])?;
+        watched.extend(sources.iter().map(|source| name(shell, source)));
+    }
+    watched.push(name(shell, &shell.root.join(STATIC)) + "-static");
+    let plain = with_extensions(&shell.root.join(PLAIN), &["c"])?;
+    let plain: Vec<String> = plain.iter().map(|source| name(shell, source)).collect();
+    let binary = |name: &str| build.join(name);
+    let watch = |shell: &Shell, name: &String| {
+        shell.run(shell.tool("valgrind").args(VALGRIND).arg(binary(name))).map(drop)
+    };
+    let run = |shell: &Shell, name: &String| {
+        shell.run(&mut shell.tool(&binary(name).to_string_lossy())).map(drop)
+    };
+    each(shell, "valgrind", &watched, String::as_str, watch, tally);
+    each(shell, "cmake", &plain, String::as_str, run, tally);
+    Ok(())
+}
+
+/// Does a job for each, side by side, and counts what came of them.
+fn each<T: Sync>(
+    shell: &Shell,
+    how: &str,
+    all: &[T],
+    name: impl Fn(&T) -> &str + Sync,
+    job: impl Fn(&Shell, &T) -> Result<(), String> + Sync,
+    tally: &mut Tally,
+) {
+    let called = |of: &T| format!("{how}-{}", name(of));
+    let names: Vec<String> = all.iter().map(called).collect();
+    let results = shell.side_by_side(&names, |shell, wanted| {
+        let of = all.iter().find(|of| called(of) == wanted).expect("it is one of them");
+        job(shell, of)
+    });
+    for (name, result) in names.iter().zip(results) {
+        count(tally, name, [result]);
+    }
+}

@@ -1,0 +1,194 @@
+//! `cargo xtask install`: `libpagewise` as C takes it, in a folder that may be moved: the
+//! header, a static and a shared library, and what pkg-config and CMake read.
+//!
+//! The shared library is linked from the static one by `cc`: rustc has a version script of
+//! its own for such libraries, and linkers take no second one beside it.
+
+pub mod files;
+pub mod header;
+pub mod released;
+pub mod symbols;
+
+use crate::check::shell::Shell;
+use files::{copy, read, write};
+use header::Header;
+use released::{Released, Version};
+use std::path::{Path, PathBuf};
+use symbols::Nodes;
+
+/// What pkg-config and CMake read, from the root, and where it goes.
+const DESCRIPTIONS: [(&str, &str); 3] = [
+    ("ffi/package/pagewise.pc.in", "lib/pkgconfig/pagewise.pc"),
+    ("ffi/package/pagewise-config.cmake.in", "lib/cmake/pagewise/pagewise-config.cmake"),
+    (
+        "ffi/package/pagewise-config-version.cmake.in",
+        "lib/cmake/pagewise/pagewise-config-version.cmake",
+    ),
+];
+/// The shared library as linkers look for it; a version makes it a file and a soname.
+const SHARED: &str = "libpagewise.so";
+/// What a C compiler links with by itself, with `-static` as well, where it calls the
+/// unwinder by another name.
+const OF_COMPILER: [&str; 2] = ["-lgcc_s", "-lc"];
+
+/// Where to, and how it is built.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The folder, made where it is not there.
+    #[arg(long)]
+    prefix: PathBuf,
+    /// The profile of cargo.
+    #[arg(long, default_value = "release")]
+    profile: String,
+}
+
+/// What was installed.
+pub struct Installed {
+    /// Where.
+    pub prefix: PathBuf,
+    /// What the shared library exports.
+    pub nodes: Nodes,
+    /// Functions that the header declares and the library does not have.
+    pub lacking: Vec<String>,
+}
+
+impl Installed {
+    /// The shared library itself, which is what its links lead to.
+    pub fn shared(&self) -> PathBuf {
+        self.prefix.join("lib").join(file())
+    }
+}
+
+/// The chore.
+pub fn run(root: &Path, options: &Options) -> Result<(), String> {
+    let shell = Shell::new(root, "install")?;
+    println!("building libpagewise by the profile {}, which takes minutes", options.profile);
+    let fault = |error| format!("{}: {error}", options.prefix.display());
+    let prefix = std::path::absolute(&options.prefix).map_err(fault)?;
+    let installed = install(&shell, &prefix, &options.profile)?;
+    if let lacking @ 1.. = installed.lacking.len() {
+        println!("the header declares {lacking} functions that it lacks as yet");
+    }
+    let prefix = prefix.display();
+    println!(
+        "installed into {prefix}: include/pagewise.h, lib/{SHARED}, lib/libpagewise.a
+
+export PKG_CONFIG_PATH={prefix}/lib/pkgconfig LD_LIBRARY_PATH={prefix}/lib
+cc program.c $(pkg-config --cflags --libs pagewise) -o program
+cmake -DCMAKE_PREFIX_PATH={prefix} …    # find_package(pagewise), pagewise::pagewise"
+    );
+    Ok(())
+}
+
+/// Builds it and puts it there.
+pub fn install(shell: &Shell, prefix: &Path, profile: &str) -> Result<Installed, String> {
+    if std::env::consts::OS != "linux" {
+        let by_hand = "cargo rustc --release -p pagewise-ffi --lib --crate-type cdylib,staticlib";
+        return Err(format!("packages are made for Linux alone; elsewhere: {by_hand}"));
+    }
+    let header = Header::read(&shell.root.join(header::PATH))?;
+    let released = released::read(&shell.root)?;
+    let archive = archive(shell, profile)?;
+    let (nodes, lacking) = nodes(&header, &released, &archive.path)?;
+    let shared = link(shell, &archive, &nodes)?;
+
+    let (include, lib) = (prefix.join("include"), prefix.join("lib"));
+    copy(&shell.root.join(header::PATH), &include)?;
+    copy(&archive.path, &lib)?;
+    copy(&shared, &lib)?;
+    for (file, link) in [(file(), soname()), (soname(), SHARED.to_owned())] {
+        shell.run(shell.tool("ln").args(["-sf", &file]).arg(lib.join(link)))?;
+    }
+    for (template, to) in DESCRIPTIONS {
+        let text = filled(&read(&shell.root.join(template))?, &archive.needs);
+        write(&prefix.join(to), &text)?;
+    }
+    Ok(Installed { prefix: prefix.to_owned(), nodes, lacking })
+}
+
+/// The static library.
+struct Archive {
+    path: PathBuf,
+    /// Libraries of the system that it needs, as `-lm`.
+    needs: Vec<String>,
+}
+
+fn archive(shell: &Shell, profile: &str) -> Result<Archive, String> {
+    let mut build = shell.cargo(&["rustc", "--locked", "--color", "never"]);
+    build.args(["--package", "pagewise-ffi", "--lib"]);
+    build.args(["--crate-type", "staticlib", "--profile", profile]);
+    // Cargo says it again where there is nothing to build.
+    let output = shell.run(build.args(["--", "--print", "native-static-libs"]))?;
+    let mut needs = output.lines().filter_map(|line| line.split_once("native-static-libs: "));
+    let (_, needs) = needs.next().ok_or("rustc does not say what the static library needs")?;
+    let needs = needs.split_whitespace().filter(|library| !OF_COMPILER.contains(library));
+    let folder = if profile == "dev" { "debug" } else { profile };
+    let path = shell.target.join(folder).join("libpagewise.a");
+    Ok(Archive { path, needs: needs.map(str::to_owned).collect() })
+}
+
+/// What is exported, and the functions of the header that the archive lacks.
+fn nodes(
+    header: &Header,
+    released: &[Released],
+    archive: &Path,
+) -> Result<(Nodes, Vec<String>), String> {
+    let version = Version::of_workspace();
+    if header.version() != Some(version.minor()) {
+        let workspace = env!("CARGO_PKG_VERSION");
+        return Err(format!("{}: PW_VERSION is not the workspace's {workspace}", header::PATH));
+    }
+    let defined = symbols::defined(archive)?;
+    let (there, lacking): (Vec<&str>, Vec<&str>) =
+        header.functions().partition(|name| defined.contains(*name));
+    let undeclared = defined.iter().filter(|name| !there.contains(&name.as_str()));
+    let undeclared: Vec<&str> = undeclared.map(String::as_str).collect();
+    if !undeclared.is_empty() {
+        return Err(format!("{} does not declare {}", header::PATH, undeclared.join(", ")));
+    }
+    let nodes = Nodes::of(&there, released, version)?;
+    Ok((nodes, lacking.into_iter().map(str::to_owned).collect()))
+}
+
+/// Makes the shared library beside the static one.
+fn link(shell: &Shell, archive: &Archive, nodes: &Nodes) -> Result<PathBuf, String> {
+    let (shared, script) =
+        (archive.path.with_file_name(file()), archive.path.with_extension("map"));
+    write(&script, &nodes.script())?;
+    let mut link = shell.tool("cc");
+    link.arg("-shared").arg("-o").arg(&shared).arg(format!("-Wl,-soname,{}", soname()));
+    link.arg(format!("-Wl,--version-script={}", script.display()));
+    // An archive gives what is asked for, and what that needs.
+    link.args(nodes.functions().map(|name| format!("-Wl,-u,{name}")));
+    link.args(["-Wl,--no-undefined-version", "-Wl,-z,defs", "-Wl,--gc-sections"]);
+    link.args(["-Wl,-z,relro,-z,now", "-Wl,--as-needed"]);
+    shell.run(link.arg(&archive.path).args(&archive.needs))?;
+    Ok(shared)
+}
+
+fn filled(template: &str, needs: &[String]) -> String {
+    let Version { major, minor, .. } = Version::of_workspace();
+    let names = [
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("major", major.to_string()),
+        ("minor", minor.to_string()),
+        ("pointer_bytes", size_of::<usize>().to_string()),
+        ("file", file()),
+        ("soname", soname()),
+        ("libs", needs.join(" ")),
+        ("libs_listed", needs.join(";")),
+    ];
+    names
+        .iter()
+        .fold(template.to_owned(), |text, (name, value)| text.replace(&format!("@{name}@"), value))
+}
+
+/// What programs ask the loader for.
+pub fn soname() -> String {
+    format!("{SHARED}.{}", Version::of_workspace().major)
+}
+
+/// The file that it is.
+fn file() -> String {
+    format!("{SHARED}.{}", env!("CARGO_PKG_VERSION"))
+}
