@@ -76,7 +76,7 @@ fn row(tree: &Tree, kernels: &[Kernel], stem: &str) -> String {
         level("emulated"),
         there(format!("cuda/kernels/{stem}.cu"), "emulated"),
         there(format!("metal/kernels/{stem}.metal"), "emulated"),
-        there(format!("ffi/src/{stem}.rs"), "ok"),
+        there(format!("ffi/src/kernels/{stem}.rs"), "ok"),
     ];
     format!("| {stem} | {} | {} |", commands.join(", "), cells.join(" | "))
 }

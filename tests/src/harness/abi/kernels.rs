@@ -129,14 +129,25 @@ fn layout(p: &params::KvLayout) -> pw_kv_layout {
 
 /// Calls a kernel: descriptor, what its plan takes, and its buffers.
 macro_rules! through {
-    ($abi:ident, $query:ident, $plan:ident, $run:ident, $desc:ident, ($($lens:expr),+), $args:ident { $($field:ident: $value:expr),* $(,)? }) => {
-        // SAFETY: structs of their sizes, lists and buffers of the case, and room as was asked.
+    (
+        $abi:ident, $query:ident, $plan:ident, $run:ident, $desc:ident,
+        ($($lens:expr),+),
+        $args:ident { $($field:ident: $value:expr),* $(,)? }
+    ) => {
         $abi.through(
-            |device, needs, error| unsafe { $query(device, &$desc, needs, error) },
-            |device, to, room, error| unsafe { $plan(device, &$desc, $($lens,)+ to, room, error) },
-            |device, run, error| unsafe {
-                let args = $args { struct_size: size::<$args>(), reserved: 0, run, $($field: $value,)* };
-                $run(device, &$desc, &args, null_mut(), error)
+            |device, needs, error| {
+                // SAFETY: structs of their sizes.
+                unsafe { $query(device, &$desc, needs, error) }
+            },
+            |device, to, room, error| {
+                // SAFETY: structs of their sizes, lists of the case, and so much room.
+                unsafe { $plan(device, &$desc, $($lens,)+ to, room, error) }
+            },
+            |device, run, error| {
+                let (struct_size, reserved) = (size::<$args>(), 0);
+                let args = $args { struct_size, reserved, run, $($field: $value,)* };
+                // SAFETY: structs of their sizes, and the buffers of the case.
+                unsafe { $run(device, &$desc, &args, null_mut(), error) }
             },
         )
     };
