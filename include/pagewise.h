@@ -35,7 +35,8 @@ extern "C" {
 
 /* ---- version ------------------------------------------------------------------ */
 
-/* Of this header. Until 1.0 a new minor version may change what it names; the soname tells. */
+/* Of this header. Until 1.0 a new minor version may take away what this one names; it never
+ * changes what a name means. */
 #define PW_VERSION_MAJOR 0u
 #define PW_VERSION_MINOR 1u
 #define PW_VERSION ((PW_VERSION_MAJOR << 16) | PW_VERSION_MINOR)

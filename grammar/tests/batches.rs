@@ -35,7 +35,8 @@ impl Matcher for Slow {
         Ok(true)
     }
     fn fork(&self) -> Box<dyn Matcher> {
-        unimplemented!("nobody asks for one")
+        let Self { number, takes, fails, ref computed } = *self;
+        Box::new(Self { number, takes, fails, computed: computed.clone() })
     }
 }
 
