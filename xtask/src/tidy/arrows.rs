@@ -15,7 +15,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("checkpoint", &["kernels-core", "backends", "engine"]),
     ("server", &["kernels-core", "backends", "engine", "checkpoint", "grammar"]),
     ("tests", &["kernels-core", "backends", "kv", "grammar", "engine", "checkpoint", "ffi"]),
-    ("benches", &["kernels-core", "backends", "kv", "grammar", "engine", "checkpoint", "tests"]),
+    (
+        "benches",
+        &["kernels-core", "backends", "kv", "grammar", "engine", "checkpoint", "ffi", "tests"],
+    ),
     ("fuzz", &["kernels-core", "backends", "kv", "grammar", "engine", "tests"]),
     ("xtask", &[]),
 ];
