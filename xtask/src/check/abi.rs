@@ -1,13 +1,14 @@
-//! C programs against the built library: examples as a reader would build them, tests under
-//! the sanitizers of addresses and of undefined behaviour.
+//! Programs in C and C++ against the built library: examples as a reader would build them,
+//! tests under the sanitizers of addresses and of undefined behaviour.
 
 use super::shell::Shell;
 use super::tally::Tally;
 use std::path::{Path, PathBuf};
 
 /// Where programs are, from the root, and what they are built with.
-const PROGRAMS: [(&str, &[&str]); 3] = [
+const PROGRAMS: [(&str, &[&str]); 4] = [
     ("examples/c", &["-O2"]),
+    ("examples/cpp", &["-O2"]),
     ("tests/abi", &["-g", "-fsanitize=address,undefined"]),
     // What sanitizers would do themselves.
     ("tests/abi/plain", &["-O2"]),
@@ -39,8 +40,9 @@ pub fn programs(shell: &Shell) -> Result<Tally, String> {
 fn sources(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = std::fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let paths = entries.flatten().map(|entry| entry.path());
-    let mut sources: Vec<PathBuf> =
-        paths.filter(|path| path.extension().is_some_and(|end| end == "c")).collect();
+    let mut sources: Vec<PathBuf> = paths
+        .filter(|path| path.extension().is_some_and(|end| end == "c" || end == "cpp"))
+        .collect();
     sources.sort();
     Ok(sources)
 }
@@ -50,8 +52,10 @@ fn program(shell: &Shell, source: &Path, options: &[&str]) -> Result<(), String>
     let out = shell.target.join("check/abi");
     std::fs::create_dir_all(&out).map_err(|error| format!("{}: {error}", out.display()))?;
     let program = out.join(source.file_stem().unwrap_or_default());
-    let mut compile = shell.tool("cc");
-    compile.args(["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Iinclude"]);
+    let cpp = source.extension().is_some_and(|end| end == "cpp");
+    let (compiler, language) = if cpp { ("c++", "-std=c++17") } else { ("cc", "-std=c11") };
+    let mut compile = shell.tool(compiler);
+    compile.args([language, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Iinclude"]);
     compile.args(options).arg(source).arg("-L").arg(&library);
     compile.args(["-lpagewise", "-lpthread", "-lm", "-o"]).arg(&program);
     shell.run(&mut compile)?;
