@@ -30,7 +30,7 @@ struct Sequence {
     std::vector<uint32_t> tokens; // of the prompt, and what was answered
     Matcher matcher;
     Table table;
-    uint64_t written = 0; // tokens whose keys and values are in the table's pages
+    uint64_t written = 0; // while it runs: tokens whose keys and values are in the table's pages
     uint32_t rows = 0;    // of this step, beside drafts
     std::vector<uint32_t> drafts;
     uint32_t pages_reused = 0, drafts_accepted = 0, gave_way = 0;
@@ -74,6 +74,7 @@ class Engine {
             admit(now);
             schedule();
             if (!running.empty()) step();
+            else if (waiting.front().request->arrives <= now) throw Failure("there are too few pages for a request");
         }
         std::sort(done.begin(), done.end(), [](const Sequence &a, const Sequence &b) { return a.id < b.id; });
         return std::move(done);
@@ -192,7 +193,6 @@ class Engine {
     void give_way() {
         Sequence &youngest = running.back();
         youngest.table.reset();
-        youngest.written = 0;
         youngest.gave_way++;
         waiting.push_front(std::move(youngest));
         running.pop_back();
