@@ -24,8 +24,12 @@ const BOUND: [Bound; 2] = [
 pub fn write(root: &Path) -> Result<(), String> {
     BOUND.iter().try_for_each(|bound| {
         let path = root.join(bound.output);
-        std::fs::write(&path, generate(root, bound)?)
-            .map_err(|error| format!("{}: {error}", path.display()))
+        let text = generate(root, bound)?;
+        // What is not written anew is not built anew.
+        if std::fs::read_to_string(&path).is_ok_and(|there| there == text) {
+            return Ok(());
+        }
+        std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
     })
 }
 

@@ -1,22 +1,24 @@
 //! Real clients against the release binary with the model in the box: the openai SDK,
 //! litellm, jsonschema and lm-eval, in an environment of Python that is kept from check to
-//! check; and a browser, at the page.
+//! check; and a browser, at the page. Beside them torch, in an environment of its own: the
+//! kernels as its operators.
 
-use super::shell::{Shell, tail};
+use super::shell::{RELEASE, Shell, tail};
 use super::tally::Tally;
 use std::path::Path;
 
 const REQUIREMENTS: &str = "tests/clients/requirements.txt";
+const TORCH_REQUIREMENTS: &str = "examples/python/requirements.txt";
 /// Names that a headless browser has; the first is the package that is installed.
 const BROWSERS: [&str; 3] = ["chromium-headless-shell", "chromium", "chromium-browser"];
 
 /// Runs them.
 pub fn tests(shell: &Shell) -> Result<Tally, String> {
     let venv = shell.target.join("check/clients-venv");
-    if let Err(why) = environment(shell, &venv) {
+    if let Err(why) = environment(shell, &venv, REQUIREMENTS) {
         return Ok(Tally::skipped(why));
     }
-    shell.run(&mut shell.cargo(&["build", "--locked", "--release", "--package", "pagewise"]))?;
+    shell.run(&mut shell.cargo(&[&["build"], &RELEASE[..], &["--bins", "--benches"]].concat()))?;
     let (binary, python) = (shell.target.join("release/pagewise"), venv.join("bin/python"));
     let mut tally = Tally::default();
     let mut check = |script: &str, more: &[&str]| {
@@ -38,6 +40,21 @@ pub fn tests(shell: &Shell) -> Result<Tally, String> {
     Ok(tally)
 }
 
+/// The library beside torch, through the example that makes operators of it.
+pub fn torch(shell: &Shell) -> Result<Tally, String> {
+    let venv = shell.target.join("check/torch-venv");
+    if let Err(why) = environment(shell, &venv, TORCH_REQUIREMENTS) {
+        return Ok(Tally::skipped(why));
+    }
+    let library = super::abi::installed(shell, &shell.target.join("check/torch"))?;
+    let mut example = shell.tool(&venv.join("bin/python").to_string_lossy());
+    example.arg("examples/python/torch_op.py");
+    example.env("PAGEWISE_LIBRARY", library.shared());
+    let output = shell.run(&mut example)?;
+    let passed = output.lines().filter(|line| line.contains(": ok")).count() as u64;
+    Ok(Tally { passed, ..Tally::default() })
+}
+
 /// A browser, installed where that is ours to do; or what is missing and what to do.
 fn browser(shell: &Shell) -> Result<&'static str, String> {
     let found = || BROWSERS.into_iter().find(|name| shell.has(name));
@@ -49,11 +66,11 @@ fn browser(shell: &Shell) -> Result<&'static str, String> {
     found().ok_or_else(|| format!("no browser: {} does not start", BROWSERS[0]))
 }
 
-/// Sees to an environment with the clients at the versions that are asked for; or says
-/// what is missing and what to do.
-fn environment(shell: &Shell, venv: &Path) -> Result<(), String> {
-    let asked = std::fs::read(shell.root.join(REQUIREMENTS));
-    let asked = asked.map_err(|error| format!("{REQUIREMENTS}: {error}"))?;
+/// Sees to an environment with packages at the versions that are asked for; or says what is
+/// missing and what to do.
+fn environment(shell: &Shell, venv: &Path, requirements: &str) -> Result<(), String> {
+    let asked = std::fs::read(shell.root.join(requirements));
+    let asked = asked.map_err(|error| format!("{requirements}: {error}"))?;
     // What was asked for when it was made, written when it was whole.
     let stamp = venv.join("requirements.txt");
     let python = venv.join("bin/python");
@@ -71,7 +88,7 @@ fn environment(shell: &Shell, venv: &Path) -> Result<(), String> {
             return Err(format!("no environment of Python: {by_hand}"));
         }
     }
-    let pip = ["-m", "pip", "install", "--disable-pip-version-check", "-r", REQUIREMENTS];
+    let pip = ["-m", "pip", "install", "--disable-pip-version-check", "-r", requirements];
     let mut install = shell.tool(&python.to_string_lossy());
     if !shell.attempt(install.args(pip)).is_ok_and(|(installed, _)| installed) {
         return Err(format!("no packages: {} {}", python.display(), pip.join(" ")));

@@ -46,6 +46,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "fuzz", quick: false, run: fuzz::smoke },
     Stage { name: "benches", quick: false, run: benches::smoke },
     Stage { name: "clients", quick: false, run: clients::tests },
+    Stage { name: "torch", quick: false, run: clients::torch },
 ];
 
 /// What came of a stage.

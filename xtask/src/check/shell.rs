@@ -13,6 +13,11 @@ const LINES_SHOWN: usize = 200;
 /// first did; a seed or a count in the environment goes before it.
 const SEED: (&str, &str) = ("PROPTEST_RNG_SEED", "2026");
 
+/// What is built for release, always together: cargo builds what two selections share anew
+/// for each, where their features differ.
+pub const RELEASE: [&str; 5] =
+    ["--locked", "--package", "pagewise", "--package", "pagewise-benches"];
+
 /// Where a stage runs its tools.
 pub struct Shell {
     /// The checkout.

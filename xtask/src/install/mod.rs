@@ -65,7 +65,8 @@ pub fn run(root: &Path, options: &Options) -> Result<(), String> {
     println!("building libpagewise by the profile {}, which takes minutes", options.profile);
     let fault = |error| format!("{}: {error}", options.prefix.display());
     let prefix = std::path::absolute(&options.prefix).map_err(fault)?;
-    let installed = install(&shell, &prefix, &options.profile)?;
+    let of = Build::Package { profile: &options.profile };
+    let installed = install(&shell, &prefix, of)?;
     if let lacking @ 1.. = installed.lacking.len() {
         println!("the header declares {lacking} functions that it lacks as yet");
     }
@@ -80,15 +81,24 @@ cmake -DCMAKE_PREFIX_PATH={prefix} …    # find_package(pagewise), pagewise::pa
     Ok(())
 }
 
+/// What is built for it.
+#[derive(Clone, Copy)]
+pub enum Build<'a> {
+    /// The library alone.
+    Package { profile: &'a str },
+    /// What the tests build, of which it is a part: after them nothing is left to build.
+    Tests,
+}
+
 /// Builds it and puts it there.
-pub fn install(shell: &Shell, prefix: &Path, profile: &str) -> Result<Installed, String> {
+pub fn install(shell: &Shell, prefix: &Path, of: Build<'_>) -> Result<Installed, String> {
     if std::env::consts::OS != "linux" {
         let by_hand = "cargo rustc --release -p pagewise-ffi --lib --crate-type cdylib,staticlib";
         return Err(format!("packages are made for Linux alone; elsewhere: {by_hand}"));
     }
     let header = Header::read(&shell.root.join(header::PATH))?;
     let released = released::read(&shell.root)?;
-    let archive = archive(shell, profile)?;
+    let archive = archive(shell, of)?;
     let (nodes, lacking) = nodes(&header, &released, &archive.path)?;
     let shared = link(shell, &archive, &nodes)?;
 
@@ -113,18 +123,35 @@ struct Archive {
     needs: Vec<String>,
 }
 
-fn archive(shell: &Shell, profile: &str) -> Result<Archive, String> {
-    let mut build = shell.cargo(&["rustc", "--locked", "--color", "never"]);
-    build.args(["--package", "pagewise-ffi", "--lib"]);
-    build.args(["--crate-type", "staticlib", "--profile", profile]);
-    // Cargo says it again where there is nothing to build.
-    let output = shell.run(build.args(["--", "--print", "native-static-libs"]))?;
-    let mut needs = output.lines().filter_map(|line| line.split_once("native-static-libs: "));
-    let (_, needs) = needs.next().ok_or("rustc does not say what the static library needs")?;
-    let needs = needs.split_whitespace().filter(|library| !OF_COMPILER.contains(library));
-    let folder = if profile == "dev" { "debug" } else { profile };
+fn archive(shell: &Shell, of: Build<'_>) -> Result<Archive, String> {
+    let mut build = shell.cargo(&["build", "--locked"]);
+    let folder = match of {
+        Build::Package { profile } => {
+            build.args(["--package", "pagewise-ffi", "--lib", "--profile", profile]);
+            if profile == "dev" { "debug" } else { profile }
+        }
+        Build::Tests => {
+            build.args(["--workspace", "--lib", "--bins", "--tests"]);
+            "debug"
+        }
+    };
+    shell.run(&mut build)?;
     let path = shell.target.join(folder).join("libpagewise.a");
-    Ok(Archive { path, needs: needs.map(str::to_owned).collect() })
+    Ok(Archive { path, needs: needs(shell)? })
+}
+
+/// Libraries of the system that any static library of Rust's needs: ours needs no others, or it
+/// is not linked.
+fn needs(shell: &Shell) -> Result<Vec<String>, String> {
+    let (source, nothing) = (shell.target.join("nothing.rs"), shell.target.join("libnothing.a"));
+    write(&source, "")?;
+    let mut ask = shell.tool("rustc");
+    ask.args(["--crate-type", "staticlib", "--print", "native-static-libs", "-o"]);
+    let output = shell.run(ask.arg(&nothing).arg(&source))?;
+    let mut needs = output.lines().filter_map(|line| line.split_once("native-static-libs: "));
+    let (_, needs) = needs.next().ok_or("rustc does not say what a static library needs")?;
+    let needs = needs.split_whitespace().filter(|library| !OF_COMPILER.contains(library));
+    Ok(needs.map(str::to_owned).collect())
 }
 
 /// What is exported, and the functions of the header that the archive lacks.

@@ -8,7 +8,7 @@ use super::shell::Shell;
 use super::tally::Tally;
 use crate::install::header::{self, Header};
 use crate::install::released::{self, Released, Version};
-use crate::install::{Installed, install, soname, symbols};
+use crate::install::{Build, Installed, install, soname, symbols};
 use std::fs;
 use std::path::Path;
 
@@ -55,13 +55,13 @@ fn count(tally: &mut Tally, of: &str, results: impl IntoIterator<Item = Result<(
 }
 
 /// Installs it where nothing is, and moves it: nothing in it may say where it was made.
-fn installed(shell: &Shell, folder: &Path) -> Result<Installed, String> {
+pub fn installed(shell: &Shell, folder: &Path) -> Result<Installed, String> {
     let fault = |error: std::io::Error| format!("{}: {error}", folder.display());
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(fault)?;
     }
     let (made, prefix) = (folder.join("made"), folder.join("prefix"));
-    let installed = install(shell, &made, "dev")?;
+    let installed = install(shell, &made, Build::Tests)?;
     fs::rename(&made, &prefix).map_err(fault)?;
     Ok(Installed { prefix, ..installed })
 }
