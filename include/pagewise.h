@@ -62,7 +62,8 @@ typedef int32_t pw_status; /* values are only ever added */
 #define PW_E_TOO_MUCH (-12)   /* a grammar that is more than is built, in size, steps or time */
 #define PW_E_BUSY (-13)       /* others wait for the same: ask again */
 #define PW_E_NOT_ALLOWED (-14) /* a token that may not come; nothing was taken */
-#define PW_E_PAGES (-15)       /* fewer pages are free: got, of the expected; nothing was taken */
+#define PW_E_PAGES (-15)       /* fewer pages are free: got, of the expected that are wanted.
+                                  Nothing was taken; evict as many as lack, and ask again */
 #define PW_E_STALE (-16)       /* a handle that was destroyed, or is no handle of this kind */
 
 /* Yours; written only on failure, and only as much of it as struct_size says. */
@@ -90,7 +91,8 @@ typedef struct pw_device pw_device; /* never changes; any thread may use it */
 
 typedef struct pw_device_options {
     uint32_t struct_size;
-    uint32_t threads;       /* of a CPU, the caller's included; 0: as many as it runs at once */
+    uint32_t threads;       /* of a CPU, the caller's included; 0: as many as it runs at once.
+                               Of a small model 1 is often best: others cost to wake */
     const char *plugins;    /* the folder of device plugins, UTF-8; NULL: that of this library */
     uint64_t plugins_bytes; /* of that path */
 } pw_device_options;
@@ -397,7 +399,7 @@ PW_API pw_status pw_rope_table_fill(const pw_rope_table *table, uint32_t first,
  * and each stride spans all that the smaller ones reach. NHD, HND and K stored by dim all
  * fit. Of I4 a dim is a pair of dims, which share a byte. */
 typedef struct pw_kv_layout {
-    int64_t page_stride;    /* between pages */
+    int64_t page_stride;    /* between pages, of both slabs where there are two */
     int64_t k_head_stride;  /* between heads of K */
     int64_t k_token_stride; /* between tokens of K */
     int64_t k_dim_stride;   /* between dims of K */
@@ -805,7 +807,7 @@ typedef struct pw_logit_mask_row {
     uint32_t mask;     /* which mask allows its tokens, or PW_NONE */
     uint32_t action;   /* a second mask that must allow them too, or PW_NONE */
     uint32_t slot;     /* whose counts its penalties read, or PW_NONE */
-    float temperature; /* logits are divided by it; 0: not at all */
+    float temperature; /* logits are divided by it; 0: not at all, as where sample divides */
     float repetition;  /* 1: none, and without a slot */
     float presence;    /* 0: none, and without a slot */
     float frequency;   /* 0: none, and without a slot */
@@ -859,7 +861,7 @@ typedef struct pw_sample_desc {
 /* How a row is sampled. */
 typedef struct pw_sample_row {
     uint64_t seed;     /* of the request */
-    uint32_t position; /* of the token in its sequence */
+    uint32_t position; /* in its sequence, of the token that is sampled */
     uint32_t fork;     /* which answer of the request */
     float temperature; /* 0: the most likely token */
     uint32_t top_k;    /* 0: all */
@@ -966,7 +968,7 @@ typedef struct pw_spec_verify_args {
     const uint32_t *parents;           /* [nodes] with tree: numbers in the tree; else NULL */
     const float *target;               /* [nodes][vocab], or NULL with TOKENS */
     const float *draft;                /* [nodes][vocab], or NULL */
-    const uint32_t *sampled;           /* [nodes] with TOKENS; else NULL */
+    const uint32_t *sampled;           /* [nodes] with TOKENS: what comes after each; else NULL */
     const pw_verify_request *requests; /* [seqs] with REJECTION; else NULL */
     const uint32_t *places;            /* [nodes][2]: page and token; or NULL */
     uint32_t *path;     /* [nodes]: from each sequence's first node on, its accepted nodes */
@@ -1181,7 +1183,8 @@ PW_API pw_status pw_matcher_accept(pw_matcher *matcher, const uint32_t *tokens, 
 PW_API pw_status pw_matcher_allowed(pw_matcher *matcher, const uint32_t *tokens,
                                     uint32_t count, uint32_t *allowed, pw_error *error);
 
-/* Tokens that alone may come, one after the other, at most capacity of them. Takes none. */
+/* Tokens that alone may come, one after the other, up to one that ends the text, at most
+ * capacity of them. Takes none. */
 PW_API pw_status pw_matcher_forced(pw_matcher *matcher, uint32_t *tokens, uint32_t capacity,
                                    uint32_t *count, pw_error *error);
 

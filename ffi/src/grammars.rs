@@ -8,6 +8,7 @@ use crate::memory::Buffers;
 use grammar::{Compiler, Settings, Tokens};
 use kernels_core::error::{Checks, Fault};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 const CHECKS: Checks = Checks("vocabulary");
@@ -16,6 +17,8 @@ const CHECKS: Checks = Checks("vocabulary");
 pub struct Grammars {
     pub compiler: Compiler,
     pub tokens: u32,
+    /// Tokens that end a text.
+    pub ends: Arc<[u32]>,
 }
 
 // SAFETY: bindgen's structs of numbers and pointers, the first of which is the size.
@@ -53,7 +56,7 @@ fn settings(asked: Option<pw_grammars_options>) -> Settings {
 /// # Safety
 ///
 /// Pointers lead to what the header says.
-unsafe fn vocabulary(of: &pw_vocabulary) -> Result<Tokens, Refusal> {
+unsafe fn vocabulary(of: &pw_vocabulary) -> Result<(Tokens, Arc<[u32]>), Refusal> {
     CHECKS.range("tokens", of.tokens, 1..=1 << 24)?;
     let count = u64::from(of.tokens);
     CHECKS.range("special_count", of.special_count, 0..=of.tokens.into())?;
@@ -97,7 +100,7 @@ unsafe fn vocabulary(of: &pw_vocabulary) -> Result<Tokens, Refusal> {
         };
         names.insert(token, name.to_owned());
     }
-    Ok(Tokens::new((0..of.tokens).map(word), &names, ends))
+    Ok((Tokens::new((0..of.tokens).map(word), &names, ends), ends.into()))
 }
 
 export! {
@@ -108,9 +111,9 @@ export! {
     ) {
         aligned("grammars", grammars)?;
         let asked = if options.is_null() { None } else { Some(read("options", options)?) };
-        let tokens = vocabulary(&read("vocabulary", of)?)?;
+        let (tokens, ends) = vocabulary(&read("vocabulary", of)?)?;
         let compiler = Compiler::new(&tokens, settings(asked));
-        grammars.write(GRAMMARS.add(Grammars { compiler, tokens: tokens.count() }));
+        grammars.write(GRAMMARS.add(Grammars { compiler, tokens: tokens.count(), ends }));
         Ok(())
     }
 }

@@ -19,8 +19,9 @@ const NODES_MAX: i64 = 1 << 16;
 /// Behind a `pw_matcher`.
 pub struct Text {
     pub desk: Arc<Desk>,
-    /// Tokens of the vocabulary.
+    /// Tokens of the vocabulary, and those of them that end a text.
     pub tokens: u32,
+    ends: Arc<[u32]>,
     /// Tokens that were taken.
     taken: AtomicU32,
 }
@@ -35,9 +36,9 @@ impl From<Busy> for Refusal {
 }
 
 impl Text {
-    fn new(matcher: Box<dyn Matcher>, tokens: u32, taken: u32) -> Self {
+    fn new(matcher: Box<dyn Matcher>, tokens: u32, ends: Arc<[u32]>, taken: u32) -> Self {
         let desk = Arc::new(Desk::new(matcher, tokens.div_ceil(32) as usize));
-        Self { desk, tokens, taken: AtomicU32::new(taken) }
+        Self { desk, tokens, ends, taken: AtomicU32::new(taken) }
     }
 
     /// Words of a mask.
@@ -85,6 +86,9 @@ impl Text {
             }
             tokens[count] = token;
             count += 1;
+            if self.ends.contains(&token) {
+                break Ok(());
+            }
         };
         text.take_back(count)?;
         outcome?;
@@ -155,7 +159,7 @@ export! {
             _ => Buffers::new().read("source", text.cast::<u8>(), text_bytes)?,
         };
         let compiled = grammars.compiler.compile(&source(kind, text)?).map_err(Refusal::Grammar)?;
-        matcher.write(MATCHERS.add(Text::new(compiled, grammars.tokens, 0)));
+        matcher.write(MATCHERS.add(Text::new(compiled, grammars.tokens, grammars.ends.clone(), 0)));
         Ok(())
     }
     fn pw_matcher_fork(matcher: *const pw_matcher, fork: *mut *mut pw_matcher) {
@@ -163,7 +167,7 @@ export! {
         aligned("fork", fork)?;
         let same = text.desk.text(false)?.fork();
         let taken = text.taken.load(Ordering::Relaxed);
-        fork.write(MATCHERS.add(Text::new(same, text.tokens, taken)));
+        fork.write(MATCHERS.add(Text::new(same, text.tokens, text.ends.clone(), taken)));
         Ok(())
     }
     fn pw_matcher_mask(matcher: *mut pw_matcher, words: *mut u32, word_count: u64) {

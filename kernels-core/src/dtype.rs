@@ -35,7 +35,7 @@ impl Dtype {
     ) -> Result<Dtype, Error> {
         let found = allowed.iter().find(|dtype| **dtype as u32 == number);
         found.copied().ok_or_else(|| {
-            let expected = "another element type: see its field in kernel_params.h";
+            let expected = "one of the element types that its contract names";
             checks.refuse(field, Fault::Unsupported { expected, got: i64::from(number) })
         })
     }

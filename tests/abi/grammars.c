@@ -69,6 +69,8 @@ static void a_text(pw_grammars *grammars) {
     CLAIM(pw_matcher_fork(text, &other, &error) == PW_OK);
     CLAIM(accept(text, "42}") == PW_OK && pw_matcher_may_end(text, &may, &error) == PW_OK && may == 1);
     CLAIM(pw_matcher_mask(text, words, WORDS, &error) == PW_OK && count(words) == 1 && has(words, END));
+    /* The end is forced once, though it could come again. */
+    CLAIM(pw_matcher_forced(text, forced, 16, &many, &error) == PW_OK && many == 1 && forced[0] == END);
     CLAIM(pw_matcher_take_back(text, 2, &error) == PW_OK);
     CLAIM(pw_matcher_mask(text, words, WORDS, &error) == PW_OK && count(words) == 10 && has(words, '0'));
     CLAIM(pw_matcher_take_back(text, 7, &error) == PW_E_ARGUMENT && error.expected == 6);
