@@ -5,7 +5,7 @@ use crate::guard::{Sized32, aligned, write};
 use crate::handles::Handles;
 use crate::header::{pw_pages, pw_pages_state};
 use crate::memory::Buffers;
-use kernels_core::error::{Checks, Fault};
+use kernels_core::error::Checks;
 use kv::{Exhausted, Page, Pages};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -44,11 +44,7 @@ impl State {
         CHECKS.elements("ids", ids, 0..=self.pages.total() - 1)?;
         match ids.iter().position(|id| !held(*id)) {
             None => Ok(()),
-            Some(at) => {
-                let fault =
-                    Fault::Element { at: at as u64, least: 0, most: 0, got: ids[at].into() };
-                Err(Refusal::Number { field: "ids", fault })
-            }
+            Some(at) => Err(Refusal::NotHeld { at, page: ids[at] }),
         }
     }
 }
