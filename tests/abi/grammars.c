@@ -81,7 +81,7 @@ static void a_text(pw_grammars *grammars) {
 static void a_tree(pw_grammars *grammars) {
     pw_matcher *text = begin(grammars, PW_SOURCE_REGEX, "(ab|ac|b+)d?");
     const uint32_t tokens[] = {'a', 'b', 'c', 'z', 'b', 'd'};
-    const uint32_t parents[] = {PW_NO_PARENT, 0, 0, 0, PW_NO_PARENT, 4};
+    const uint32_t parents[] = {PW_NONE, 0, 0, 0, PW_NONE, 4};
     const char *paths[] = {"", "a", "ab", "ac", NULL, "b", "bd"};
     uint32_t rows[7][WORDS], row[WORDS];
     CLAIM(pw_matcher_tree_masks(text, tokens, parents, 6, &rows[0][0], WORDS, &error) == PW_OK);
@@ -93,7 +93,7 @@ static void a_tree(pw_grammars *grammars) {
         }
         CLAIM(memcmp(row, rows[i], sizeof row) == 0 && (count(row) > 0) == (paths[i] != NULL));
     }
-    const uint32_t wrong[] = {PW_NO_PARENT, 1};
+    const uint32_t wrong[] = {PW_NONE, 1};
     CLAIM(pw_matcher_tree_masks(text, tokens, wrong, 2, &rows[0][0], WORDS, &error) == PW_E_ARGUMENT && names("parents"));
     pw_matcher_destroy(text);
 }
