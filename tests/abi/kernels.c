@@ -222,17 +222,21 @@ static void numbers(const pw_device *device, struct made *call) {
     for (const struct number *of = kernel->bad; of->field; of++) number(device, call, of, 4, of->value, of->served ? PW_E_UNSUPPORTED : PW_E_ARGUMENT);
 }
 
+static void untouched(struct made *call) {
+    for (const struct buffer *buffer = call->kernel->buffers; buffer->field; buffer++) {
+        const unsigned char *now = call->buffers[buffer - call->kernel->buffers], *from = buffer->from;
+        if (buffer->kind == READ || buffer->kind == MAY_READ) continue;
+        for (size_t i = 0; i < buffer->bytes; i++) CLAIM(now[i] == (from ? from[i] : 0xff));
+    }
+}
+
 /* Other lengths below the capacity, in the same room; those that are not there are left. */
 static void lengths(const pw_device *device, struct made *call) {
     const struct kernel *kernel = call->kernel;
     fill(call);
     FINE(plan(device, call, &kernel->none));
     FINE(run(device, call));
-    for (const struct buffer *buffer = kernel->buffers; buffer->field; buffer++) {
-        const unsigned char *now = call->buffers[buffer - kernel->buffers];
-        for (size_t i = 0; i < buffer->bytes; i++)
-            CLAIM(now[i] == (buffer->from ? ((const unsigned char *)buffer->from)[i] : 0xff));
-    }
+    untouched(call);
     if (kernel->rowwise) {
         const struct step one = {.count = 1};
         FINE(plan(device, call, &one));
@@ -255,6 +259,39 @@ static void lengths(const pw_device *device, struct made *call) {
     kernel->answer(call);
 }
 
+/* Numbers in the device's memory that the contract does not allow: word at of a buffer. */
+static const struct {
+    const char *kernel, *buffer, *field;
+    uint32_t at, value;
+} elements[] = {
+    {"embed", "tokens", "tokens", 1, 3}, {"lora", "adapters", "adapters", 0, 1}, {"lora", "ranks", "ranks", 0, 0},
+    {"lora", "ranks", "ranks", 0, 17}, {"lora", "scales", "scales", 0, NOT_A_NUMBER}, {"rope", "positions", "positions", 0, 2},
+    {"append_kv", "slots", "slots", 0, 2}, {"append_kv", "slots", "slots", 3, 2}, {"kv_copy", "entries", "entries", 0, 2},
+    {"kv_copy", "entries", "entries", 1, 2}, {"kv_copy", "entries", "entries", 9, 2}, {"kv_copy", "entries", "entries", 9, PW_NONE},
+    {"attention", "page_ids", "page_ids", 1, 2}, {"attention", "page_ids", "page_ids", 0, PW_NONE}, {"gather", "indices", "indices", 0, 3},
+    {"logit_mask", "settings", "settings.mask", 0, 1}, {"logit_mask", "settings", "settings.action", 1, 1},
+    {"logit_mask", "settings", "settings.slot", 2, 0}, {"logit_mask", "settings", "settings.temperature", 3, 0xbf800000},
+    {"logit_mask", "settings", "settings.repetition", 11, 0}, {"logit_mask", "settings", "settings.slot", 13, 0x3f800000},
+    {"logit_mask", "settings", "settings.presence", 5, NOT_A_NUMBER}, {"sample", "settings", "settings.temperature", 4, NOT_A_NUMBER},
+    {"sample", "settings", "settings.top_p", 6, 0x40000000}, {"sample", "settings", "settings.min_p", 7, 0xbf800000},
+    {"token_logprob", "token", "token", 0, 3}, {"spec_verify", "tokens", "tokens", 2, 3}};
+
+static void wrong_elements(const pw_device *device, struct made *call) {
+    const struct kernel *kernel = call->kernel;
+    fill(call);
+    for (size_t i = 0; i < sizeof elements / sizeof *elements; i++) {
+        if (strcmp(elements[i].kernel, kernel->name)) continue;
+        for (const struct buffer *buffer = kernel->buffers; buffer->field; buffer++) {
+            if (strcmp(buffer->field, elements[i].buffer)) continue;
+            uint32_t *word = (uint32_t *)call->buffers[buffer - kernel->buffers] + elements[i].at, was = *word;
+            *word = elements[i].value;
+            REFUSED(run(device, call), PW_E_ARGUMENT, elements[i].field);
+            *word = was;
+            untouched(call);
+        }
+    }
+}
+
 /* What was refused has written nothing, so the answer is there after all of it. */
 static void each(const pw_device *device, const struct kernel *kernel, struct made *other) {
     struct made *call = make(device, kernel);
@@ -265,6 +302,7 @@ static void each(const pw_device *device, const struct kernel *kernel, struct ma
     addresses(device, call);
     plans(device, call, other);
     numbers(device, call);
+    wrong_elements(device, call);
     lengths(device, call);
     unmake(call);
 }
