@@ -94,7 +94,10 @@ impl Refusal {
                 Fault::Align { .. } => header::PW_E_ALIGN,
                 Fault::Bytes { .. } if self.field().1 == "workspace" => header::PW_E_SPACE,
                 Fault::Unsupported { .. } => header::PW_E_UNSUPPORTED,
-                Fault::OutOfMemory { .. } => header::PW_E_MEMORY,
+                // A slab that is larger than any is no question of what is left.
+                Fault::OutOfMemory { .. } if !matches!(self, Self::Layout(_)) => {
+                    header::PW_E_MEMORY
+                }
                 _ => header::PW_E_ARGUMENT,
             },
         }
