@@ -5,6 +5,7 @@
 
 #include "claim.h"
 #include <stddef.h>
+#include <stdint.h>
 
 #define LINE 64
 
@@ -138,6 +139,30 @@ static inline struct made *make(const pw_device *device, const struct kernel *ke
     fill(call);
     CLAIM(plan(device, call, &kernel->whole) == PW_OK);
     return call;
+}
+
+/* The same kernel with all its rows so many times over, if a row is written for itself: more
+ * than one thread can do. */
+static inline struct kernel *taller(const struct kernel *of, uint32_t times) {
+    struct kernel *tall = copy(of, sizeof *of);
+    void *desc = copy(of->desc, of->desc_bytes);
+    *(uint32_t *)(void *)((char *)desc + of->capacity.at) *= times;
+    tall->desc = desc;
+    tall->whole.count *= times;
+    tall->beyond.count = tall->whole.count + 1;
+    for (struct buffer *buffer = tall->buffers; buffer->field; buffer++) {
+        char *all = buffer->from ? room(buffer->bytes * times) : NULL;
+        for (uint32_t i = 0; all && i < times; i++) memcpy(all + i * buffer->bytes, buffer->from, buffer->bytes);
+        buffer->from = all;
+        buffer->bytes *= times;
+    }
+    return tall;
+}
+
+static inline void untaller(struct kernel *tall) {
+    for (struct buffer *buffer = tall->buffers; buffer->field; buffer++) free((void *)buffer->from);
+    free((void *)tall->desc);
+    free(tall);
 }
 
 static inline void unmake(struct made *call) {

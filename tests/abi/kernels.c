@@ -215,8 +215,9 @@ static void numbers(const pw_device *device, struct made *call) {
     for (const struct number *of = kernel->strides; of->field; of++) {
         const long long wrong[] = {of->value - 4, of->value - 1, -of->value, past, INT64_MAX, INT64_MIN};
         for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) number(device, call, of, 8, wrong[i], PW_E_ARGUMENT);
-        /* Rows so far apart are nowhere. */
+        /* Rows and pages so far apart are nowhere. */
         if (strncmp(of->field, "kv.", 3)) number(device, call, of, 8, 1ll << 50, PW_E_ARGUMENT);
+        if (strcmp(of->field, "kv.page_stride") == 0) number(device, call, of, 8, 1ll << 62, PW_E_ARGUMENT);
     }
     for (const struct number *of = kernel->types; of->field; of++) number(device, call, of, 4, 99, PW_E_UNSUPPORTED);
     for (const struct number *of = kernel->bad; of->field; of++) number(device, call, of, 4, of->value, of->served ? PW_E_UNSUPPORTED : PW_E_ARGUMENT);
@@ -257,6 +258,24 @@ static void lengths(const pw_device *device, struct made *call) {
     FINE(plan(device, call, &kernel->whole));
     FINE(run(device, call));
     kernel->answer(call);
+}
+
+/* Many rows for many threads: each as if it were alone. */
+static void tall(const pw_device *device, const struct kernel *of) {
+    enum { TIMES = 1000 };
+    if (!of->rowwise) return;
+    struct kernel *kernel = taller(of, TIMES);
+    struct made *call = make(device, kernel);
+    FINE(run(device, call));
+    kernel->answer(call);
+    for (const struct buffer *buffer = kernel->buffers; buffer->field; buffer++) {
+        const char *rows = call->buffers[buffer - kernel->buffers];
+        const size_t bytes = buffer->bytes / TIMES;
+        if (buffer->kind == UNUSED) continue;
+        for (size_t i = 1; i < TIMES; i++) CLAIM(memcmp(rows, rows + i * bytes, bytes) == 0);
+    }
+    unmake(call);
+    untaller(kernel);
 }
 
 /* Numbers in the device's memory that the contract does not allow: word at of a buffer. */
@@ -304,6 +323,7 @@ static void each(const pw_device *device, const struct kernel *kernel, struct ma
     numbers(device, call);
     wrong_elements(device, call);
     lengths(device, call);
+    tall(device, kernel);
     unmake(call);
 }
 

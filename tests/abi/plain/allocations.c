@@ -36,19 +36,17 @@ int posix_memalign(void **at, size_t align, size_t bytes) {
     return *at == NULL;
 }
 
-enum { MANY = 300 };
-
 /* How many were made since. */
 static unsigned long since(unsigned long before) { return count - before; }
 
-static void none(const pw_device *device, const struct kernel *kernel) {
+static void none(const pw_device *device, const struct kernel *kernel, int times) {
     struct made *call = make(device, kernel);
     const unsigned long before = count;
-    for (int i = 0; i < MANY; i++) {
+    for (int i = 0; i < times; i++) {
         fill(call);
         CLAIM(plan(device, call, &kernel->whole) == PW_OK && run(device, call) == PW_OK);
     }
-    if (since(before)) printf("%s: %lu in %d calls\n", kernel->name, since(before), MANY);
+    if (since(before)) printf("%s: %lu in %d calls\n", kernel->name, since(before), times);
     CLAIM(count == before);
     kernel->answer(call);
     /* Nor do a query, and calls that are refused. */
@@ -75,7 +73,13 @@ int main(void) {
             CLAIM(run(device, call) == PW_OK);
             unmake(call);
         }
-        for (int i = 0; i < KERNELS; i++) none(device, &kernels[i]);
+        for (int i = 0; i < KERNELS; i++) {
+            none(device, &kernels[i], 300);
+            if (!kernels[i].rowwise) continue;
+            struct kernel *tall = taller(&kernels[i], 200);
+            none(device, tall, 10);
+            untaller(tall);
+        }
         pw_device_destroy(device);
     }
     puts("allocations: ok");
