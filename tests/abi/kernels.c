@@ -327,6 +327,22 @@ static void each(const pw_device *device, const struct kernel *kernel, struct ma
     unmake(call);
 }
 
+/* Bytes of a plan are of their kernel, even where descriptors of two are the same bytes. */
+static void of_one_kernel(const pw_device *device) {
+    const pw_activation_desc gated = {.struct_size = sizeof gated, .rows_max = 2, .x_row_stride = 16, .out_row_stride = 8, .columns = 2,
+                                      .up_offset = 2, .kind = PW_ACTIVATION_SILU, .x_dtype = PW_F32, .out_dtype = PW_F32};
+    const pw_pool_desc pooled = {.struct_size = sizeof pooled, .rows_max = 2, .x_row_stride = 16, .out_row_stride = 8, .seqs_max = 2,
+                                 .columns = 2, .kind = PW_POOL_FIRST, .x_dtype = PW_F32, .normalise = 1};
+    CLAIM(sizeof gated == sizeof pooled && memcmp(&gated, &pooled, sizeof gated) == 0);
+    _Alignas(LINE) unsigned char plan[LINE * 2];
+    float out[4];
+    pw_pool_args args = {.struct_size = sizeof args, .run = {plan, sizeof plan, NULL, 0}, .x = activation_x, .out = out};
+    CLAIM(pw_pool_plan(device, &pooled, 2, (uint32_t[]){0, 1, 2}, plan, sizeof plan, &error) == PW_OK);
+    CLAIM(pw_pool_run(device, &pooled, &args, NULL, &error) == PW_OK);
+    CLAIM(pw_activation_plan(device, &gated, 2, plan, sizeof plan, &error) == PW_OK);
+    CLAIM(pw_pool_run(device, &pooled, &args, NULL, &error) == PW_E_PLAN && names("plan"));
+}
+
 /* A device that was destroyed is no device, nor is anything else. */
 static void stale(void) {
     pw_device *device = NULL;
@@ -360,6 +376,7 @@ int main(void) {
         each(device, &kernels[i], other);
         unmake(other);
     }
+    of_one_kernel(device);
     pw_device_destroy(device);
     stale();
     CLAIM(faults == 0);

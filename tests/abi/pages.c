@@ -307,6 +307,10 @@ static void nulls(void) {
     pw_pages_destroy(gone);
     pw_table_destroy(ended);
     pw_prefixes_destroy(forgotten);
+    /* Others come where they were, and are not they. */
+    pw_pages *next = all(1);
+    pw_table *follows = table_of(next, 4);
+    CLAIM(next != gone && follows != ended);
     void *wrong[] = {NULL, gone, ended, forgotten, (void *)(uintptr_t)64, (void *)UINTPTR_MAX, &ours, pages, table, prefixes};
     enum { WRONG = sizeof wrong / sizeof *wrong };
     for (int i = 0; i < WRONG; i++) {
@@ -342,7 +346,9 @@ static void nulls(void) {
             pw_prefixes_destroy(it);
         }
     }
-    CLAIM(are(pages, 8, 7, 0) && has(table, 1, 4));
+    CLAIM(are(pages, 8, 7, 0) && has(table, 1, 4) && has(follows, 1, 4));
+    pw_table_destroy(follows);
+    pw_pages_destroy(next);
     pw_prefixes_destroy(prefixes);
     pw_table_destroy(table);
     CLAIM(are(pages, 8, 8, 0));
