@@ -5,11 +5,14 @@ use crate::guard::{Sized32, aligned, write};
 use crate::handles::Handles;
 use crate::header::{pw_pages, pw_pages_state};
 use crate::memory::Buffers;
-use kernels_core::error::Checks;
+use kernels_core::error::{Checks, Fault};
 use kv::{Exhausted, Page, Pages};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const CHECKS: Checks = Checks("pages");
+/// What is kept of a page at most: its holders of two kinds, the caller's part in them, its place
+/// among the free.
+const PAGE_BYTES: u64 = 16;
 
 /// Pages that tables, prefixes and the caller hold.
 pub struct Slab {
@@ -54,6 +57,11 @@ export! {
         aligned("created", created)?;
         CHECKS.range("pages", pages, 1..=1 << 31)?;
         CHECKS.range("page_len", page_len, 1..=65_536)?;
+        let bytes = PAGE_BYTES * u64::from(pages);
+        // What is made of pages takes memory as it comes, and aborts where there is none.
+        if Vec::<u8>::new().try_reserve_exact(bytes as usize).is_err() {
+            return Err(CHECKS.refuse("pages", Fault::OutOfMemory { bytes }).into());
+        }
         let state = State { pages: Pages::new(pages), own: vec![0; pages as usize] };
         created.write(PAGES.add(Arc::new(Slab { page_len, state: Mutex::new(state) })));
         Ok(())
