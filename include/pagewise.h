@@ -16,7 +16,8 @@
  *
  * A function that can fail returns PW_OK or a status below zero, and says more in your
  * pw_error, if you pass one. Strides are bytes, in 64 bits and signed; what lies past 2^62 is
- * refused. docs/abi.md has the manual. C11 and C++17.
+ * refused, and so are rows more than 2^30 elements apart. A buffer is there and aligned also
+ * where a step has no rows for it. docs/abi.md has the manual. C11 and C++17.
  */
 #ifndef PAGEWISE_H
 #define PAGEWISE_H
@@ -318,8 +319,8 @@ PW_API pw_status pw_lora_bytes(const pw_lora_desc *desc, uint64_t *a_bytes, uint
 
 /* Packs an adapter of weight_dtype into a slot of A and one of B. */
 PW_API pw_status pw_lora_pack(const pw_lora_desc *desc, uint32_t rank,
-                              const void *a, /* [rank][inputs] */
-                              const void *b, /* [outputs][rank] */
+                              const void *a, /* [rank][inputs], aligned to its type */
+                              const void *b, /* [outputs][rank], as a */
                               void *a_slot, void *b_slot, pw_error *error);
 
 /* ---- rope ----------------------------------------------------------------------------
@@ -1010,7 +1011,7 @@ typedef struct pw_pages_state {
     uint32_t struct_size;
     uint32_t total;
     uint32_t free; /* nobody holds them */
-    uint32_t idle; /* prefixes alone hold them, and can let go of them */
+    uint32_t idle; /* prefixes alone hold them, and can let go of those that no used one follows */
 } pw_pages_state;
 
 PW_API pw_status pw_pages_count(const pw_pages *pages, pw_pages_state *state, pw_error *error);

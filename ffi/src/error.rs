@@ -16,6 +16,8 @@ pub enum Refusal {
     Busy(&'static str),
     /// Pages that are fewer than are wanted.
     Pages(kv::Exhausted),
+    /// A page, at this place of a list, that is not held, or not so often.
+    NotHeld { at: usize, page: u32 },
     /// A struct_size that no version has.
     Size { field: &'static str, least: u32, got: u32 },
     /// Bytes past what is known of a struct are not 0.
@@ -30,6 +32,8 @@ pub enum Refusal {
     Number { field: &'static str, fault: Fault },
     /// What the kernel refuses.
     Kernel(Error),
+    /// A layout of keys and values that it refuses.
+    Layout(Error),
     /// No such device, and why.
     Device(String),
     /// There is no grammar of a source.
@@ -58,24 +62,6 @@ impl From<Error> for Refusal {
     }
 }
 
-/// Fields of a layout of keys and values, as kernels call them.
-const LAYOUT: &[&str] = &[
-    "page_stride",
-    "k_head_stride",
-    "k_token_stride",
-    "k_dim_stride",
-    "v_head_stride",
-    "v_token_stride",
-    "v_offset",
-    "pages",
-    "page_len",
-    "kv_heads",
-    "head_dim",
-    "dtype",
-    "k_scale",
-    "v_scale",
-];
-
 impl Refusal {
     /// Its status.
     pub fn status(&self) -> pw_status {
@@ -101,12 +87,17 @@ impl Refusal {
             },
             Self::Text(grammar::Fault::NotAllowed(_)) => header::PW_E_NOT_ALLOWED,
             Self::Text(grammar::Fault::TooMuch(_)) => header::PW_E_TOO_MUCH,
-            Self::Number { fault, .. } | Self::Kernel(Error { fault, .. }) => match fault {
+            Self::NotHeld { .. } => header::PW_E_ARGUMENT,
+            Self::Number { fault, .. }
+            | Self::Kernel(Error { fault, .. })
+            | Self::Layout(Error { fault, .. }) => match fault {
                 Fault::Align { .. } => header::PW_E_ALIGN,
                 Fault::Bytes { .. } if self.field().1 == "workspace" => header::PW_E_SPACE,
-                Fault::Missing { .. } => header::PW_E_NULL,
                 Fault::Unsupported { .. } => header::PW_E_UNSUPPORTED,
-                Fault::OutOfMemory { .. } => header::PW_E_MEMORY,
+                // A slab that is larger than any is no question of what is left.
+                Fault::OutOfMemory { .. } if !matches!(self, Self::Layout(_)) => {
+                    header::PW_E_MEMORY
+                }
                 _ => header::PW_E_ARGUMENT,
             },
         }
@@ -126,15 +117,15 @@ impl Refusal {
             Self::Plan(_) => ("", "plan"),
             Self::Device(_) => ("", "name"),
             Self::Pages(_) => ("", "pages"),
+            Self::NotHeld { .. } => ("", "ids"),
             Self::Internal => ("", ""),
             Self::Grammar(
                 grammar::Refusal::Invalid { at, .. } | grammar::Refusal::Unsupported { at, .. },
             ) => ("", at),
             Self::Grammar(_) => ("", "source"),
             Self::Text(_) => ("", "tokens"),
-            Self::Kernel(error) if error.field == "scales" => ("", "kv_scales"),
-            Self::Kernel(error) if LAYOUT.contains(&error.field) => ("kv.", error.field),
             Self::Kernel(error) => ("", error.field),
+            Self::Layout(error) => ("kv.", error.field),
         }
     }
 
@@ -149,7 +140,8 @@ impl Refusal {
                 let error = Error::new("", field, *fault);
                 (error.expected(), error.got())
             }
-            Self::Kernel(error) => (error.expected(), error.got()),
+            Self::Kernel(error) | Self::Layout(error) => (error.expected(), error.got()),
+            Self::NotHeld { page, .. } => (0, i64::from(*page)),
             Self::Pages(lack) => (lack.wanted.into(), lack.free.into()),
             Self::Grammar(grammar::Refusal::TooMuch { got, most, .. }) => {
                 (*most as i64, *got as i64)
@@ -196,6 +188,9 @@ impl fmt::Display for Refusal {
             Self::Stale(field) => write!(f, "{field} was destroyed, or is of another kind"),
             Self::Busy(field) => write!(f, "a mask of {field} is being computed"),
             Self::Pages(lack) => lack.fmt(f),
+            Self::NotHeld { at, page } => {
+                write!(f, "ids[{at}]: page {page} is not held, or not so often")
+            }
             Self::Size { field, least, got } => {
                 write!(f, "{field}: struct_size is {got}, the first version has {least}")
             }
@@ -210,7 +205,7 @@ impl fmt::Display for Refusal {
             }
             Self::Plan(why) => write!(f, "plan: {why}"),
             Self::Number { field, fault } => Error::new("call", field, *fault).fmt(f),
-            Self::Kernel(error) => error.fmt(f),
+            Self::Kernel(error) | Self::Layout(error) => error.fmt(f),
             Self::Device(why) => f.write_str(why),
             Self::Grammar(refusal) => refusal.fmt(f),
             Self::Text(fault) => fault.fmt(f),

@@ -21,13 +21,20 @@ static MASKERS: Handles<Batches, pw_masker> = Handles::new(4, "masker");
 
 /// The texts of a batch, each another.
 fn texts(handles: &[*mut pw_matcher]) -> Result<Vec<Arc<Text>>, Refusal> {
+    let text = |&handle: &*mut pw_matcher| {
+        MATCHERS.get(handle).map_err(|refusal| match refusal {
+            Refusal::Null(_) => Refusal::Null("matchers"),
+            _ => Refusal::Stale("matchers"),
+        })
+    };
+    let texts = handles.iter().map(text).collect::<Result<_, _>>()?;
     let mut seen = BTreeMap::new();
     for (at, &handle) in (0..).zip(handles) {
         if let Some(earlier) = seen.insert(handle.addr(), at) {
             return Err(CHECKS.refuse("matchers", Fault::Repeated { at, earlier }).into());
         }
     }
-    handles.iter().map(|&handle| MATCHERS.get(handle)).collect()
+    Ok(texts)
 }
 
 /// What a row's status says.

@@ -10,6 +10,9 @@ use kv::{Exhausted, Page, Pages};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const CHECKS: Checks = Checks("pages");
+/// What is kept of a page at most: its holders of two kinds, the caller's part in them, its place
+/// among the free.
+const PAGE_BYTES: u64 = 16;
 
 /// Pages that tables, prefixes and the caller hold.
 pub struct Slab {
@@ -44,11 +47,7 @@ impl State {
         CHECKS.elements("ids", ids, 0..=self.pages.total() - 1)?;
         match ids.iter().position(|id| !held(*id)) {
             None => Ok(()),
-            Some(at) => {
-                let fault =
-                    Fault::Element { at: at as u64, least: 0, most: 0, got: ids[at].into() };
-                Err(Refusal::Number { field: "ids", fault })
-            }
+            Some(at) => Err(Refusal::NotHeld { at, page: ids[at] }),
         }
     }
 }
@@ -58,6 +57,11 @@ export! {
         aligned("created", created)?;
         CHECKS.range("pages", pages, 1..=1 << 31)?;
         CHECKS.range("page_len", page_len, 1..=65_536)?;
+        let bytes = PAGE_BYTES * u64::from(pages);
+        // What is made of pages takes memory as it comes, and aborts where there is none.
+        if Vec::<u8>::new().try_reserve_exact(bytes as usize).is_err() {
+            return Err(CHECKS.refuse("pages", Fault::OutOfMemory { bytes }).into());
+        }
         let state = State { pages: Pages::new(pages), own: vec![0; pages as usize] };
         created.write(PAGES.add(Arc::new(Slab { page_len, state: Mutex::new(state) })));
         Ok(())

@@ -130,6 +130,8 @@ export! {
         idle: *mut u32,
     ) {
         let index = PREFIXES.get(prefixes)?;
+        aligned("pages", pages)?;
+        aligned("idle", idle)?;
         let (scope, tokens) = (scope(of)?, Buffers::new().words("tokens", tokens, count)?);
         let probe = index.lock().probe(&index.slab.lock().pages, &scope, tokens);
         tell("pages", pages, probe.pages)?;

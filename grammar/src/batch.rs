@@ -115,6 +115,11 @@ struct Rows {
 }
 
 impl Asked {
+    /// Whether somebody waits still.
+    fn is_open(&self) -> bool {
+        lock(&self.state).open
+    }
+
     /// What came of a row, or that nothing will; gives it back if nobody waits any more.
     fn tell(&self, row: usize, outcome: Option<Outcome>) -> Option<Outcome> {
         let mut rows = lock(&self.state);
@@ -221,6 +226,12 @@ fn ask(desk: &Arc<Desk>, waiting: Waiting) -> Option<Job> {
         State::Ready(outcome) => {
             *state = State::Free;
             waiting.asked.tell(waiting.row, Some(outcome));
+            None
+        }
+        // One waits for it: to the other it is late, for only one can be told.
+        State::Busy(Some(first)) if first.asked.is_open() => {
+            *state = State::Busy(Some(first));
+            waiting.asked.tell(waiting.row, None);
             None
         }
         State::Busy(_) => {

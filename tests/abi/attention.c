@@ -61,9 +61,10 @@ static void sizes(const pw_device *device, struct call *call) {
     CLAIM(small.status == PW_E_NULL && small.expected == 77 && small.field[0] == 0);
     CLAIM(pw_attention_plan(device, &call->desc, &call->lens, call->plan, 63, &error) == PW_E_SPACE && names("plan"));
     CLAIM(error.got == 63 && error.expected > 63);
-    call->args.run.workspace_bytes -= 1;
-    CLAIM(run(device, call) == PW_E_SPACE && names("workspace"));
-    call->args.run.workspace_bytes += 1;
+    const uint64_t all = call->args.run.workspace_bytes;
+    call->args.run.workspace_bytes = 64;
+    CLAIM(run(device, call) == PW_E_SPACE && names("workspace") && error.got == 64);
+    call->args.run.workspace_bytes = all;
     call->args.run.workspace = (char *)call->args.run.workspace + 4;
     CLAIM(run(device, call) == PW_E_ALIGN && names("workspace"));
     call->args.run.workspace = (char *)call->args.run.workspace - 4;

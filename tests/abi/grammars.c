@@ -135,6 +135,76 @@ static void refusals(pw_grammars *grammars) {
     CLAIM(pw_grammars_create(&bad, NULL, &none, &error) == PW_E_ARGUMENT && names("tokens"));
 }
 
+/* A handle of nothing, of another kind, and one that was destroyed: each before any other fault. */
+static void stale(pw_grammars *grammars) {
+    pw_vocabulary of = vocabulary();
+    pw_grammars *ended = NULL;
+    pw_matcher *text = begin(grammars, PW_SOURCE_REGEX, "a"), *gone = begin(grammars, PW_SOURCE_REGEX, "a");
+    CLAIM(pw_grammars_create(&of, NULL, &ended, &error) == PW_OK);
+    pw_grammars_destroy(ended);
+    pw_grammars_destroy(ended);
+    pw_matcher_destroy(gone);
+    pw_matcher_destroy(gone);
+    void *wrong[] = {NULL, ended, gone, (void *)(uintptr_t)64, (void *)UINTPTR_MAX, bytes, grammars, text};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        const pw_status as = wrong[i] ? PW_E_STALE : PW_E_NULL;
+        if (wrong[i] != grammars) {
+            CLAIM(pw_matcher_create(wrong[i], 9, NULL, 1, NULL, &error) == as && names("grammars"));
+            pw_grammars_destroy(wrong[i]);
+        }
+        if (wrong[i] == text) continue;
+        pw_matcher *it = wrong[i];
+        CLAIM(pw_matcher_fork(it, NULL, &error) == as && names("matcher"));
+        CLAIM(pw_matcher_mask(it, NULL, 0, &error) == as && names("matcher"));
+        CLAIM(pw_matcher_accept(it, NULL, 1, &error) == as && names("matcher"));
+        CLAIM(pw_matcher_allowed(it, NULL, 1, NULL, &error) == as && names("matcher"));
+        CLAIM(pw_matcher_forced(it, NULL, 1, NULL, &error) == as && names("matcher"));
+        CLAIM(pw_matcher_take_back(it, 1, &error) == as && names("matcher"));
+        CLAIM(pw_matcher_may_end(it, NULL, &error) == as && names("matcher"));
+        CLAIM(pw_matcher_tree_masks(it, NULL, NULL, 1, NULL, 0, &error) == as && names("matcher"));
+        pw_matcher_destroy(it);
+    }
+    uint32_t number = 0, words[3 * WORDS];
+    const uint32_t token[] = {'a'}, parent[] = {PW_NONE};
+    CLAIM(pw_matcher_fork(text, NULL, &error) == PW_E_NULL && names("fork"));
+    CLAIM(pw_matcher_mask(text, NULL, WORDS, &error) == PW_E_NULL && names("words"));
+    CLAIM(pw_matcher_accept(text, NULL, 1, &error) == PW_E_NULL && names("tokens") && pw_matcher_accept(text, NULL, 0, &error) == PW_OK);
+    CLAIM(pw_matcher_allowed(text, NULL, 1, &number, &error) == PW_E_NULL && names("tokens"));
+    CLAIM(pw_matcher_allowed(text, token, 1, NULL, &error) == PW_E_NULL && names("allowed"));
+    CLAIM(pw_matcher_forced(text, NULL, 1, &number, &error) == PW_E_NULL && names("tokens"));
+    CLAIM(pw_matcher_forced(text, words, 1, NULL, &error) == PW_E_NULL && names("count"));
+    CLAIM(pw_matcher_forced(text, NULL, 0, &number, &error) == PW_OK && number == 0);
+    CLAIM(pw_matcher_may_end(text, NULL, &error) == PW_E_NULL && names("may_end"));
+    CLAIM(pw_matcher_tree_masks(text, NULL, parent, 1, words, WORDS, &error) == PW_E_NULL && names("tokens"));
+    CLAIM(pw_matcher_tree_masks(text, token, NULL, 1, words, WORDS, &error) == PW_E_NULL && names("parents"));
+    CLAIM(pw_matcher_tree_masks(text, token, parent, 1, NULL, WORDS, &error) == PW_E_NULL && names("words"));
+    CLAIM(pw_matcher_tree_masks(text, token, parent, 1, words, WORDS - 1, &error) == PW_E_SPACE && names("words"));
+    CLAIM(pw_matcher_tree_masks(text, NULL, NULL, 0, words, WORDS, &error) == PW_OK && count(words) == 1 && has(words, 'a'));
+    /* Tokens of no vocabulary may not come; they are not read as others. */
+    const uint32_t beyond[] = {TOKENS, PW_NONE};
+    for (int i = 0; i < 2; i++) {
+        CLAIM(pw_matcher_accept(text, beyond + i, 1, &error) == PW_E_NOT_ALLOWED && names("tokens"));
+        CLAIM(pw_matcher_allowed(text, beyond + i, 1, &number, &error) == PW_OK && number == 0);
+        CLAIM(pw_matcher_tree_masks(text, beyond + i, parent, 1, words, WORDS, &error) == PW_OK && count(words + WORDS) == 0);
+    }
+    pw_matcher_destroy(text);
+
+    of.struct_size = 8;
+    CLAIM(pw_grammars_create(&of, NULL, &ended, &error) == PW_E_SIZE && names("vocabulary"));
+    CLAIM(pw_grammars_create(NULL, NULL, &ended, &error) == PW_E_NULL && names("vocabulary"));
+    of = vocabulary();
+    CLAIM(pw_grammars_create(&of, NULL, NULL, &error) == PW_E_NULL && names("grammars"));
+    of.bytes = NULL;
+    CLAIM(pw_grammars_create(&of, NULL, &ended, &error) == PW_E_NULL && names("bytes"));
+    of = vocabulary(), of.special = NULL;
+    CLAIM(pw_grammars_create(&of, NULL, &ended, &error) == PW_E_NULL && names("special"));
+    of = vocabulary(), of.ends = NULL;
+    CLAIM(pw_grammars_create(&of, NULL, &ended, &error) == PW_E_NULL && names("ends"));
+    pw_grammars_options options = {.struct_size = 4};
+    of = vocabulary();
+    CLAIM(pw_grammars_create(&of, &options, &ended, &error) == PW_E_SIZE && names("options"));
+}
+
 static void *many(void *grammars) {
     for (int i = 0; i < 50; i++) {
         pw_matcher *text = begin(grammars, PW_SOURCE_REGEX, i % 2 ? "[0-9]{3}" : "x[a-f]+");
@@ -154,6 +224,7 @@ int main(void) {
     memset(bytes, 0, sizeof bytes);
     a_text(grammars);
     a_tree(grammars);
+    stale(grammars);
     refusals(grammars);
     pthread_t two[2];
     for (int i = 0; i < 2; i++) pthread_create(&two[i], NULL, many, grammars);

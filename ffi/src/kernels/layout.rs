@@ -10,6 +10,10 @@ use kernels_core::params;
 /// Strides past this are refused, so that no sum of them overflows.
 const STRIDE_MAX: i64 = 1 << 62;
 
+/// Rows that are further apart, in elements, are refused by every kernel: as a buffer, not as the
+/// stride that they have here.
+const ROW_STRIDE_MAX: u64 = 1 << 30;
+
 /// Bytes as whole elements.
 pub fn elements(field: &'static str, bytes: i64, dtype: Dtype) -> Result<u64, Refusal> {
     let refuse = |fault| Err(Refusal::Number { field, fault });
@@ -42,9 +46,10 @@ impl Matrix {
         width: u64,
     ) -> Result<Self, Refusal> {
         let row_stride = elements(field, stride_bytes, dtype)?;
-        if row_stride < width {
-            let least = dtype.bytes(Some(width)).unwrap_or(u64::MAX) as i64;
-            let fault = Fault::Range { least, most: STRIDE_MAX, got: stride_bytes };
+        if row_stride < width || row_stride > ROW_STRIDE_MAX {
+            let bytes = |count| dtype.bytes(Some(count)).unwrap_or(u64::MAX) as i64;
+            let (least, most) = (bytes(width), bytes(ROW_STRIDE_MAX));
+            let fault = Fault::Range { least, most, got: stride_bytes };
             return Err(Refusal::Number { field, fault });
         }
         Ok(Self { dtype, row_stride, width })
@@ -103,7 +108,7 @@ impl Slabs {
     /// Of a layout.
     pub fn new(checks: Checks, of: &pw_kv_layout) -> Result<Self, Refusal> {
         let params = layout(checks, of)?;
-        Ok(Self { params, kv: KvLayout::new(checks, &params)? })
+        Ok(Self { params, kv: KvLayout::new(checks, &params).map_err(Refusal::Layout)? })
     }
 
     pub fn keys_bytes(&self) -> u64 {
@@ -125,7 +130,7 @@ impl Slabs {
 
 /// The layout as kernels take it.
 fn layout(checks: Checks, of: &pw_kv_layout) -> Result<params::KvLayout, Refusal> {
-    let dtype = Dtype::parse(checks, "dtype", of.dtype, &Dtype::ALL)?;
+    let dtype = Dtype::parse(checks, "dtype", of.dtype, &Dtype::ALL).map_err(Refusal::Layout)?;
     let stride = |field, bytes| elements(field, bytes, dtype);
     let dims = stride("kv.k_dim_stride", of.k_dim_stride)?;
     Ok(params::KvLayout {

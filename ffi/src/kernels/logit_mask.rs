@@ -43,6 +43,10 @@ impl Kernel for Call {
             let fault = Fault::Missing { needed_by: "slots" };
             return Err(Refusal::Number { field: "counts_stride", fault });
         }
+        if desc.counted_max > 0 && desc.slots == 0 {
+            let fault = Fault::Unused { needs: "slots" };
+            return Err(Refusal::Number { field: "counted_max", fault });
+        }
         let params = params::LogitMask {
             row_stride: logits.row_stride,
             counts_stride: counts.map_or(0, |counts| counts.row_stride),

@@ -86,6 +86,8 @@ pub trait Kernel: Sized {
     ) -> Result<Self::Command<S::Memory>, Refusal>;
     /// What every run takes.
     fn given(args: &Self::Args) -> &pw_run;
+    /// What has no meaning yet.
+    fn reserved(args: &Self::Args) -> u32;
     /// What a call takes beside its buffers.
     fn needs(command: &Self::Command<Recorded>, workers: u32) -> Result<Needs, Error>;
     /// Writes what a call without rows leaves behind.
@@ -109,6 +111,9 @@ macro_rules! kernel {
 
         fn given(args: &Self::Args) -> &crate::header::pw_run {
             &args.run
+        }
+        fn reserved(args: &Self::Args) -> u32 {
+            args.reserved
         }
         fn needs(
             command: &Self::Command<kernels_core::command::Recorded>,
@@ -251,18 +256,20 @@ unsafe fn run<K: Kernel>(
     let device = DEVICES.get(device)?;
     // SAFETY: as the caller of this says.
     let (desc, args) = unsafe { (read("desc", desc)?, read("args", args)?) };
+    layout::reserved(K::reserved(&args))?;
     if !stream.is_null() {
         let fault = Fault::Unused { needs: "a device with streams" };
         return Err(Refusal::Number { field: "stream", fault });
     }
     let kernel = K::new(&desc)?;
     let (given, mut buffers) = (K::given(&args), Buffers::new());
-    at_least("plan", given.plan, given.plan_bytes, Kind::bytes(0))?;
+    at_least("plan", given.plan, given.plan_bytes, 0)?;
     // SAFETY: so many bytes are the caller's.
     let plan = unsafe { buffers.read("plan", given.plan.cast::<u8>(), given.plan_bytes)? };
     let step = Kind::of::<K>(&desc).read(plan)?;
     let workspace = match (given.workspace.is_null(), given.workspace_bytes) {
-        (true, 0) => &mut [][..],
+        // Aligned, for those who see numbers in it.
+        (true, 0) => bytemuck::cast_slice_mut::<u64, u8>(&mut []),
         (_, bytes) => {
             at_least("workspace", given.workspace, bytes, 0)?;
             // SAFETY: so many bytes are the caller's.

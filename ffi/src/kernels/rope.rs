@@ -10,7 +10,7 @@ use crate::header::{self, pw_rope_table};
 use crate::memory::Buffers;
 use kernels_core::command::Recorded;
 use kernels_core::dtype::Dtype;
-use kernels_core::error::{Checks, Fault};
+use kernels_core::error::{Checks, Error, Fault};
 use kernels_core::params;
 use kernels_core::rope::Rope;
 use kernels_core::rope::table::{Scaling, Table, Yarn, yarn_attention};
@@ -101,6 +101,16 @@ fn unused(of: &pw_rope_table, used: &[&'static str]) -> Result<(), Refusal> {
     }
 }
 
+/// Numbers have one name here, whatever model files call them.
+fn named(error: Error) -> Refusal {
+    let field = match error.field {
+        "beta_fast" | "high_factor" => "fast",
+        "beta_slow" | "low_factor" => "slow",
+        field => field,
+    };
+    Refusal::Kernel(Error { field, ..error })
+}
+
 fn table(of: &pw_rope_table) -> Result<Table, Refusal> {
     let &pw_rope_table { factor, original_positions, positions, .. } = of;
     let trained = ["factor", "original_positions"];
@@ -143,7 +153,7 @@ fn table(of: &pw_rope_table) -> Result<Table, Refusal> {
         }
     };
     let table = Table { base: of.base, rotary_dims: of.rotary_dims, scaling };
-    table.check()?;
+    table.check().map_err(named)?;
     Ok(table)
 }
 

@@ -51,6 +51,10 @@ impl Kernel for Call {
             };
             return Err(Refusal::Number { field: "target_row_stride", fault });
         }
+        if desc.mode != params::VERIFY_REJECTION && draft.is_some() {
+            let fault = Fault::Unused { needs: "PW_VERIFY_REJECTION" };
+            return Err(Refusal::Number { field: "draft_row_stride", fault });
+        }
         CHECKS.range("seqs_max", desc.seqs_max, 1..=1 << 24)?;
         let params = params::SpecVerify {
             target_row_stride: target.map_or(0, |target| target.row_stride),

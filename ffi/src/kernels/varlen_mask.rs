@@ -41,7 +41,8 @@ impl Kernel for Call {
     }
 
     fn most(&self) -> Step<'static> {
-        Step::of([self.params.rows_max, self.params.sequences_max, 0])
+        let p = &self.params;
+        Step::of([p.rows_max, p.sequences_max, p.documents_max])
     }
 
     fn words(&self) -> u64 {
