@@ -164,7 +164,8 @@ typedef struct pw_rows {
 /* How many bytes a packed weight takes. */
 PW_API pw_status pw_weight_bytes(const pw_weight *weight, uint64_t *bytes, pw_error *error);
 
-/* Packs some outputs into their place; the rest of packed is left as it is. */
+/* Packs some outputs into their place; the rest of packed is left as it is. Where outputs are no
+ * multiple of 32 begin with zeros: what no output has is read, and then thrown away. */
 PW_API pw_status pw_weight_pack(const pw_weight *weight, const pw_rows *rows, void *packed,
                                 uint64_t packed_bytes, pw_error *error);
 

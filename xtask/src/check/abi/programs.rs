@@ -1,4 +1,4 @@
-//! Programs that embed `libpagewise`: of C by pkg-config, of C and C++ by CMake.
+//! Programs that embed `libpagewise`, of C and C++: by pkg-config and by CMake.
 
 use super::count;
 use crate::check::shell::Shell;
@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 
 /// Folders of programs that run under sanitizers and under valgrind, from the root.
 const WATCHED: [&str; 2] = ["examples/c", "tests/abi"];
-/// Programs of C++, which CMake alone builds; there need be none.
+/// Programs of C++, which run under sanitizers, and are too large for valgrind.
 const CPP: &str = "examples/cpp";
 /// Programs that do themselves what sanitizers and valgrind would.
 const PLAIN: &str = "tests/abi/plain";
 /// The one that is linked statically as well.
 const STATIC: &str = "examples/c/decode.c";
 
-const STRICT: [&str; 5] = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror"];
+const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 /// What a sanitizer finds ends the program.
 const SANITIZED: [&str; 3] = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
 /// What threads hold on to is no leak.
@@ -40,7 +40,7 @@ struct Program {
     libraries: Vec<String>,
 }
 
-/// Builds programs of C by pkg-config and runs them, under sanitizers where they are not
+/// Builds programs by pkg-config and runs them, under sanitizers where they are not
 /// plain: those of today, and those of released versions with their own header.
 pub fn by_pkg_config(
     shell: &Shell,
@@ -52,8 +52,10 @@ pub fn by_pkg_config(
     let programs = programs(shell, library, released)?;
     let run = |shell: &Shell, program: &Program| {
         let binary = folder.join(&program.name);
-        let mut compile = shell.tool("cc");
-        compile.args(STRICT).args(&program.options).arg(&program.source);
+        let cpp = program.source.extension().is_some_and(|end| end == "cpp");
+        let (compiler, language) = if cpp { ("c++", "-std=c++17") } else { ("cc", "-std=c11") };
+        let mut compile = shell.tool(compiler);
+        compile.arg(language).args(STRICT).args(&program.options).arg(&program.source);
         compile.args(&program.libraries).args(["-lpthread", "-lm", "-o"]).arg(&binary);
         shell.run(&mut compile)?;
         let mut run = shell.tool(&binary.to_string_lossy());
@@ -73,7 +75,7 @@ fn programs(
     let libraries = flags(&["--libs"])?;
     // Where they are, what their header is, and what they are built with.
     let mut groups: Vec<(PathBuf, Vec<String>, &[&str])> = Vec::new();
-    for folder in WATCHED {
+    for folder in WATCHED.into_iter().chain([CPP]) {
         groups.push((folder.into(), include.clone(), &SANITIZED));
     }
     groups.push((PLAIN.into(), include.clone(), &["-O2"]));
@@ -89,7 +91,7 @@ fn programs(
     for (folder, include, options) in groups {
         let options = options.iter().map(|option| (*option).to_owned());
         let options: Vec<String> = options.chain(include).collect();
-        for source in with_extensions(&shell.root.join(folder), &["c"])? {
+        for source in with_extensions(&shell.root.join(folder), &["c", "cpp"])? {
             let (options, libraries) = (options.clone(), libraries.clone());
             programs.push(Program { name: name(shell, &source), source, options, libraries });
         }
@@ -118,8 +120,8 @@ fn pkg_config(shell: &Shell, library: &Installed, words: &[&str]) -> Result<Vec<
     Ok(flags.split_whitespace().map(str::to_owned).collect())
 }
 
-/// Builds all programs of today by CMake and runs them under valgrind, where they are not
-/// plain. It hides AVX-512, so the library takes AVX2.
+/// Builds all programs of today by CMake and runs them, those of C that are not plain under
+/// valgrind. It hides AVX-512, so the library takes AVX2.
 pub fn by_cmake(
     shell: &Shell,
     folder: &Path,
@@ -134,15 +136,17 @@ pub fn by_cmake(
     shell.run(&mut configure)?;
     shell.run(shell.tool("cmake").arg("--build").arg(&build).arg("--parallel"))?;
 
-    let folders = WATCHED.iter().chain([&CPP]).map(|folder| shell.root.join(folder));
-    let mut watched = Vec::new();
-    for folder in folders.filter(|folder| folder.exists()) {
-        let sources = with_extensions(&folder, &["c", "cpp"])?;
-        watched.extend(sources.iter().map(|source| name(shell, source)));
-    }
+    let names = |folders: &[&str]| -> Result<Vec<String>, String> {
+        let mut names = Vec::new();
+        for folder in folders {
+            let sources = with_extensions(&shell.root.join(folder), &["c", "cpp"])?;
+            names.extend(sources.iter().map(|source| name(shell, source)));
+        }
+        Ok(names)
+    };
+    let mut watched = names(&WATCHED)?;
     watched.push(name(shell, &shell.root.join(STATIC)) + "-static");
-    let plain = with_extensions(&shell.root.join(PLAIN), &["c"])?;
-    let plain: Vec<String> = plain.iter().map(|source| name(shell, source)).collect();
+    let plain = names(&[PLAIN, CPP])?;
     let binary = |name: &str| build.join(name);
     let watch = |shell: &Shell, name: &String| {
         shell.run(shell.tool("valgrind").args(VALGRIND).arg(binary(name))).map(drop)
