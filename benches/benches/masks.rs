@@ -36,8 +36,8 @@ fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--test") {
         let schema = json!({"type": "array", "items": {"enum": ["a", "b"]}});
-        let told = measure(&of_bytes(), &[schema.to_string()], 2);
-        assert!(told["c"]["per_mask_us"]["count"].as_u64() > Some(0), "masks came: {told}");
+        let told = measure(&of_bytes(), &[schema.to_string()], 3);
+        assert!(told["c"]["share_us"]["count"].as_u64() > Some(0), "masks came: {told}");
         println!("Testing masks\nSuccess");
         return;
     }
@@ -72,53 +72,52 @@ fn measure(vocabulary: &Vocabulary, schemas: &[String], steps: usize) -> Value {
     })
 }
 
-/// Masks of many texts at once, as an engine in C asks for them: with and without a deadline.
+/// Masks of many texts at once, as an engine in C asks for them: all by the masker, with and
+/// without a deadline, and each by itself on as many threads of the caller's.
 fn through_c(vocabulary: &Vocabulary, schemas: &[&String], dice: &mut Dice, steps: usize) -> Value {
     let c = C::new(vocabulary, schemas);
     let mut texts: Vec<*mut pw_matcher> = (0..C_BATCH).map(|at| c.begin(at)).collect();
     let row_words = vocabulary.bytes.len().div_ceil(32);
     let mut words = vec![0; C_BATCH * row_words];
     let mut statuses = vec![0; C_BATCH];
-    let (mut each, mut alone, mut bounded) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut shares, mut each, mut bounded) = (Vec::new(), Vec::new(), Vec::new());
     let (mut late, mut asked) = (0, 0);
     let mut next = C_BATCH;
     for step in 0..steps {
-        // One step in two has a deadline; who is late is asked again, and goes on then.
-        let deadline = if step % 2 == 0 { 0 } else { C_DEADLINE_US };
+        // By turns.
         let begun = Instant::now();
-        let lacking = c.masks(&texts, deadline, &mut words, row_words, &mut statuses);
-        let took = begun.elapsed();
-        if deadline == 0 {
-            each.push(took / C_BATCH as u32);
-            assert_eq!(lacking, 0, "nobody is late where everybody is waited for");
-        } else {
-            bounded.push(took);
-            late += lacking as usize;
-            asked += C_BATCH;
+        let mut batch =
+            |deadline| c.masks(&texts, deadline, &mut words, row_words, &mut statuses) as usize;
+        match step % 3 {
+            0 => {
+                assert_eq!(batch(0), 0, "nobody is late where everybody is waited for");
+                shares.push(begun.elapsed() / C_BATCH as u32);
+            }
+            1 => {
+                each.extend(c.each(&texts, &mut words, row_words));
+            }
+            _ => {
+                late += batch(C_DEADLINE_US);
+                asked += C_BATCH;
+                bounded.push(begun.elapsed());
+                // Whoever was late is waited for, and goes on like the others.
+                assert_eq!(c.masks(&texts, 0, &mut words, row_words, &mut statuses), 0);
+            }
         }
         for (at, text) in texts.iter_mut().enumerate() {
             let row = &mut words[at * row_words..][..row_words];
-            if statuses[at] == header::PW_E_BUSY {
-                continue;
-            }
             let token = dice.token(row).filter(|token| *token != vocabulary.end);
             if !token.is_some_and(|token| c.accept(*text, token)) {
                 c.end(*text);
                 *text = c.begin(next);
                 next += 1;
             }
-            // Of one text in each step, the mask alone too.
-            if at == step % C_BATCH {
-                let begun = Instant::now();
-                c.mask(*text, row);
-                alone.push(begun.elapsed());
-            }
         }
     }
     texts.into_iter().for_each(|text| c.end(text));
     json!({
-        "texts": C_BATCH, "threads": THREADS, "per_mask_us": spread(each),
-        "alone_us": spread(alone), "deadline_us": C_DEADLINE_US, "batch_us": spread(bounded),
+        "texts": C_BATCH, "threads": THREADS, "share_us": spread(shares),
+        "each_us": spread(each), "deadline_us": C_DEADLINE_US, "batch_us": spread(bounded),
         "late": late, "asked": asked,
     })
 }
@@ -202,12 +201,23 @@ impl C {
         late
     }
 
-    fn mask(&self, text: *mut pw_matcher, row: &mut [u32]) {
-        // SAFETY: a row of so many words.
-        let status = unsafe {
-            header::pw_matcher_mask(text, row.as_mut_ptr(), row.len() as u64, null_mut())
-        };
-        good(status);
+    /// How long each mask took, on threads that share them.
+    fn each(
+        &self,
+        texts: &[*mut pw_matcher],
+        words: &mut [u32],
+        row_words: usize,
+    ) -> Vec<Duration> {
+        // Handles are numbers, and go where they like.
+        let texts: Vec<usize> = texts.iter().map(|text| text.addr()).collect();
+        let many = texts.len().div_ceil(THREADS);
+        let parts = texts.chunks(many).zip(words.chunks_mut(many * row_words));
+        thread::scope(|scope| {
+            let threads: Vec<_> = parts
+                .map(|(texts, rows)| scope.spawn(move || times(texts, rows, row_words)))
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("masks")).collect()
+        })
     }
 
     fn accept(&self, text: *mut pw_matcher, token: u32) -> bool {
@@ -230,6 +240,20 @@ impl Drop for C {
             header::pw_grammars_destroy(self.grammars);
         }
     }
+}
+
+/// How long each mask took, one after the other.
+fn times(texts: &[usize], rows: &mut [u32], row_words: usize) -> Vec<Duration> {
+    let mask = |(text, row): (&usize, &mut [u32])| {
+        let text = std::ptr::without_provenance_mut(*text);
+        let begun = Instant::now();
+        // SAFETY: a row of so many words.
+        good(unsafe {
+            header::pw_matcher_mask(text, row.as_mut_ptr(), row.len() as u64, null_mut())
+        });
+        begun.elapsed()
+    };
+    texts.iter().zip(rows.chunks_mut(row_words)).map(mask).collect()
 }
 
 fn good(status: pw_status) {

@@ -117,7 +117,7 @@ def masks(given):
     figure(given, f"{of}: 32 texts: late", "parts", batch["late"] / batch["masks"], "grammar")
     c = told["c"]
     of = f"{of}: {c['texts']} texts on {c['threads']} threads"
-    for name, shape in (("per_mask_us", "a mask of a batch"), ("alone_us", "a mask alone")):
+    for name, shape in (("share_us", "a mask's share of a batch"), ("each_us", "a mask")):
         for part in ("p50", "p99", "max"):
             figure(given, f"{of}: {shape} {part}", "us", c[name][part], "abi")
     figure(given, f"{of}: a batch of {c['deadline_us']} us p99", "us", c["batch_us"]["p99"], "abi")
