@@ -92,7 +92,7 @@ typedef struct pw_device pw_device; /* never changes; any thread may use it */
 
 typedef struct pw_device_options {
     uint32_t struct_size;
-    uint32_t threads;       /* of a CPU, the caller's included; 0: as many as it runs at once.
+    uint32_t threads;       /* of a CPU, the caller's included, at most 1024; 0: as many as it runs.
                                Of a small model 1 is often best: others cost to wake */
     const char *plugins;    /* the folder of device plugins, UTF-8; NULL: that of this library */
     uint64_t plugins_bytes; /* of that path */
@@ -585,7 +585,9 @@ typedef struct pw_attention_lens {
     uint32_t struct_size;
     uint32_t seqs;                  /* S, at most seqs_max */
     const uint32_t *q_start;        /* [S + 1], ascending: each sequence's first row */
-    const uint32_t *kv_len;         /* [S]: positions, those of its rows included */
+    const uint32_t *kv_len;         /* [S]: positions, those of its rows included. With fewer than
+                                       rows the first rows lie before 0, where the causal mask
+                                       hides all */
     const uint32_t *page_start;     /* LISTED: [S + 1], ascending: each sequence's first id */
     const uint32_t *first_position; /* [S]: the first position kept, in the first page listed;
                                        NULL: 0 */
@@ -995,7 +997,7 @@ PW_API pw_status pw_spec_verify_run(const pw_device *device, const pw_spec_verif
  *
  * Who holds each page, which ones a sequence has, and which prefixes they hold. Host objects:
  * numbers alone are here; what must be copied in a slab is told, as an entry of kv_copy.
- * Pages and prefixes may be used by any thread, a table by one at a time. Tables and prefixes
+ * Any thread may use them; calls of one table come one after the other. Tables and prefixes
  * keep what they need of their pages alive: they may be destroyed in any order. */
 
 typedef struct pw_pages pw_pages;
@@ -1122,7 +1124,7 @@ PW_API pw_status pw_prefixes_forget(pw_prefixes *prefixes, const pw_scope *scope
  * them); nothing that would forbid something is ignored. */
 
 typedef struct pw_grammars pw_grammars; /* of one vocabulary; any thread may use it */
-typedef struct pw_matcher pw_matcher;   /* one text; one thread at a time */
+typedef struct pw_matcher pw_matcher;   /* one text; calls come one after the other */
 
 typedef struct pw_vocabulary {
     uint32_t struct_size;
@@ -1131,14 +1133,16 @@ typedef struct pw_vocabulary {
     const uint64_t *starts;  /* [tokens + 1], ascending from 0: where each begins in bytes */
     const uint32_t *special; /* [special_count] tokens that are never text: a grammar asks for
                                 them by name, as in <|tool|>; or NULL */
-    const uint32_t *ends;    /* [end_count] tokens that end a text; or NULL */
+    const uint32_t *ends;    /* [end_count] tokens that end a text; or NULL: after the end of one
+                                no token may come, and its mask is of zeros */
     uint32_t special_count;
     uint32_t end_count;
 } pw_vocabulary;
 
 typedef struct pw_grammars_options {
     uint32_t struct_size;
-    uint32_t threads;     /* that compile what takes little; as many compile the rest; 0: 2 */
+    uint32_t threads;     /* that compile what takes little; as many compile the rest; at most
+                             1024; 0: 2 */
     uint32_t patience_ms; /* how long whoever asks waits; 0: 5000 */
     uint32_t waiting;     /* sources that may wait for a thread; 0: 64 */
     uint64_t kept_bytes;  /* of compiled grammars that are kept, roughly; 0: 256 MiB */
@@ -1161,7 +1165,8 @@ PW_API void pw_grammars_destroy(pw_grammars *grammars);
 #define PW_SOURCE_TAGS 6u    /* structural tags, as docs/structural-tags.md has them */
 
 /* A text at its beginning, to be kept to a source of UTF-8. Waits until that is compiled, if
- * nobody asked for it before. On PW_E_GRAMMAR field is where, as a JSON pointer. */
+ * nobody asked for it before. On PW_E_GRAMMAR field is where, as a JSON pointer, if that is
+ * known; one that does not fit ends with "...", and stands whole in the message. */
 PW_API pw_status pw_matcher_create(pw_grammars *grammars, uint32_t kind, const char *source,
                                    uint64_t source_bytes, pw_matcher **matcher,
                                    pw_error *error);
@@ -1208,16 +1213,18 @@ PW_API pw_status pw_matcher_tree_masks(pw_matcher *matcher,
 /* Threads that compute masks of many texts at once; any thread may ask them. */
 typedef struct pw_masker pw_masker;
 
-/* Starts so many; 0: as many as the machine runs at once. */
+/* Starts so many, at most 1024; 0: as many as the machine runs at once. */
 PW_API pw_status pw_masker_create(uint32_t threads, pw_masker **masker, pw_error *error);
 /* Ends them, once each has done the mask that it is at. */
 PW_API void pw_masker_destroy(pw_masker *masker);
 
 /* Masks of many texts, each another: row i is of matchers[i]. Waits for deadline_us at most, 0:
  * until all are done. A row that is late is of zeros, and its status PW_E_BUSY: its mask is
- * computed all the same, and is there when it is asked for here again. Until then its matcher
- * answers PW_E_BUSY, but may be destroyed. Without a masker rows are computed by the caller,
- * one after the other; late are those that were not begun in time, and none is computed on. */
+ * computed all the same, and is there when it is asked for here again. While it is being
+ * computed its matcher answers PW_E_BUSY, but may be destroyed; accept and take_back drop it.
+ * A masker that is destroyed computes none that it has not begun. A handle that is none
+ * refuses the whole batch. Without a masker rows are computed by the caller, one after the
+ * other; late are those that were not begun in time, and none is computed on. */
 PW_API pw_status pw_masker_masks(pw_masker *masker, /* or NULL */
                                  pw_matcher *const *matchers, /* [count] */
                                  uint32_t count, uint32_t deadline_us,

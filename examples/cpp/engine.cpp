@@ -4,7 +4,7 @@
  * share them; where pages run out, the youngest gives way and is computed anew. Some answers keep
  * to a JSON schema. Then each request is answered alone, without drafts, and must get the same.
  *
- *     c++ -std=c++17 -O2 -Iinclude examples/cpp/engine.cpp -Ltarget/release -lpagewise -o engine
+ *     c++ -std=c++17 -O2 examples/cpp/engine.cpp $(pkg-config --cflags --libs pagewise) -o engine
  */
 #include "decoder.hpp"
 #include <chrono>

@@ -93,7 +93,7 @@ def call(name, *given):
 def library():
     path = os.environ.get("PAGEWISE_LIBRARY")
     if not path:
-        raise SystemExit("PAGEWISE_LIBRARY names no library: target/release/libpagewise.so, say")
+        raise SystemExit("PAGEWISE_LIBRARY names no library: DIR/lib/libpagewise.so, say, after cargo xtask install --prefix DIR")
     loaded = ctypes.CDLL(path)
     if loaded.pw_version() != PW["PW_VERSION_MAJOR"] << 16 | PW["PW_VERSION_MINOR"]:
         raise SystemExit(f"{path} is of another version than {HEADER}")

@@ -2,7 +2,7 @@
 sampling, each with a fake kernel, as an engine like SGLang registers its own. Run as a program it
 checks them against torch in float64, and times attention beside torch's own.
 
-    PAGEWISE_LIBRARY=target/release/libpagewise.so python examples/python/torch_op.py
+    PAGEWISE_LIBRARY=DIR/lib/libpagewise.so python examples/python/torch_op.py
 
 Ends with 77 where there is no torch.
 """

@@ -29,6 +29,8 @@ const NUMERICS_BYTES: usize = backends::cpu::NUMERICS.len();
 
 const OPTIONS: pw_device_options =
     pw_device_options { struct_size: 0, threads: 0, plugins: null(), plugins_bytes: 0 };
+/// Threads of one object at most.
+pub const THREADS_MAX: i64 = 1024;
 /// A path that is longer is none.
 const PATH_BYTES: u64 = 4096;
 
@@ -40,7 +42,7 @@ pub struct Device {
 
 // SAFETY: bindgen's struct of numbers and a pointer, the first of which is the size.
 unsafe impl Sized32 for pw_device_options {
-    const LEAST: u32 = 8;
+    const LEAST: u32 = 24;
 }
 
 /// All that are open.
@@ -62,7 +64,8 @@ fn open(name: &[u8], threads: u32, plugins: Option<&Path>) -> Result<Device, Ref
         return Err(Refusal::Device(there.to_owned()));
     }
     let all = || std::thread::available_parallelism().map_or(1, |all| all.get() as u32);
-    let threads = if threads == 0 { all() } else { threads.min(1024) };
+    CHECKS.range("threads", threads, 0..=THREADS_MAX)?;
+    let threads = if threads == 0 { all() } else { threads };
     Ok(Device { level: Level::best(), threads: Threads::new(threads) })
 }
 

@@ -93,7 +93,14 @@ impl Refusal {
             | Self::Layout(Error { fault, .. }) => match fault {
                 Fault::Align { .. } => header::PW_E_ALIGN,
                 Fault::Bytes { .. } if self.field().1 == "workspace" => header::PW_E_SPACE,
-                Fault::Unsupported { .. } => header::PW_E_UNSUPPORTED,
+                // Of what the header has not, nothing is a question of this device.
+                Fault::Unsupported { got, .. } => {
+                    let dtypes = i64::from(header::PW_F32)..=i64::from(header::PW_I4);
+                    match self.field().1.ends_with("dtype") && dtypes.contains(got) {
+                        true => header::PW_E_UNSUPPORTED,
+                        false => header::PW_E_ARGUMENT,
+                    }
+                }
                 // A slab that is larger than any is no question of what is left.
                 Fault::OutOfMemory { .. } if !matches!(self, Self::Layout(_)) => {
                     header::PW_E_MEMORY
@@ -121,7 +128,7 @@ impl Refusal {
             Self::Internal => ("", ""),
             Self::Grammar(
                 grammar::Refusal::Invalid { at, .. } | grammar::Refusal::Unsupported { at, .. },
-            ) => ("", at),
+            ) if !at.is_empty() => ("", at),
             Self::Grammar(_) => ("", "source"),
             Self::Text(_) => ("", "tokens"),
             Self::Kernel(error) => ("", error.field),
@@ -164,8 +171,10 @@ impl Refusal {
         let room = unsafe { (*error).struct_size };
         let ((place, name), (expected, got)) = (self.field(), self.numbers());
         let (mut field, mut message) = (Text::<32>::new(), Text::<200>::new());
-        // What finds no room is cut.
-        let _ = write!(field, "{place}{name}");
+        // What finds no room is cut; of a field that is seen, for half of it is another.
+        if write!(field, "{place}{name}").is_err() {
+            field.letters[28..31].copy_from_slice(&[b'.' as std::ffi::c_char; 3]);
+        }
         let _ = write!(message, "{self}");
         let told = pw_error {
             struct_size: room,

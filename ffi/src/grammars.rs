@@ -1,5 +1,6 @@
 //! Vocabularies, and the grammars that are compiled for them.
 
+use crate::backend::THREADS_MAX;
 use crate::error::Refusal;
 use crate::guard::{Sized32, aligned, read};
 use crate::handles::Handles;
@@ -23,7 +24,7 @@ pub struct Grammars {
 
 // SAFETY: bindgen's structs of numbers and pointers, the first of which is the size.
 unsafe impl Sized32 for pw_vocabulary {
-    const LEAST: u32 = size_of::<Self>() as u32;
+    const LEAST: u32 = 48;
 }
 // SAFETY: as above.
 unsafe impl Sized32 for pw_grammars_options {
@@ -34,12 +35,13 @@ unsafe impl Sized32 for pw_grammars_options {
 pub static GRAMMARS: Handles<Grammars, pw_grammars> = Handles::new(2, "grammars");
 
 /// What is not told is the default.
-fn settings(asked: Option<pw_grammars_options>) -> Settings {
+fn settings(asked: Option<pw_grammars_options>) -> Result<Settings, Refusal> {
     let usual = Settings::default();
-    let Some(asked) = asked else { return usual };
+    let Some(asked) = asked else { return Ok(usual) };
+    CHECKS.range("threads", asked.threads, 0..=THREADS_MAX)?;
     let or = |number: u32, usual: usize| if number == 0 { usual } else { number as usize };
-    Settings {
-        threads: or(asked.threads, usual.threads).min(64),
+    Ok(Settings {
+        threads: or(asked.threads, usual.threads),
         waiting: or(asked.waiting, usual.waiting),
         patience: match asked.patience_ms {
             0 => usual.patience,
@@ -50,7 +52,7 @@ fn settings(asked: Option<pw_grammars_options>) -> Settings {
             bytes => usize::try_from(bytes).unwrap_or(usize::MAX),
         },
         ..usual
-    }
+    })
 }
 
 /// # Safety
@@ -112,7 +114,9 @@ export! {
         aligned("grammars", grammars)?;
         let asked = if options.is_null() { None } else { Some(read("options", options)?) };
         let (tokens, ends) = vocabulary(&read("vocabulary", of)?)?;
-        let compiler = Compiler::new(&tokens, settings(asked));
+        let settings = settings(asked)?;
+        crate::guard::threads()?;
+        let compiler = Compiler::new(&tokens, settings);
         grammars.write(GRAMMARS.add(Grammars { compiler, tokens: tokens.count(), ends }));
         Ok(())
     }

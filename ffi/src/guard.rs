@@ -2,6 +2,8 @@
 
 use crate::error::Refusal;
 use crate::header::{self, pw_error, pw_status};
+use kernels_core::Error;
+use kernels_core::error::Fault;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Makes a call, and says in the caller's error why it could not be made.
@@ -63,6 +65,13 @@ macro_rules! export {
             let _ = [crate::header::$name, $name];
         };
     };
+}
+
+/// Whether the system gives a thread, before an object is made that takes some.
+pub fn threads() -> Result<(), Refusal> {
+    let refused = |_| Error::new("threads", "threads", Fault::OutOfMemory { bytes: 0 });
+    let thread = std::thread::Builder::new().spawn(|| ()).map_err(refused)?;
+    thread.join().map_err(|_| Refusal::Internal)
 }
 
 /// A struct of C that begins with its size, and of which all bytes may be 0.

@@ -27,7 +27,7 @@ struct Slot<T> {
     object: Option<Arc<T>>,
 }
 
-/// Serials begin anew after so many.
+/// Objects that a place may hold, one after the other.
 const SERIALS: u32 = 1 << 24;
 
 impl<T, H> Handles<T, H> {
@@ -72,7 +72,10 @@ impl<T, H> Handles<T, H> {
         }
         slot.serial = (serial + 1) % SERIALS;
         let object = slot.object.take();
-        slots.free.push(at);
+        // A place whose serials are used up is not taken again: no old handle comes alive.
+        if slot.serial != 0 {
+            slots.free.push(at);
+        }
         // It may hold threads, which end now: others need not wait for that.
         drop(slots);
         drop(object);

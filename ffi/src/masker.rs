@@ -1,5 +1,6 @@
 //! Masks of many texts at once.
 
+use crate::backend::THREADS_MAX;
 use crate::error::Refusal;
 use crate::guard::aligned;
 use crate::handles::Handles;
@@ -49,9 +50,10 @@ fn status(row: &Row) -> pw_status {
 export! {
     fn pw_masker_create(threads: u32, masker: *mut *mut pw_masker) {
         aligned("masker", masker)?;
-        CHECKS.range("threads", threads, 0..=1024)?;
+        CHECKS.range("threads", threads, 0..=THREADS_MAX)?;
         let all = || std::thread::available_parallelism().map_or(1, |all| all.get());
         let threads = if threads == 0 { all() } else { threads as usize };
+        crate::guard::threads()?;
         masker.write(MASKERS.add(Batches::new(threads)));
         Ok(())
     }

@@ -154,6 +154,8 @@ export! {
     ) {
         let grammars = GRAMMARS.get(grammars)?;
         aligned("matcher", matcher)?;
+        let most = if kind == header::PW_SOURCE_OBJECT { 0 } else { i64::MAX };
+        CHECKS.range("source_bytes", text_bytes, 0..=most)?;
         let text = match text_bytes {
             0 => &[][..],
             _ => Buffers::new().read("source", text.cast::<u8>(), text_bytes)?,
@@ -165,8 +167,10 @@ export! {
     fn pw_matcher_fork(matcher: *const pw_matcher, fork: *mut *mut pw_matcher) {
         let text = MATCHERS.get(matcher)?;
         aligned("fork", fork)?;
-        let same = text.desk.text(false)?.fork();
-        let taken = text.taken.load(Ordering::Relaxed);
+        let (same, taken) = {
+            let hand = text.desk.text(false)?;
+            (hand.fork(), text.taken.load(Ordering::Relaxed))
+        };
         fork.write(MATCHERS.add(Text::new(same, text.tokens, text.ends.clone(), taken)));
         Ok(())
     }

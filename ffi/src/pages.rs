@@ -7,7 +7,7 @@ use crate::header::{pw_pages, pw_pages_state};
 use crate::memory::Buffers;
 use kernels_core::error::{Checks, Fault};
 use kv::{Exhausted, Page, Pages};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const CHECKS: Checks = Checks("pages");
 /// What is kept of a page at most: its holders of two kinds, the caller's part in them, its place
@@ -27,7 +27,7 @@ pub struct State {
 }
 
 /// All that there are.
-pub static PAGES: Handles<Arc<Slab>, pw_pages> = Handles::new(5, "pages");
+pub static PAGES: Handles<Slab, pw_pages> = Handles::new(5, "pages");
 
 // SAFETY: bindgen's struct of numbers, the first of which is the size.
 unsafe impl Sized32 for pw_pages_state {
@@ -63,7 +63,7 @@ export! {
             return Err(CHECKS.refuse("pages", Fault::OutOfMemory { bytes }).into());
         }
         let state = State { pages: Pages::new(pages), own: vec![0; pages as usize] };
-        created.write(PAGES.add(Arc::new(Slab { page_len, state: Mutex::new(state) })));
+        created.write(PAGES.add(Slab { page_len, state: Mutex::new(state) }));
         Ok(())
     }
     fn pw_pages_count(pages: *const pw_pages, state: *mut pw_pages_state) {

@@ -30,7 +30,7 @@ static PREFIXES: Handles<Index, pw_prefixes> = Handles::new(7, "prefixes");
 
 // SAFETY: bindgen's struct of numbers and a pointer, the first of which is the size.
 unsafe impl Sized32 for pw_scope {
-    const LEAST: u32 = size_of::<Self>() as u32;
+    const LEAST: u32 = 40;
 }
 
 impl Index {
@@ -46,7 +46,10 @@ impl Index {
         let table = sequence.lock();
         let len = self.slab.page_len as usize;
         let full = &tokens[..tokens.len() / len * len];
-        CHECKS.range("count", full.len() as u64, 0..=table.tokens() as i64)?;
+        if full.len() as u64 > table.tokens() {
+            let (most, got) = (table.tokens() as i64, tokens.len() as i64);
+            return Err(CHECKS.refuse("count", Fault::Range { least: 0, most, got }).into());
+        }
         let mut state = self.slab.lock();
         // Nothing is being computed for this index, so what is claimed is all that lacks.
         let claims = prefixes.claim(scope, full);
@@ -99,7 +102,7 @@ export! {
         let slab = PAGES.get(pages)?;
         aligned("prefixes", prefixes)?;
         let empty = Mutex::new(Prefixes::new(slab.page_len));
-        prefixes.write(PREFIXES.add(Index { slab: Arc::clone(&slab), prefixes: empty }));
+        prefixes.write(PREFIXES.add(Index { slab, prefixes: empty }));
         Ok(())
     }
     fn pw_prefixes_find(

@@ -57,7 +57,7 @@ export! {
         let slab = PAGES.get(pages)?;
         aligned("table", table)?;
         let empty = Table::new(slab.page_len);
-        table.write(TABLES.add(Sequence::new(Arc::clone(&slab), empty)));
+        table.write(TABLES.add(Sequence::new(slab, empty)));
         Ok(())
     }
     fn pw_table_grow(table: *mut pw_table, tokens: u64, entry: *mut u32, copied: *mut u32) {

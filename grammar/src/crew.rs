@@ -1,6 +1,7 @@
 //! Threads that do jobs, in the order in which they come.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -48,12 +49,14 @@ impl<J: Send + 'static> Crew<J> {
                     stand_back(shape.back);
                 }
                 while let Some(job) = queue.next() {
-                    work(job);
+                    // A job that panics ends, and no other: what it holds says so as it goes.
+                    let _ = catch_unwind(AssertUnwindSafe(|| work(job)));
                 }
             })
         };
-        let threads = (0..shape.count.max(1)).map(thread);
-        let threads = threads.collect::<Result<_, _>>().expect("the system gives threads");
+        // Where the system gives fewer, they do the work of all.
+        let threads: Vec<_> = (0..shape.count.max(1)).map_while(|at| thread(at).ok()).collect();
+        assert!(!threads.is_empty(), "the system gives a thread");
         Self { queue, threads }
     }
 
@@ -81,7 +84,7 @@ impl<J> Drop for Crew<J> {
         drop(state);
         self.queue.work.notify_all();
         for thread in self.threads.drain(..) {
-            thread.join().expect("what does the jobs does not panic");
+            thread.join().expect("jobs do not end their thread");
         }
     }
 }

@@ -128,7 +128,7 @@ static void rope_answer(struct made *call) {
     IN(stem, kv.v_head_stride, 32), IN(stem, kv.v_token_stride, 64)
 #define PAGE_NUMBERS(stem)                                                                                 \
     IN(stem, kv.pages, 0), IN(stem, kv.page_len, 65537), IN(stem, kv.kv_heads, 1025), IN(stem, kv.head_dim, 12), \
-    UNSERVED(stem, kv.scales, PW_KV_SCALES_TOKEN), IN(stem, kv.k_scale, 0x3f800000)
+    IN(stem, kv.scales, PW_KV_SCALES_TOKEN), IN(stem, kv.k_scale, 0x3f800000)
 
 typedef float pages[2][2][2][8]; /* page, token, head, dim */
 static pages some_keys, some_values;
@@ -371,7 +371,7 @@ static const struct kernel kernels[] = {
      .strides = {IN(rope, x_row_stride, 12), IN(rope, out_row_stride, 12)},
      .types = {IN(rope, x_dtype, 0), IN(rope, out_dtype, 0)},
      .bad = {IN(rope, heads, 0), IN(rope, head_dim, 1), IN(rope, rotary_dims, 1), IN(rope, rotary_dims, 4), IN(rope, table_len, 0),
-             IN(rope, pairing, 0), UNSERVED(rope, pairing, 3), IN(rope, reserved, 1)}},
+             IN(rope, pairing, 0), IN(rope, pairing, 3), IN(rope, reserved, 1)}},
     {OF(append_kv), .whole = {.lens = &append_two}, .none = {.lens = &append_none}, .beyond = {.lens = &append_three}, .past = "rows",
      ROWS_MAX(append_kv),
      .buffers = {FROM(append_kv, k, READ, some_rows), FROM(append_kv, v, READ, some_rows), FROM(append_kv, keys, UPDATE, some_keys),
@@ -379,7 +379,7 @@ static const struct kernel kernels[] = {
                  NO(append_kv, table), NO(append_kv, positions)},
      .strides = {IN(append_kv, k_row_stride, 64), IN(append_kv, v_row_stride, 64), PAGE_STRIDES(append_kv)},
      .types = {IN(append_kv, kv.dtype, 0), IN(append_kv, x_dtype, 0)},
-     .bad = {PAGE_NUMBERS(append_kv), UNSERVED(append_kv, rope, 3), IN(append_kv, rotary_dims, 2)}},
+     .bad = {PAGE_NUMBERS(append_kv), IN(append_kv, rope, 3), IN(append_kv, rotary_dims, 2)}},
     {OF(kv_copy), .whole = {.count = 2}, .none = {.count = 0}, .beyond = {.count = 3}, .past = "entries",
      .capacity = IN(kv_copy, entries_max, 2),
      .buffers = {FROM(kv_copy, keys, UPDATE, some_keys), FROM(kv_copy, values, UPDATE, some_values), NO(kv_copy, kv_scales),

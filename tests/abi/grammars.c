@@ -103,7 +103,12 @@ static void a_tree(pw_grammars *grammars) {
 static void refusals(pw_grammars *grammars) {
     CLAIM(refused(grammars, PW_SOURCE_SCHEMA, "{\"items\":{\"uniqueItems\":true}}") == PW_E_GRAMMAR);
     CLAIM(strcmp(error.field, "/items/uniqueItems") == 0 || strcmp(error.field, "/items") == 0);
-    CLAIM(refused(grammars, PW_SOURCE_SCHEMA, "{") == PW_E_GRAMMAR);
+    CLAIM(refused(grammars, PW_SOURCE_SCHEMA, "{") == PW_E_GRAMMAR && names("source"));
+    /* A place that does not fit is not taken for another. */
+    CLAIM(refused(grammars, PW_SOURCE_SCHEMA, "{\"properties\":{\"a_longer_name_than_that\":{\"items\":{\"uniqueItems\":true}}}}") == PW_E_GRAMMAR);
+    CLAIM(strncmp(error.field, "/properties/a_longer_name_th", 28) == 0 && strcmp(error.field + 28, "...") == 0);
+    CLAIM(strstr(error.message, "/properties/a_longer_name_than_that/items") != NULL);
+    CLAIM(refused(grammars, PW_SOURCE_OBJECT, "{}") == PW_E_ARGUMENT && names("source_bytes"));
     CLAIM(refused(grammars, PW_SOURCE_REGEX, "(a") == PW_E_GRAMMAR);
     CLAIM(refused(grammars, PW_SOURCE_REGEX, "\xff") == PW_E_GRAMMAR);
     CLAIM(refused(grammars, 9, "a") == PW_E_ARGUMENT && names("kind"));

@@ -219,7 +219,7 @@ static void numbers(const pw_device *device, struct made *call) {
         if (strncmp(of->field, "kv.", 3)) number(device, call, of, 8, 1ll << 50, PW_E_ARGUMENT);
         if (strcmp(of->field, "kv.page_stride") == 0) number(device, call, of, 8, 1ll << 62, PW_E_ARGUMENT);
     }
-    for (const struct number *of = kernel->types; of->field; of++) number(device, call, of, 4, 99, PW_E_UNSUPPORTED);
+    for (const struct number *of = kernel->types; of->field; of++) number(device, call, of, 4, 99, PW_E_ARGUMENT);
     for (const struct number *of = kernel->bad; of->field; of++) number(device, call, of, 4, of->value, of->served ? PW_E_UNSUPPORTED : PW_E_ARGUMENT);
 }
 

@@ -403,7 +403,7 @@ static void lengths_refused(void) {
 }
 
 int main(void) {
-    CLAIM(pw_device_open("cpu", 3, &(pw_device_options){.struct_size = 8, .threads = 2}, &device, &error) == PW_OK);
+    CLAIM(pw_device_open("cpu", 3, &(pw_device_options){.struct_size = sizeof(pw_device_options), .threads = 2}, &device, &error) == PW_OK);
     written_and_read();
     intervals_are_causal();
     a_tree_of_drafts();

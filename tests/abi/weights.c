@@ -235,7 +235,7 @@ static void weights_refused(void) {
         {"count", &floats, PW_E_ARGUMENT, {.dtype = PW_F32, .first = OUTPUTS, .count = 1, .values = packed}},
         {"count", &floats, PW_E_ARGUMENT, {.dtype = PW_F32, .first = 1, .count = PW_NONE, .values = packed}},
         {"dtype", &floats, PW_E_UNSUPPORTED, {.dtype = PW_I8, .count = 1, .values = floats.rows.values}},
-        {"dtype", &floats, PW_E_UNSUPPORTED, {.dtype = 99, .count = 1, .values = floats.rows.values}},
+        {"dtype", &floats, PW_E_ARGUMENT, {.dtype = 99, .count = 1, .values = floats.rows.values}},
         {"values", &floats, PW_E_NULL, {.dtype = PW_F32, .count = 1}},
         {"scales", &floats, PW_E_ARGUMENT, {.dtype = PW_F32, .count = 1, .values = floats.rows.values, .scales = nan}},
         {"biases", &floats, PW_E_ARGUMENT, {.dtype = PW_F32, .count = 1, .values = floats.rows.values, .biases = nan}},
@@ -482,7 +482,7 @@ static void tables_refused(void) {
 
 int main(void) {
     pw_device *opened = NULL;
-    CLAIM(pw_device_open("cpu", 3, &(pw_device_options){.struct_size = 8, .threads = 2}, &opened, &error) == PW_OK);
+    CLAIM(pw_device_open("cpu", 3, &(pw_device_options){.struct_size = sizeof(pw_device_options), .threads = 2}, &opened, &error) == PW_OK);
     device = opened;
     packed_and_multiplied();
     rounded();

@@ -63,4 +63,4 @@ impl Kernel for Call {
     }
 }
 
-kernel!(export Call, pw_activation_query, pw_activation_plan(rows: u32), pw_activation_run, 48);
+kernel!(export Call, pw_activation_query, pw_activation_plan(rows: u32), pw_activation_run, 48, 56);

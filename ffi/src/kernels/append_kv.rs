@@ -1,6 +1,6 @@
 //! `append_kv`, as C calls it.
 
-use super::layout::{Matrix, Slabs, reserved};
+use super::layout::{Matrix, Slabs, reserved, words};
 use super::plan::Step;
 use super::source::{Source, There};
 use super::{Kernel, kernel};
@@ -25,7 +25,7 @@ struct Call {
 
 // SAFETY: bindgen's struct of numbers and pointers, the first of which is the size.
 unsafe impl Sized32 for pw_append_kv_lens {
-    const LEAST: u32 = size_of::<Self>() as u32;
+    const LEAST: u32 = 16;
 }
 
 impl Kernel for Call {
@@ -97,7 +97,7 @@ impl Kernel for Call {
         let [rows, slots, listed] = step.counts;
         let p = &self.params;
         let turns = There::If(p.rope != params::ROPE_NONE, "rope");
-        let table_bytes = 4 * u64::from(p.table_len) * u64::from(p.rotary_dims);
+        let table_bytes = words(&[p.table_len.into(), p.rotary_dims.into()]);
         let ((own, value_bytes), (scaled, scale_bytes)) =
             (self.slabs.values(), self.slabs.scales());
         // SAFETY: as the caller of this says.
@@ -139,5 +139,5 @@ kernel!(
     pw_append_kv_query,
     pw_append_kv_plan(lens: *const pw_append_kv_lens),
     pw_append_kv_run,
-    136
+    136, 104
 );

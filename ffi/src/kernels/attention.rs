@@ -1,6 +1,6 @@
 //! `attention`, as C calls it.
 
-use super::layout::{Matrix, Slabs};
+use super::layout::{Matrix, Slabs, words};
 use super::plan::Step;
 use super::source::{Source, There};
 use super::{Kernel, kernel};
@@ -27,7 +27,7 @@ struct Call {
 
 // SAFETY: bindgen's struct of numbers and pointers, the first of which is the size.
 unsafe impl Sized32 for pw_attention_lens {
-    const LEAST: u32 = size_of::<Self>() as u32;
+    const LEAST: u32 = 40;
 }
 
 impl Call {
@@ -42,7 +42,7 @@ impl Call {
     fn page_id_bytes(&self, seqs: u32, ids: u32) -> u64 {
         match self.params.table_width {
             0 => 4 * u64::from(ids),
-            width => 4 * u64::from(seqs) * u64::from(width),
+            width => words(&[seqs.into(), width.into()]),
         }
     }
 }
@@ -202,7 +202,7 @@ impl Kernel for Call {
                 sinks: at.maybe_read("sinks", args.sinks, There::Maybe, 4 * heads)?,
                 slopes: at.maybe_read("slopes", args.slopes, There::Maybe, 4 * heads)?,
                 out: at.write("out", args.out.cast::<u8>(), self.out.bytes(rows))?,
-                lse: at.maybe_write("lse", args.lse, There::Maybe, each * 4 * heads)?,
+                lse: at.maybe_write("lse", args.lse, There::Maybe, words(&[each, heads]))?,
                 seqs: at.maybe_list(&[], false, 0),
             })
         }
@@ -214,5 +214,5 @@ kernel!(
     pw_attention_query,
     pw_attention_plan(lens: *const pw_attention_lens),
     pw_attention_run,
-    160
+    160, 128
 );

@@ -1,6 +1,6 @@
 //! `attention_fold`, as C calls it.
 
-use super::layout::{Matrix, reserved};
+use super::layout::{Matrix, reserved, words};
 use super::plan::Step;
 use super::source::{Source, There};
 use super::{Kernel, kernel};
@@ -59,9 +59,9 @@ impl Kernel for Call {
     ) -> Result<Self::Command<S::Memory>, Refusal> {
         let [rows, ..] = step.counts;
         let p = &self.params;
-        let states = 4 * u64::from(rows) * u64::from(p.heads);
+        let states = words(&[rows.into(), p.heads.into()]);
         let part_bytes = self.parts.bytes(rows * p.parts);
-        let part_states = states * u64::from(p.parts);
+        let part_states = words(&[rows.into(), p.heads.into(), p.parts.into()]);
         // SAFETY: as the caller of this says.
         unsafe {
             Ok(AttentionFold {
@@ -81,5 +81,5 @@ kernel!(
     pw_attention_fold_query,
     pw_attention_fold_plan(rows: u32),
     pw_attention_fold_run,
-    48
+    48, 72
 );

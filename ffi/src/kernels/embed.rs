@@ -74,4 +74,4 @@ impl Kernel for Call {
     }
 }
 
-kernel!(export Call, pw_embed_query, pw_embed_plan(rows: u32), pw_embed_run, 64);
+kernel!(export Call, pw_embed_query, pw_embed_plan(rows: u32), pw_embed_run, 64, 64);

@@ -60,4 +60,4 @@ impl Kernel for Call {
     }
 }
 
-kernel!(export Call, pw_gather_query, pw_gather_plan(rows: u32), pw_gather_run, 40);
+kernel!(export Call, pw_gather_query, pw_gather_plan(rows: u32), pw_gather_run, 40, 64);

@@ -75,4 +75,4 @@ impl Kernel for Call {
     }
 }
 
-kernel!(export Call, pw_kv_copy_query, pw_kv_copy_plan(entries: u32), pw_kv_copy_run, 104);
+kernel!(export Call, pw_kv_copy_query, pw_kv_copy_plan(entries: u32), pw_kv_copy_run, 104, 72);

@@ -3,7 +3,7 @@
 use crate::error::Refusal;
 use crate::header::{pw_kv_layout, pw_weight};
 use kernels_core::dtype::Dtype;
-use kernels_core::error::{Checks, Fault};
+use kernels_core::error::{Checks, Fault, extent};
 use kernels_core::kv_layout::KvLayout;
 use kernels_core::params;
 
@@ -77,6 +77,11 @@ impl Matrix {
 /// Bytes of a list of elements.
 pub fn bytes(dtype: Dtype, count: u64) -> u64 {
     dtype.bytes(Some(count)).unwrap_or(u64::MAX)
+}
+
+/// Bytes of so many 32-bit numbers, each way.
+pub fn words(extents: &[u64]) -> u64 {
+    extent(extents).and_then(|count| count.checked_mul(4)).unwrap_or(u64::MAX)
 }
 
 /// A field that has no meaning yet.

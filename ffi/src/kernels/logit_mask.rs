@@ -1,6 +1,6 @@
 //! `logit_mask`, as C calls it.
 
-use super::layout::{Matrix, reserved};
+use super::layout::{Matrix, reserved, words};
 use super::plan::Step;
 use super::source::{Source, There};
 use super::{Kernel, kernel};
@@ -26,7 +26,7 @@ struct Call {
 
 // SAFETY: bindgen's struct of numbers and pointers, the first of which is the size.
 unsafe impl Sized32 for pw_logit_mask_lens {
-    const LEAST: u32 = size_of::<Self>() as u32;
+    const LEAST: u32 = 32;
 }
 
 impl Kernel for Call {
@@ -39,6 +39,10 @@ impl Kernel for Call {
         let logits = Matrix::new("row_stride", desc.row_stride, Dtype::F32, vocab)?;
         // Counts are two bytes each, as f16 is.
         let counts = Matrix::maybe("counts_stride", desc.counts_stride, Dtype::F16, vocab)?;
+        if desc.slots == 0 && counts.is_some() {
+            let fault = Fault::Equal { expected: 0, got: desc.counts_stride };
+            return Err(Refusal::Number { field: "counts_stride", fault });
+        }
         if desc.slots > 0 && counts.is_none() {
             let fault = Fault::Missing { needed_by: "slots" };
             return Err(Refusal::Number { field: "counts_stride", fault });
@@ -112,7 +116,7 @@ impl Kernel for Call {
         let (p, each) = (&self.params, u64::from(rows));
         let settings_bytes = size_of::<params::LogitMaskRow>() as u64 * each;
         let before = u64::from(p.masks.saturating_sub(1)) * u64::from(p.mask_words);
-        let mask_bytes = 4 * (before + u64::from(p.vocab.div_ceil(32)));
+        let mask_bytes = words(&[before.saturating_add(p.vocab.div_ceil(32).into())]);
         let masked = There::If(p.masks > 0, "masks");
         let counted = There::If(p.slots > 0, "slots");
         let counts_bytes = self.counts.map_or(0, |counts| counts.bytes(p.slots));
@@ -178,5 +182,5 @@ kernel!(
     pw_logit_mask_query,
     pw_logit_mask_plan(lens: *const pw_logit_mask_lens),
     pw_logit_mask_run,
-    56
+    56, 104
 );

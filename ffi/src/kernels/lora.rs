@@ -1,6 +1,6 @@
 //! `lora`, as C calls it, and adapters as it reads them.
 
-use super::layout::{Matrix, bytes};
+use super::layout::{Matrix, bytes, words};
 use super::plan::Step;
 use super::source::{Source, There};
 use super::{Kernel, kernel};
@@ -67,7 +67,7 @@ impl Kernel for Call {
         let (p, slots) = (&self.params, u64::from(self.params.slots));
         let (a_bytes, b_bytes) = self.slot_bytes();
         let all = |bytes| extent(&[slots, bytes]).unwrap_or(u64::MAX);
-        let magnitude_bytes = 4 * slots * u64::from(p.outputs);
+        let magnitude_bytes = words(&[slots, p.outputs.into()]);
         // SAFETY: as the caller of this says.
         unsafe {
             Ok(Lora {
@@ -91,7 +91,7 @@ impl Kernel for Call {
     }
 }
 
-kernel!(export Call, pw_lora_query, pw_lora_plan(rows: u32), pw_lora_run, 48);
+kernel!(export Call, pw_lora_query, pw_lora_plan(rows: u32), pw_lora_run, 48, 104);
 
 /// The descriptor of an adapter's slots.
 ///

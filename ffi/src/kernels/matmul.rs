@@ -74,4 +74,4 @@ impl Kernel for Call {
     }
 }
 
-kernel!(export Call, pw_matmul_query, pw_matmul_plan(rows: u32), pw_matmul_run, 64);
+kernel!(export Call, pw_matmul_query, pw_matmul_plan(rows: u32), pw_matmul_run, 64, 72);

@@ -147,14 +147,14 @@ macro_rules! kernel {
         }
     };
     // The sizes that structs had first, and what is exported.
-    (export $kernel:ident, $query:ident, $plan:ident($($lens:ident: $type:ty),+), $run:ident, $bytes:literal) => {
+    (export $kernel:ident, $query:ident, $plan:ident($($lens:ident: $type:ty),+), $run:ident, $desc_bytes:literal, $args_bytes:literal) => {
         // SAFETY: bindgen's structs of numbers and pointers, the first of which is the size.
         unsafe impl crate::guard::Sized32 for <$kernel as crate::kernels::Kernel>::Desc {
-            const LEAST: u32 = $bytes;
+            const LEAST: u32 = $desc_bytes;
         }
         // SAFETY: as above.
         unsafe impl crate::guard::Sized32 for <$kernel as crate::kernels::Kernel>::Args {
-            const LEAST: u32 = size_of::<Self>() as u32;
+            const LEAST: u32 = $args_bytes;
         }
         export! {
             fn $query(
@@ -238,6 +238,15 @@ unsafe fn plan<K: Kernel>(
     let step = unsafe { kernel.step(lens) }?;
     let expected = Kind::bytes(step.words());
     at_least("plan", to, to_bytes, expected)?;
+    let plan_ends = to.addr().saturating_add(expected as usize);
+    let overlaps = |list: &&[u32]| {
+        let begins = list.as_ptr().addr();
+        begins < plan_ends && to.addr() < begins + size_of_val(*list)
+    };
+    if step.lists.iter().any(|list| overlaps(&list)) {
+        let fault = Fault::Overlap { with: "the lengths" };
+        return Err(Refusal::Number { field: "plan", fault });
+    }
     // SAFETY: as the caller of this says; what is expected is a few lists.
     let plan = unsafe { std::slice::from_raw_parts_mut(to.cast(), expected as usize) };
     Kind::of::<K>(&desc).write(&step, plan);

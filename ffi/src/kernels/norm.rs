@@ -79,4 +79,4 @@ impl Kernel for Call {
     }
 }
 
-kernel!(export Call, pw_norm_query, pw_norm_plan(rows: u32), pw_norm_run, 64);
+kernel!(export Call, pw_norm_query, pw_norm_plan(rows: u32), pw_norm_run, 64, 72);

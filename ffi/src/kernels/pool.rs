@@ -92,5 +92,5 @@ kernel!(
     pw_pool_query,
     pw_pool_plan(seqs: u32, starts: *const u32),
     pw_pool_run,
-    48
+    48, 56
 );

@@ -1,6 +1,6 @@
 //! `rope`, as C calls it, and its tables.
 
-use super::layout::{Matrix, reserved, switch};
+use super::layout::{Matrix, reserved, switch, words};
 use super::plan::Step;
 use super::source::{Source, There};
 use super::{Kernel, kernel};
@@ -59,7 +59,7 @@ impl Kernel for Call {
         let p = &self.params;
         let there = There::If(self.x.is_some(), "x_row_stride");
         let x_bytes = self.x.map_or(0, |x| x.bytes(rows));
-        let turns = 4 * u64::from(p.table_len) * u64::from(p.rotary_dims);
+        let turns = words(&[p.table_len.into(), p.rotary_dims.into()]);
         // SAFETY: as the caller of this says.
         unsafe {
             Ok(Rope {
@@ -74,7 +74,7 @@ impl Kernel for Call {
     }
 }
 
-kernel!(export Call, pw_rope_query, pw_rope_plan(rows: u32), pw_rope_run, 56);
+kernel!(export Call, pw_rope_query, pw_rope_plan(rows: u32), pw_rope_run, 56, 72);
 
 // SAFETY: bindgen's struct of numbers, the first of which is the size.
 unsafe impl Sized32 for pw_rope_table {
@@ -166,7 +166,10 @@ export! {
     ) {
         let table = table(&read("table", of)?)?;
         CHECKS.range("first", u64::from(first) + u64::from(count), 0..=1 << 32)?;
-        let bytes = 4 * u64::from(count) * u64::from(table.rotary_dims);
+        if count == 0 {
+            return Ok(());
+        }
+        let bytes = words(&[count.into(), table.rotary_dims.into()]);
         let rows = Buffers::new().write("rows", rows, bytes)?;
         Ok(table.fill(first, bytemuck::cast_slice_mut(rows))?)
     }

@@ -1,6 +1,6 @@
 //! `sample`, as C calls it.
 
-use super::layout::{Matrix, reserved};
+use super::layout::{Matrix, reserved, words};
 use super::plan::Step;
 use super::source::{Source, There};
 use super::{Kernel, kernel};
@@ -53,10 +53,10 @@ impl Kernel for Call {
         let raw = There::If(self.raw.is_some(), "raw_row_stride");
         let top = There::If(p.top_n > 0, "top_n");
         let kept = There::If(p.kept_words > 0, "kept_words");
-        let top_bytes = 4 * each * u64::from(p.top_n);
+        let top_bytes = words(&[each, p.top_n.into()]);
         // The last row need not be as far apart from a next one.
         let kept_words = each.saturating_sub(1) * u64::from(p.kept_words);
-        let kept_bytes = 4 * (kept_words + u64::from(p.vocab.div_ceil(32)));
+        let kept_bytes = words(&[kept_words.saturating_add(p.vocab.div_ceil(32).into())]);
         let settings_bytes = size_of::<params::SampleRow>() as u64 * each;
         // SAFETY: as the caller of this says.
         unsafe {
@@ -99,4 +99,4 @@ impl Kernel for Call {
     }
 }
 
-kernel!(export Call, pw_sample_query, pw_sample_plan(rows: u32), pw_sample_run, 40);
+kernel!(export Call, pw_sample_query, pw_sample_plan(rows: u32), pw_sample_run, 40, 128);

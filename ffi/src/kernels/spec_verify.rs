@@ -153,5 +153,5 @@ kernel!(
     pw_spec_verify_query,
     pw_spec_verify_plan(seqs: u32, node_start: *const u32),
     pw_spec_verify_run,
-    48
+    48, 144
 );

@@ -83,5 +83,5 @@ kernel!(
     pw_token_logprob_query,
     pw_token_logprob_plan(rows: u32),
     pw_token_logprob_run,
-    48
+    48, 88
 );

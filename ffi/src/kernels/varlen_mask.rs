@@ -22,7 +22,7 @@ struct Call {
 
 // SAFETY: bindgen's struct of numbers and pointers, the first of which is the size.
 unsafe impl Sized32 for pw_varlen_mask_lens {
-    const LEAST: u32 = size_of::<Self>() as u32;
+    const LEAST: u32 = 56;
 }
 
 impl Kernel for Call {
@@ -132,5 +132,5 @@ kernel!(
     pw_varlen_mask_query,
     pw_varlen_mask_plan(lens: *const pw_varlen_mask_lens),
     pw_varlen_mask_run,
-    24
+    24, 72
 );
