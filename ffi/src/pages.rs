@@ -42,7 +42,7 @@ impl Slab {
 }
 
 impl State {
-    /// These pages are the slab's, and of each so many are the caller's: as many as are here.
+    /// These pages are the slab's, and held as they should be.
     fn check(&self, ids: &[u32], held: impl Fn(u32) -> bool) -> Result<(), Refusal> {
         CHECKS.elements("ids", ids, 0..=self.pages.total() - 1)?;
         match ids.iter().position(|id| !held(*id)) {
@@ -104,16 +104,19 @@ export! {
         let slab = PAGES.get(pages)?;
         let ids = Buffers::new().words("ids", ids, count)?;
         let mut state = slab.lock();
-        // A page may be named as often as it is held.
-        let mut sorted = ids.to_vec();
-        sorted.sort_unstable();
-        let times = |id| {
-            let first = sorted.partition_point(|other| *other < id);
-            (sorted.partition_point(|other| *other <= id) - first) as u32
-        };
-        state.check(ids, |id| state.own[id as usize] >= times(id))?;
+        state.check(ids, |_| true)?;
+        // A page may be named as often as it is held: those before the first that is not are
+        // given back.
+        for (at, &page) in ids.iter().enumerate() {
+            match &mut state.own[page as usize] {
+                0 => {
+                    ids[..at].iter().for_each(|id| state.own[*id as usize] += 1);
+                    return Err(Refusal::NotHeld { at, page });
+                }
+                own => *own -= 1,
+            }
+        }
         for &id in ids {
-            state.own[id as usize] -= 1;
             state.pages.release(Page(id)).expect("the caller holds it");
         }
         Ok(())

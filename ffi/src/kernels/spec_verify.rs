@@ -46,8 +46,8 @@ impl Kernel for Call {
         let tokens = desc.mode == params::VERIFY_TOKENS;
         if tokens == target.is_some() {
             let fault = match tokens {
-                true => Fault::Unused { needs: "GREEDY or REJECTION" },
-                false => Fault::Missing { needed_by: "GREEDY and REJECTION" },
+                true => Fault::Unused { needs: "PW_VERIFY_GREEDY or PW_VERIFY_REJECTION" },
+                false => Fault::Missing { needed_by: "PW_VERIFY_GREEDY and PW_VERIFY_REJECTION" },
             };
             return Err(Refusal::Number { field: "target_row_stride", fault });
         }

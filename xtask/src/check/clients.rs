@@ -18,7 +18,8 @@ pub fn tests(shell: &Shell) -> Result<Tally, String> {
     if let Err(why) = environment(shell, &venv, REQUIREMENTS) {
         return Ok(Tally::skipped(why));
     }
-    shell.run(&mut shell.cargo(&[&["build"], &RELEASE[..], &["--bins", "--benches"]].concat()))?;
+    let words = [&["build", "--release"], &RELEASE[..], &["--bins", "--benches"]].concat();
+    shell.run(&mut shell.cargo(&words))?;
     let (binary, python) = (shell.target.join("release/pagewise"), venv.join("bin/python"));
     let mut tally = Tally::default();
     let mut check = |script: &str, more: &[&str]| {
