@@ -243,7 +243,7 @@ unsafe fn plan<K: Kernel>(
         let begins = list.as_ptr().addr();
         begins < plan_ends && to.addr() < begins + size_of_val(*list)
     };
-    if step.lists.iter().any(|list| overlaps(&list)) {
+    if step.lists.iter().any(overlaps) {
         let fault = Fault::Overlap { with: "the lengths" };
         return Err(Refusal::Number { field: "plan", fault });
     }

@@ -254,9 +254,11 @@ mod tests {
     use crate::config::Serve;
     use std::io::{Read, Write};
     use std::net::TcpStream;
+    use std::sync::mpsc::{Sender, channel};
 
-    /// Sends a request for a long answer, and reads what comes until the end.
-    fn ask(mut stream: TcpStream, streamed: bool) -> String {
+    /// Sends a request for a long answer, and reads what comes until the end; says when
+    /// something did.
+    fn ask(mut stream: TcpStream, streamed: bool, begun: &Sender<()>) -> String {
         let body = format!(
             "{{\"prompt\": \"1\", \"max_tokens\": 60, \"n\": 100, \"ignore_eos\": true, \
              \"stream\": {streamed}}}"
@@ -264,7 +266,11 @@ mod tests {
         let length = body.len();
         let head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json";
         write!(stream, "{head}\r\nContent-Length: {length}\r\n\r\n{body}").expect("sent");
-        let mut answer = String::new();
+        let mut first = [0];
+        stream.read_exact(&mut first).expect("an answer");
+        // Nobody waits for the second.
+        let _ = begun.send(());
+        let mut answer = String::from(char::from(first[0]));
         stream.read_to_string(&mut answer).expect("an answer");
         answer
     }
@@ -279,14 +285,18 @@ mod tests {
         let address = host.address;
         let serving = host.serve(engine, busy, served, &settings).expect("it serves");
         let runtime = serving.runtime.clone();
+        let (begun, begins) = channel();
         let asked = [false, true].map(|streamed| {
             let stream = TcpStream::connect(address).expect("a connection");
-            std::thread::spawn(move || ask(stream, streamed))
+            let begun = begun.clone();
+            std::thread::spawn(move || ask(stream, streamed, &begun))
         });
         let breaks = std::thread::spawn(move || {
             while runtime.open() < 200 {
                 std::thread::yield_now();
             }
+            // The one that streams: an answer that has not begun would be a plain 500.
+            begins.recv().expect("an answer begins");
             runtime.break_off();
         });
         let outcome = serving.attend();
