@@ -104,7 +104,7 @@ def masks(given):
     """Over a large vocabulary, without a model."""
     if not given.tokenizer:
         return
-    command = ["cargo", "bench", "--quiet", "-p", "pagewise-benches", "--bench", "masks", "--",
+    command = ["cargo", "bench", "--quiet", "-p", "pagewise", "-p", "pagewise-benches", "--bench", "masks", "--",
                given.tokenizer.resolve(), SCHEMAS]
     told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout)
     of = f"{told['vocabulary']} tokens"
