@@ -5,6 +5,7 @@ use crate::crew::{Crew, Shape};
 use crate::{Fault, Matcher};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Stack of a thread that computes masks.
@@ -139,11 +140,17 @@ impl Asked {
 /// A mask to be computed.
 struct Job {
     desk: Arc<Desk>,
+    /// When whoever asked for it goes on without it.
+    until: Option<Instant>,
     done: bool,
 }
 
 impl Job {
     fn run(mut self) {
+        // Who waits no longer may find no core to go on with, but for this one.
+        if self.until.is_some_and(|until| until <= Instant::now()) {
+            thread::yield_now();
+        }
         let outcome = self.desk.mask();
         self.done = true;
         self.desk.end(Some(outcome));
@@ -194,12 +201,13 @@ impl Batches {
     /// Computes the masks of a batch.
     pub fn masks(&self, batch: Batch<'_>) -> Vec<Row> {
         let Batch { desks, words, row_words, patience } = batch;
+        let until = patience.map(|patience| Instant::now() + patience);
         let rows = Rows { outcomes: vec![None; desks.len()], lacking: desks.len(), open: true };
         let asked = Arc::new(Asked { state: Mutex::new(rows), complete: Condvar::new() });
         let jobs: Vec<Job> = desks
             .iter()
             .enumerate()
-            .filter_map(|(row, desk)| ask(desk, Waiting { asked: asked.clone(), row }))
+            .filter_map(|(row, desk)| ask(desk, Waiting { asked: asked.clone(), row }, until))
             .collect();
         self.0.push(jobs);
         let rows = lock(&asked.state);
@@ -220,7 +228,7 @@ impl Batches {
 }
 
 /// A mask on its way, or at hand; a job where nobody is at it.
-fn ask(desk: &Arc<Desk>, waiting: Waiting) -> Option<Job> {
+fn ask(desk: &Arc<Desk>, waiting: Waiting, until: Option<Instant>) -> Option<Job> {
     let mut state = lock(&desk.state);
     match std::mem::replace(&mut *state, State::Busy(None)) {
         State::Ready(outcome) => {
@@ -240,7 +248,7 @@ fn ask(desk: &Arc<Desk>, waiting: Waiting) -> Option<Job> {
         }
         State::Free => {
             *state = State::Busy(Some(waiting));
-            Some(Job { desk: desk.clone(), done: false })
+            Some(Job { desk: desk.clone(), until, done: false })
         }
     }
 }
