@@ -99,9 +99,16 @@ fn parse(line: &str) -> Option<Bar> {
 impl Bar {
     /// The worst figure of its shapes and that shape; none if none was measured.
     pub fn reached<'a>(&self, record: &'a Record) -> Option<(f64, &'a str)> {
-        let most = record.threads_max();
-        let level = record.best_level();
-        let ours = |row: &&Row| self.names(row) && row.level == level && row.threads == most;
+        let (most, level) = (record.threads_max(), record.best_level());
+        // A plain figure may be one of a single thread.
+        let alone = |row: &Row| {
+            let same = |other: &&Row| other.kernel == row.kernel && other.shape == row.shape;
+            let all = record.rows.iter().filter(same).map(|other| other.threads).max();
+            self.measure == Measure::Figure && all == Some(row.threads)
+        };
+        let ours = |row: &&Row| {
+            self.names(row) && row.level == level && (row.threads == most || alone(row))
+        };
         let rows = record.rows.iter().filter(ours);
         let values = rows.filter_map(|row| Some((self.value(row, record)?, row.shape.as_str())));
         let worse = |a: f64, b: f64| if self.is_most() { b.total_cmp(&a) } else { a.total_cmp(&b) };
@@ -226,6 +233,8 @@ mod tests {
             "serving,T decode,peer 1,2,,,tok/s,15,,\n",
             "serving,T decode,peerless,2,,,tok/s,99,,\n",
             "serving,T wait,avx2,2,,,ms,30,,\n",
+            "serving,T wait,avx2,1,,,ms,70,,\n",
+            "abi,call,avx2,1,,,ns,500,,\n",
             "serving,T wait,peer 0,2,,,ms,60,,\n",
             "serving,T wait,peer 1,2,,,ms,120,,\n",
         ))
@@ -235,6 +244,7 @@ mod tests {
         assert_eq!(reached("rate,serving,T decode,over peer,1.8"), Some(2.0));
         assert_eq!(reached("wait,serving,T wait,under peer,0.5"), Some(0.5));
         assert_eq!(reached("wait,serving,T wait,figure,50"), Some(30.0));
+        assert_eq!(reached("call,abi,call,figure,1000"), Some(500.0));
         assert_eq!(reached("none,serving,T decode,over nobody,1"), None);
         assert!(of("wait,serving,T wait,under peer,0.5").is_reached(0.4));
         assert!(!of("rate,serving,T decode,over peer,1.8").is_reached(1.7));
