@@ -48,8 +48,6 @@ pub struct Installed {
     pub prefix: PathBuf,
     /// What the shared library exports.
     pub nodes: Nodes,
-    /// Functions that the header declares and the library does not have.
-    pub lacking: Vec<String>,
 }
 
 impl Installed {
@@ -66,10 +64,7 @@ pub fn run(root: &Path, options: &Options) -> Result<(), String> {
     let fault = |error| format!("{}: {error}", options.prefix.display());
     let prefix = std::path::absolute(&options.prefix).map_err(fault)?;
     let of = Build::Package { profile: &options.profile };
-    let installed = install(&shell, &prefix, of)?;
-    if let lacking @ 1.. = installed.lacking.len() {
-        println!("the header declares {lacking} functions that it lacks as yet");
-    }
+    install(&shell, &prefix, of)?;
     let prefix = prefix.display();
     println!(
         "installed into {prefix}: include/pagewise.h, lib/{SHARED}, lib/libpagewise.a
@@ -99,7 +94,7 @@ pub fn install(shell: &Shell, prefix: &Path, of: Build<'_>) -> Result<Installed,
     let header = Header::read(&shell.root.join(header::PATH))?;
     let released = released::read(&shell.root)?;
     let archive = archive(shell, of)?;
-    let (nodes, lacking) = nodes(&header, &released, &archive.path)?;
+    let nodes = nodes(&header, &released, &archive.path)?;
     let shared = link(shell, &archive, &nodes)?;
 
     let (include, lib) = (prefix.join("include"), prefix.join("lib"));
@@ -113,7 +108,7 @@ pub fn install(shell: &Shell, prefix: &Path, of: Build<'_>) -> Result<Installed,
         let text = filled(&read(&shell.root.join(template))?, &archive.needs);
         write(&prefix.join(to), &text)?;
     }
-    Ok(Installed { prefix: prefix.to_owned(), nodes, lacking })
+    Ok(Installed { prefix: prefix.to_owned(), nodes })
 }
 
 /// The static library.
@@ -154,27 +149,25 @@ fn needs(shell: &Shell) -> Result<Vec<String>, String> {
     Ok(needs.map(str::to_owned).collect())
 }
 
-/// What is exported, and the functions of the header that the archive lacks.
-fn nodes(
-    header: &Header,
-    released: &[Released],
-    archive: &Path,
-) -> Result<(Nodes, Vec<String>), String> {
+/// What is exported: the functions of the header, all of which the archive has.
+fn nodes(header: &Header, released: &[Released], archive: &Path) -> Result<Nodes, String> {
     let version = Version::of_workspace();
     if header.version() != Some(version.minor()) {
         let workspace = env!("CARGO_PKG_VERSION");
         return Err(format!("{}: PW_VERSION is not the workspace's {workspace}", header::PATH));
     }
     let defined = symbols::defined(archive)?;
-    let (there, lacking): (Vec<&str>, Vec<&str>) =
+    let (declared, lacking): (Vec<&str>, Vec<&str>) =
         header.functions().partition(|name| defined.contains(*name));
-    let undeclared = defined.iter().filter(|name| !there.contains(&name.as_str()));
+    if !lacking.is_empty() {
+        return Err(format!("{} declares, and there is not, {}", header::PATH, lacking.join(", ")));
+    }
+    let undeclared = defined.iter().filter(|name| !declared.contains(&name.as_str()));
     let undeclared: Vec<&str> = undeclared.map(String::as_str).collect();
     if !undeclared.is_empty() {
         return Err(format!("{} does not declare {}", header::PATH, undeclared.join(", ")));
     }
-    let nodes = Nodes::of(&there, released, version)?;
-    Ok((nodes, lacking.into_iter().map(str::to_owned).collect()))
+    Nodes::of(&declared, released, version)
 }
 
 /// Makes the shared library beside the static one.
