@@ -18,6 +18,7 @@
 //! happens. A backend that fails fails the requests of that step, in words, and no others.
 
 pub mod engine;
+pub mod lora;
 pub mod model;
 pub mod request;
 pub mod schedule;
