@@ -18,6 +18,8 @@ pub struct Request {
     pub priority: i32,
     /// What keeps its pages from all that have another salt.
     pub salt: Arc<[u8]>,
+    /// The adapter that adds to the model, by its publisher's number.
+    pub adapter: Option<u64>,
     /// The time, as given to `step`, at which it ends with what it has.
     pub deadline: Option<Duration>,
 }
@@ -138,6 +140,8 @@ pub enum Event {
         choice: u32,
         /// The token.
         token: Scored,
+        /// The version that made it: the latest of the weights and of its adapter.
+        version: u64,
         /// Bytes at the end of the answer so far that may begin one of
         /// [`Stop::strings`]: whoever hands the answer on keeps them back.
         held: usize,
@@ -234,6 +238,8 @@ pub enum Finish {
     },
     /// It was cancelled.
     Cancelled,
+    /// It was ended by those who serve it, who tell what it has.
+    Aborted,
     /// Its deadline has passed.
     Deadline,
     /// What was asked of it lets nothing more come: in words.

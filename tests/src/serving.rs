@@ -6,6 +6,7 @@ use crate::model::{load, thin};
 use backends::cpu::Cpu;
 use checkpoint::Checkpoint;
 use engine::engine::{Engine, Guessing, Settings};
+use engine::lora;
 use engine::model::Model;
 use engine::request::{
     Event, Finish, Generate, Miss, Refused, Request, Sampling, Scored, Stop, Task,
@@ -37,6 +38,8 @@ pub struct Answer {
     pub prompt: Option<(u32, Miss, Vec<Option<Scored>>)>,
     /// The tokens of each choice.
     pub choices: BTreeMap<u32, Vec<Scored>>,
+    /// The version of each token of choice 0.
+    pub versions: Vec<u64>,
     /// Bytes held after each token of choice 0.
     pub held: Vec<usize>,
     /// How each choice ended.
@@ -101,6 +104,8 @@ pub struct Making {
     pub masker: Box<dyn Masker>,
     /// A model that guesses for it, and what its weights become.
     pub drafter: Option<(Checkpoint, Option<Quantize>)>,
+    /// Slots for adapters.
+    pub adapters: Option<lora::Settings>,
 }
 
 impl Default for Making {
@@ -114,6 +119,7 @@ impl Default for Making {
             fails: None,
             masker: Box::new(Late::new(0)),
             drafter: None,
+            adapters: None,
         }
     }
 }
@@ -210,6 +216,9 @@ impl Served {
             let drafting = served.engine.with_drafter(Box::new(cpu), model);
             served.engine = drafting.expect("it knows the same tokens");
         }
+        if let Some(settings) = making.adapters {
+            served.engine = served.engine.with_adapters(settings).expect("there is room");
+        }
         served
     }
 
@@ -257,12 +266,13 @@ impl Served {
                     let before = self.of(id).prompt.replace((cached, miss, logprobs));
                     assert_eq!(before, None, "a prompt is told once");
                 }
-                Event::Token { id, choice, token, held } => {
+                Event::Token { id, choice, token, version, held } => {
                     let answer = self.of(id);
                     assert!(!answer.ends.contains_key(&choice), "nothing follows an end");
                     answer.choices.entry(choice).or_default().push(token);
                     if choice == 0 {
                         answer.held.push(held);
+                        answer.versions.push(version);
                     }
                 }
                 Event::End { id, choice, why, guessed, held } => {
@@ -332,6 +342,7 @@ pub fn greedy(id: u64, prompt: &[u32], max_new: u32) -> Request {
         }),
         priority: 0,
         salt: [].into(),
+        adapter: None,
         deadline: None,
     }
 }

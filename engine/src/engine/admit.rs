@@ -4,6 +4,7 @@ use super::Engine;
 use super::draft::Guess;
 use super::memory::{Copy, Probed};
 use super::sequence::Sequence;
+use super::versions::policy_at;
 use crate::request::Event;
 use crate::schedule::{self, Plan, View};
 use kv::Next;
@@ -23,6 +24,8 @@ pub(super) struct Run {
     pub first: usize,
     /// Tokens of this step.
     pub tokens: u32,
+    /// The version of the weights that computes them.
+    pub weights: u64,
     /// A page to copy first.
     pub copy: Option<Copy>,
     /// What may come after them.
@@ -148,14 +151,19 @@ impl Engine {
         }
     }
 
-    /// A sequence gives its pages and its seat back, and waits again.
+    /// A sequence has to wait again, for others to go on.
     pub(super) fn preempt(&mut self, id: u64) {
+        self.counters.preemptions += u64::from(self.running.contains_key(&id));
+        self.unseat(id);
+    }
+
+    /// A sequence gives its pages and its seat back, and waits again.
+    pub(super) fn unseat(&mut self, id: u64) {
         let Some(mut sequence) = self.running.remove(&id) else { return };
         self.memory.clear(&mut sequence);
         self.seats.extend(sequence.seat.take());
         (sequence.since, sequence.turn, sequence.probed) = (self.step, 0, None);
         self.waiting.insert(id, sequence);
-        self.counters.preemptions += 1;
     }
 
     /// Seats those who are admitted, and makes room for the tokens of all who run.
@@ -168,9 +176,17 @@ impl Engine {
             let Some(sequence) = self.running.get_mut(&id) else { continue };
             let first = sequence.computed();
             // What was found may be more than the plan knew.
-            let tokens = tokens.min((sequence.tokens.len() - first) as u32);
+            let end = sequence.tokens.len().min(first + tokens as usize);
+            let weights = policy_at(&sequence.spans, first).weights;
+            // One forward pass is of one version of the weights.
+            let others = sequence.spans.iter().filter(|span| span.policy.weights != weights);
+            let end =
+                others.map(|span| span.from).filter(|&from| from > first).fold(end, usize::min);
+            let tokens = (end - first) as u32;
             match self.memory.grow(sequence, tokens) {
-                Ok(copy) => runs.push(Run { id, first, tokens, copy, guesses: Vec::new() }),
+                Ok(copy) => {
+                    runs.push(Run { id, first, tokens, weights, copy, guesses: Vec::new() });
+                }
                 Err(_) => self.preempt(id),
             }
         }
@@ -197,7 +213,7 @@ impl Engine {
             self.counters.count_miss(miss);
         }
         (sequence.since, sequence.turn, sequence.probed) = (self.step, 0, None);
-        (sequence.seat, sequence.fresh) = (self.seats.pop(), true);
+        (sequence.seat, sequence.fresh, sequence.begun) = (self.seats.pop(), true, true);
         sequence.drafted = sequence.computed();
         self.running.insert(id, sequence);
         true

@@ -7,6 +7,7 @@ use super::draft::{Guess, Place};
 use super::launch::Draw;
 use super::sequence::{Group, Sequence};
 use super::stop::Found;
+use super::versions::policy_at;
 use crate::request::{Event, Finish, Generate, Pooling, Scored, Task};
 use kernels_core::Error;
 use kernels_core::params;
@@ -29,8 +30,7 @@ impl Engine {
         // What is guessed is looked at first.
         for run in runs.iter().filter(|run| run.guesses.is_empty()) {
             let sequence = self.running.get_mut(&run.id).expect("it ran");
-            let group = &self.groups[&sequence.request];
-            self.memory.publish(group, sequence, run.first);
+            self.memory.publish(sequence, run.first);
         }
         let (mut row, mut wanted) = (0, Vec::new());
         let mut embeds = Vec::new();
@@ -217,8 +217,7 @@ impl Engine {
         let computed = run.first + came.max(1);
         sequence.table.shorten(&mut self.memory.pages, computed as u64);
         sequence.guessing.add(guessed as u32, held, self.settings.guessing.tokens);
-        let group = &self.groups[&sequence.request];
-        self.memory.publish(group, sequence, run.first);
+        self.memory.publish(sequence, run.first);
         self.counters.guesses += 1;
         self.counters.guessed += guessed as u64;
         self.counters.held += u64::from(held);
@@ -231,6 +230,7 @@ impl Engine {
         let stop = &generate.stop;
         let Drawn { token, raw, processed, mut top, .. } = drawn;
         top.truncate(generate.top.unwrap_or(0) as usize);
+        let version = policy_at(&sequence.spans, sequence.tokens.len() - 1).version();
         sequence.tokens.push(token);
         sequence.turn += 1;
         self.counters.generated_tokens += 1;
@@ -241,6 +241,7 @@ impl Engine {
             id: sequence.request,
             choice: sequence.choice,
             token: Scored { token, raw, processed, top },
+            version,
             held: sequence.scan.held(&stop.strings),
         });
         // A grammar lets it come where the answer ends, whoever would ignore it.

@@ -5,12 +5,13 @@ use super::check::{BANNED_MAX, BIAS_MAX};
 use super::memory::Copy;
 use super::record::{self, Masked, Sampled, Scores};
 use super::sampling::Masks;
+use crate::lora::{self, Image, Slots};
 use crate::model::step::part;
-use crate::model::{Batch, Capacity, LogitRows, Model, Place, Scratch, Slabs, StepSlices};
+use crate::model::{Batch, Capacity, Config, LogitRows, Model, Place, Scratch, Slabs, StepSlices};
 use kernels_core::Error;
 use kernels_core::device::{Backend, Command, Launch, Program, Slice};
-use kernels_core::params::{self, SampleRow};
-use std::collections::HashMap;
+use kernels_core::params::{self, LORA_NONE, SampleRow};
+use std::collections::{BTreeMap, HashMap};
 
 /// Lists of most likely tokens come in these lengths; a list that is shorter is the
 /// beginning of a longer one.
@@ -19,7 +20,11 @@ const TOPS: [u32; 4] = [0, 8, 32, 128];
 /// A backend with a model on it.
 pub(super) struct Device {
     backend: Box<dyn Backend>,
-    pub model: Model,
+    /// The versions of its weights that are in use, all of one shape.
+    models: BTreeMap<u64, Model>,
+    config: Config,
+    /// Adapters over them.
+    slots: Option<Slots>,
     capacity: Capacity,
     step: StepSlices,
     slabs: Slabs,
@@ -33,18 +38,21 @@ pub(super) struct Device {
     scores: Option<Scores>,
     /// `[rows_max, hidden]` f32, of the last step.
     hidden: Slice,
+    /// The weights of the last step, and the slots of its rows.
+    last: (u64, Vec<u32>),
     programs: HashMap<Kind, Program>,
 }
 
-/// What a program does.
+/// What a program does, with which weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
-    /// A forward pass, and tokens drawn after rows of it.
-    Step { copies: bool, draws: Option<Sampling> },
+    /// A forward pass, of rows with adapters or all without, and tokens drawn after rows of
+    /// it.
+    Step { weights: u64, adapted: bool, copies: bool, draws: Option<Sampling> },
     /// Tokens drawn after rows of the last step.
-    Draws(Sampling),
+    Draws { weights: u64, sampling: Sampling },
     /// Log-probabilities of given tokens after rows of the last step.
-    Scores,
+    Scores { weights: u64 },
     /// Nothing: for what can be read.
     Nothing,
 }
@@ -53,11 +61,15 @@ enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Sampling {
     masked: bool,
+    /// Whether adapters may add to the logits.
+    adapted: bool,
     top: u32,
 }
 
 /// One step.
 pub(super) struct Work<'a> {
+    /// The version of the weights.
+    pub weights: u64,
     pub batch: &'a Batch,
     pub copies: &'a [Copy],
 }
@@ -72,12 +84,6 @@ pub(super) struct Draws<'a> {
     pub top: u32,
 }
 
-impl Draws<'_> {
-    fn sampling(&self) -> Sampling {
-        Sampling { masked: self.masks.is_some(), top: top_of(self.top) }
-    }
-}
-
 /// A token that was drawn, or not.
 #[derive(Clone, Debug)]
 pub(super) struct Drawn {
@@ -89,15 +95,18 @@ pub(super) struct Drawn {
 }
 
 impl Device {
+    /// A model, its weights of that version.
     pub fn new(
         mut backend: Box<dyn Backend>,
         model: Model,
+        weights: u64,
         capacity: Capacity,
     ) -> Result<Self, Error> {
         let to = backend.as_mut();
+        let config = model.config().clone();
         let step = StepSlices::alloc(to, &capacity)?;
-        let slabs = Slabs::alloc(to, model.config(), &capacity)?;
-        let scratch = Scratch::alloc(to, model.config(), &capacity)?;
+        let slabs = Slabs::alloc(to, &config, &capacity)?;
+        let scratch = Scratch::alloc(to, &config, &capacity)?;
         let rows = capacity.logit_rows_max;
         let [indices, count] = [words(to, rows)?, words(to, 1u32)?];
         let copies = words(to, capacity.seqs_max * (size_of::<Copy>() / 4) as u32)?;
@@ -105,7 +114,9 @@ impl Device {
         let sampled = Sampled::alloc(to, rows, TOPS[TOPS.len() - 1])?;
         let mut device = Self {
             backend,
-            model,
+            models: BTreeMap::from([(weights, model)]),
+            config,
+            slots: None,
             capacity,
             step,
             slabs,
@@ -117,26 +128,108 @@ impl Device {
             masked: None,
             scores: None,
             hidden: indices,
+            last: (weights, Vec::new()),
             programs: HashMap::new(),
         };
         // So that what cannot be served is refused now.
-        let draws = Some(Sampling { masked: false, top: 0 });
-        device.program(Kind::Step { copies: true, draws })?;
+        let draws = Some(Sampling { masked: false, adapted: false, top: 0 });
+        device.program(Kind::Step { weights, adapted: false, copies: true, draws })?;
         Ok(device)
+    }
+
+    /// The shape of its model.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Elements of a hidden state.
     pub fn width(&self) -> u32 {
-        self.model.config().hidden
+        self.config.hidden
+    }
+
+    /// Makes slots for adapters.
+    pub fn make_slots(&mut self, settings: lora::Settings) -> Result<(), Error> {
+        let rows = [self.capacity.rows_max, self.capacity.logit_rows_max];
+        self.slots = Some(Slots::alloc(self.backend.as_mut(), &self.config, settings, rows)?);
+        Ok(())
+    }
+
+    /// Makes room for what an adapter adds to.
+    pub fn make_room(&mut self, image: &Image) -> Result<(), Error> {
+        let slots = self.slots.as_mut().expect("adapters are taken where there are slots");
+        if slots.make_room(self.backend.as_mut(), image)? {
+            self.forget(|kind| match kind {
+                Kind::Step { adapted, .. } => *adapted,
+                Kind::Draws { sampling, .. } => sampling.adapted,
+                Kind::Scores { .. } | Kind::Nothing => false,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Writes about so many bytes more of an adapter. Says whether it is there whole.
+    pub fn stage(
+        &mut self,
+        image: &Image,
+        work: &mut lora::Work,
+        bytes: usize,
+    ) -> Result<bool, Error> {
+        let slots = self.slots.as_ref().expect("adapters are taken where there are slots");
+        slots.write(self.backend.as_mut(), image, work, bytes)
+    }
+
+    /// Takes other weights beside those it has.
+    pub fn add_model(&mut self, weights: u64, model: Model) {
+        self.models.insert(weights, model);
+    }
+
+    /// Gives back what a version of the weights takes.
+    pub fn drop_model(&mut self, weights: u64) {
+        let of = |kind: &Kind| match kind {
+            Kind::Step { weights, .. } | Kind::Draws { weights, .. } | Kind::Scores { weights } => {
+                Some(*weights)
+            }
+            Kind::Nothing => None,
+        };
+        let forgotten = self.forget(|kind| of(kind) == Some(weights));
+        let model = self.models.remove(&weights);
+        let released = model.map(|model| model.release(self.backend.as_mut()));
+        // A backend refuses its own program or buffer where it has failed: the steps to come
+        // tell that.
+        let _ = (forgotten, released);
+    }
+
+    fn forget(&mut self, stale: impl Fn(&Kind) -> bool) -> Result<(), Error> {
+        for (_, program) in self.programs.extract_if(|kind, _| stale(kind)) {
+            self.backend.forget(program)?;
+        }
+        Ok(())
+    }
+
+    fn sampling(&self, draws: &Draws<'_>) -> Sampling {
+        let adapts = self.slots.as_ref().is_some_and(Slots::changes_output);
+        let slot = |row: &u32| self.last.1.get(*row as usize).copied();
+        let adapted =
+            adapts && draws.rows.iter().any(|row| slot(row).is_some_and(|slot| slot != LORA_NONE));
+        Sampling { masked: draws.masks.is_some(), adapted, top: top_of(draws.top) }
     }
 
     /// Runs a step; a token for each of the draws.
     pub fn run(&mut self, work: &Work<'_>, draws: Option<&Draws<'_>>) -> Result<Vec<Drawn>, Error> {
         let copies = !work.copies.is_empty();
-        let program =
-            self.program(Kind::Step { copies, draws: draws.map(|draws| draws.sampling()) })?;
+        let (weights, adapted) = (work.weights, work.batch.is_adapted());
+        self.last.0 = weights;
+        self.last.1.clear();
+        self.last.1.extend(work.batch.adapters());
+        let sampling = draws.map(|draws| self.sampling(draws));
+        let program = self.program(Kind::Step { weights, adapted, copies, draws: sampling })?;
         let copy_count = [work.copies.len() as u32];
+        let chosen = self.slots.as_ref().filter(|_| adapted);
+        let chosen = chosen.map(|slots| slots.chosen(work.batch.tokens(), work.batch.adapters()));
         let mut writes = work.batch.writes(&self.step).to_vec();
+        if let (Some(slots), Some(chosen)) = (&self.slots, &chosen) {
+            writes.extend(slots.writes(chosen));
+        }
         if copies {
             writes.push(part(self.copies, bytemuck::cast_slice(work.copies)));
             writes.push(part(self.copy_count, &copy_count));
@@ -149,7 +242,8 @@ impl Device {
 
     /// Draws after the last step.
     pub fn draw(&mut self, draws: &Draws<'_>) -> Result<Vec<Drawn>, Error> {
-        let program = self.program(Kind::Draws(draws.sampling()))?;
+        let kind = Kind::Draws { weights: self.last.0, sampling: self.sampling(draws) };
+        let program = self.program(kind)?;
         self.drawn(program, &[], draws)
     }
 
@@ -162,7 +256,13 @@ impl Device {
     ) -> Result<Vec<Drawn>, Error> {
         let count = [draws.rows.len() as u32];
         let top = top_of(draws.top);
+        let adapted = self.sampling(draws).adapted;
+        let slots: Vec<u32> =
+            draws.rows.iter().filter(|_| adapted).map(|&row| self.last.1[row as usize]).collect();
         let mut writes = step.to_vec();
+        if let Some(all) = self.slots.as_ref().filter(|_| adapted) {
+            writes.push(all.logit_writes(&slots));
+        }
         writes.push(part(self.logit_rows.indices, draws.rows));
         writes.push(part(self.logit_rows.count, &count));
         writes.push(part(self.sampled.settings, bytemuck::cast_slice(draws.settings)));
@@ -177,7 +277,12 @@ impl Device {
     /// The log-probability of a token after each of some rows of the last step, and
     /// whether their logits were finite.
     pub fn score(&mut self, rows: &[u32], tokens: &[u32]) -> Result<Vec<(f32, u32)>, Error> {
-        let program = self.program(Kind::Scores)?;
+        let adapts = self.slots.as_ref().is_some_and(Slots::changes_output);
+        let adapted = |row: &u32| self.last.1[*row as usize] != LORA_NONE;
+        if adapts && rows.iter().any(adapted) {
+            return self.score_by_logits(rows, tokens);
+        }
+        let program = self.program(Kind::Scores { weights: self.last.0 })?;
         let scores = self.scores.as_ref().expect("its program is recorded");
         let mut all = Vec::with_capacity(rows.len());
         let at_once = record::SCORES_AT_ONCE as usize;
@@ -190,6 +295,22 @@ impl Device {
             let words = submit(self.backend.as_mut(), &writes, program, &reads)?;
             let (logprobs, status) = words.split_at(rows.len());
             all.extend(logprobs.iter().map(|x| f32::from_bits(*x)).zip(status.iter().copied()));
+        }
+        Ok(all)
+    }
+
+    /// The same where adapters add to logits: those are made, and nothing else may be drawn.
+    fn score_by_logits(&mut self, rows: &[u32], tokens: &[u32]) -> Result<Vec<(f32, u32)>, Error> {
+        let mut all = Vec::with_capacity(rows.len());
+        let greedy = SampleRow { top_p: 1.0, ..SampleRow::default() };
+        let at_once = self.capacity.logit_rows_max as usize;
+        let mut masks = Masks::new(self.config.vocab, Vec::new(), at_once as u32);
+        for (rows, tokens) in rows.chunks(at_once).zip(tokens.chunks(at_once)) {
+            masks.clear();
+            tokens.iter().for_each(|&token| masks.push_forced(token));
+            let settings = vec![greedy; rows.len()];
+            let draws = Draws { rows, settings: &settings, masks: Some(&masks), top: 0 };
+            all.extend(self.draw(&draws)?.iter().map(|drawn| (drawn.raw, drawn.status)));
         }
         Ok(all)
     }
@@ -236,17 +357,20 @@ impl Device {
         }
         let mut commands = Vec::new();
         match kind {
-            Kind::Step { copies, draws } => {
+            Kind::Step { weights, adapted, copies, draws } => {
                 if copies {
                     self.record_copies(&mut commands);
                 }
-                self.hidden = self.model.forward(&self.place(), &mut commands);
+                let place = self.place(adapted);
+                self.hidden = self.models[&weights].forward(&place, &mut commands);
                 if let Some(sampling) = draws {
-                    self.record_sampling(sampling, &mut commands)?;
+                    self.record_sampling(weights, sampling, &mut commands)?;
                 }
             }
-            Kind::Draws(sampling) => self.record_sampling(sampling, &mut commands)?,
-            Kind::Scores => self.record_scores(&mut commands)?,
+            Kind::Draws { weights, sampling } => {
+                self.record_sampling(weights, sampling, &mut commands)?;
+            }
+            Kind::Scores { weights } => self.record_scores(weights, &mut commands)?,
             Kind::Nothing => {}
         }
         let program = self.backend.record(&commands)?;
@@ -254,12 +378,13 @@ impl Device {
         Ok(program)
     }
 
-    fn place(&self) -> Place<'_> {
+    fn place(&self, adapted: bool) -> Place<'_> {
         Place {
             capacity: &self.capacity,
             step: &self.step,
             slabs: &self.slabs,
             scratch: &self.scratch,
+            adapters: self.slots.as_ref().filter(|_| adapted),
         }
     }
 
@@ -273,12 +398,14 @@ impl Device {
 
     fn record_sampling(
         &mut self,
-        Sampling { masked, top }: Sampling,
+        weights: u64,
+        Sampling { masked, adapted, top }: Sampling,
         commands: &mut Vec<Command>,
     ) -> Result<(), Error> {
-        let (vocab, rows) = (self.model.config().vocab, self.capacity.logit_rows_max);
+        let (vocab, rows) = (self.config.vocab, self.capacity.logit_rows_max);
         let count = self.logit_rows.count;
-        let logits = self.model.logits(&self.place(), self.hidden, self.logit_rows, commands);
+        let model = &self.models[&weights];
+        let logits = model.logits(&self.place(adapted), self.hidden, self.logit_rows, commands);
         if !masked {
             commands.push(self.sampled.sample(logits, None, top, (rows, vocab), count));
             return Ok(());
@@ -295,13 +422,18 @@ impl Device {
         Ok(())
     }
 
-    fn record_scores(&mut self, commands: &mut Vec<Command>) -> Result<(), Error> {
+    fn record_scores(&mut self, weights: u64, commands: &mut Vec<Command>) -> Result<(), Error> {
         let (width, rows_max) = (self.width(), self.capacity.rows_max);
         let scores = match self.scores.take() {
             Some(scores) => scores,
             None => Scores::alloc(self.backend.as_mut(), width)?,
         };
-        scores.record(self.hidden, (rows_max, width), self.model.output_weight(), commands);
+        scores.record(
+            self.hidden,
+            (rows_max, width),
+            self.models[&weights].output_weight(),
+            commands,
+        );
         self.scores = Some(scores);
         Ok(())
     }

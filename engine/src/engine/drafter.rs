@@ -14,6 +14,9 @@ use kernels_core::device::Backend;
 use kernels_core::params::SampleRow;
 use std::collections::HashSet;
 
+/// The version of its weights, which never change.
+const DRAFTER: u64 = 0;
+
 /// A model that guesses for another.
 pub(super) struct Drafter {
     device: Device,
@@ -42,7 +45,7 @@ impl Engine {
             let expected = format!("a model of {vocab} tokens, as the one it guesses for");
             return Err(refused("drafter", expected, other).into());
         }
-        let device = Device::new(backend, model, self.settings.capacity())?;
+        let device = Device::new(backend, model, DRAFTER, self.settings.capacity())?;
         let batch = Batch::new(self.settings.page_len);
         self.drafter = Some(Drafter { device, batch });
         Ok(self)
@@ -151,7 +154,8 @@ impl Engine {
 
 impl Drafter {
     fn run(&mut self) -> Result<(), Error> {
-        self.device.run(&Work { batch: &self.batch, copies: &[] }, None).map(drop)
+        let work = Work { weights: DRAFTER, batch: &self.batch, copies: &[] };
+        self.device.run(&work, None).map(drop)
     }
 }
 

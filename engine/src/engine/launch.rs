@@ -7,6 +7,7 @@ use super::draft::{Place, guesses_of};
 use super::guide::Guided;
 use super::sampling::{Masks, is_masked, sample_row};
 use super::sequence::Sequence;
+use super::versions::Span;
 use crate::model::Batch;
 use kernels_core::Error;
 use kernels_core::params::SampleRow;
@@ -94,6 +95,7 @@ impl Engine {
         let mut seated = Vec::new();
         for (id, mut fork) in forks {
             fork.since = self.step;
+            self.versions.hold(&fork.spans);
             match self.seats.pop() {
                 Some(seat) => {
                     fork.seat = Some(seat);
@@ -111,19 +113,24 @@ impl Engine {
 
     /// Runs the step. Where somebody keeps to a grammar, the forward pass goes first, and
     /// tokens are drawn when the masks are there.
-    pub(super) fn launch(&mut self, runs: &[Run], draws: Vec<Draw>) -> Result<Launched, Error> {
+    pub(super) fn launch(
+        &mut self,
+        weights: u64,
+        runs: &[Run],
+        draws: Vec<Draw>,
+    ) -> Result<Launched, Error> {
         self.fill_batch(runs);
         let copies: Vec<_> = runs.iter().flat_map(Run::copies).collect();
         self.count_step(runs, copies.len());
         if !self.ask_masks(runs, &draws) {
             let drawing = self.drawing(runs, &draws);
             let after = drawing.as_ref().map(|drawing| drawing.draws(&self.masks));
-            let work = Work { batch: &self.batch, copies: &copies };
+            let work = Work { weights, batch: &self.batch, copies: &copies };
             let drawn = self.device.run(&work, after.as_ref())?;
             let guided = Guided { draws, late: Vec::new(), ends: Vec::new() };
             return Ok(Launched { guided, drawn });
         }
-        self.device.run(&Work { batch: &self.batch, copies: &copies }, None)?;
+        self.device.run(&Work { weights, batch: &self.batch, copies: &copies }, None)?;
         let guided = self.guided(draws);
         let drawn = match self.drawing(runs, &guided.draws) {
             Some(drawing) => self.device.draw(&drawing.draws(&self.masks))?,
@@ -136,23 +143,33 @@ impl Engine {
     fn fill_batch(&mut self, runs: &[Run]) {
         self.batch.clear();
         let (mut pages, mut tokens) = (Vec::new(), Vec::new());
-        let mut push = |batch: &mut Batch, first: usize, tokens: &[u32], table: &Table| {
-            pages.clear();
-            pages.extend(table.pages().iter().map(|page| page.0));
-            batch.push(first as u32, tokens, &pages);
-        };
+        let versions = &self.versions;
+        let mut push =
+            |batch: &mut Batch, first: usize, tokens: &[u32], table: &Table, spans: &[Span]| {
+                pages.clear();
+                pages.extend(table.pages().iter().map(|page| page.0));
+                let rows = batch.push(first as u32, tokens, &pages);
+                for (at, span) in spans.iter().enumerate() {
+                    let end = spans.get(at + 1).map_or(first + tokens.len(), |next| next.from);
+                    let own = span.from.max(first)..end.min(first + tokens.len());
+                    if own.start < own.end {
+                        let row = |position: usize| rows.start + (position - first) as u32;
+                        batch.adapt(row(own.start)..row(own.end), versions.slot(span.policy));
+                    }
+                }
+            };
         for run in runs {
             let sequence = &self.running[&run.id];
             tokens.clear();
             tokens.extend(&sequence.tokens[run.first..][..run.tokens as usize]);
             let last = tokens.last().copied();
             tokens.extend(run.guesses.first().into_iter().flat_map(|guess| &guess.tokens));
-            push(&mut self.batch, run.first, &tokens, &sequence.table);
+            push(&mut self.batch, run.first, &tokens, &sequence.table, &sequence.spans);
             for guess in &run.guesses {
                 let Some((table, _)) = &guess.fork else { continue };
                 tokens.clear();
                 tokens.extend(last.iter().chain(&guess.tokens));
-                push(&mut self.batch, run.first, &tokens, table);
+                push(&mut self.batch, run.first, &tokens, table, &sequence.spans);
             }
         }
     }
@@ -184,6 +201,14 @@ impl Engine {
         (!rows.is_empty()).then_some(Drawing { rows, settings, masked, top })
     }
 
+    /// Counts a step in which so many run.
+    pub(super) fn begin_counting(&mut self, runs: u32) {
+        let counters = &mut self.counters;
+        counters.steps += 1;
+        counters.count_fill(runs, self.limits.rows);
+        (counters.last_tokens, counters.last_prompt_tokens, counters.last_rows) = (0, 0, 0);
+    }
+
     fn count_step(&mut self, runs: &[Run], copies: usize) {
         let computed: u32 = runs.iter().map(|run| run.tokens).sum();
         let unfinished = |run: &&Run| {
@@ -195,14 +220,12 @@ impl Engine {
         // anew.
         let decoded = runs.iter().filter(|run| run.tokens == 1 && self.answers(run.id)).count();
         let counters = &mut self.counters;
-        counters.steps += 1;
         counters.chunks += chunks;
         counters.page_copies += copies as u64;
-        counters.last_tokens = computed;
-        counters.last_prompt_tokens = computed - decoded as u32;
-        counters.prompt_tokens += u64::from(counters.last_prompt_tokens);
-        counters.last_rows = runs.len() as u32;
-        counters.count_fill(runs.len() as u32, self.limits.rows);
+        counters.last_tokens += computed;
+        counters.last_prompt_tokens += computed - decoded as u32;
+        counters.prompt_tokens += u64::from(computed - decoded as u32);
+        counters.last_rows += runs.len() as u32;
     }
 
     /// Whether a sequence has drawn a token since it runs.

@@ -62,7 +62,7 @@ impl Memory {
     /// What pages have of a sequence.
     pub fn probe(&self, group: &Group, sequence: &Sequence) -> Probed {
         let probe =
-            self.index.probe(&self.pages, &group.scope, self.reusable(group, sequence).tokens);
+            self.index.probe(&self.pages, &sequence.scope, self.reusable(group, sequence).tokens);
         let whole = probe.pages as usize * self.page_len >= sequence.tokens.len();
         Probed {
             computed: (probe.pages as usize * self.page_len - usize::from(whole)) as u32,
@@ -77,7 +77,7 @@ impl Memory {
     /// fill. `None` if somebody else is about to compute more.
     pub fn admit(&mut self, group: &Group, sequence: &mut Sequence) -> Option<(u32, Miss)> {
         let Reusable { tokens, asked } = self.reusable(group, sequence);
-        let found = self.index.find(&mut self.pages, &group.scope, tokens);
+        let found = self.index.find(&mut self.pages, &sequence.scope, tokens);
         let miss = match found.miss {
             kv::Miss::Awaited => {
                 found.pages.into_iter().for_each(|page| self.release(page));
@@ -94,9 +94,11 @@ impl Memory {
         sequence.table = Table::starting_with(page_len, found.pages);
         let last = sequence.tokens.len() as u64 - 1;
         sequence.table.shorten(&mut self.pages, last);
-        let claims = self.index.claim(&group.scope, &sequence.tokens);
-        let first = sequence.tokens.len() / self.page_len - claims.len();
-        sequence.claims = (first..).zip(claims).collect();
+        if !sequence.is_mixed() {
+            let claims = self.index.claim(&sequence.scope, &sequence.tokens);
+            let first = sequence.tokens.len() / self.page_len - claims.len();
+            sequence.claims = (first..).zip(claims).collect();
+        }
         Some((sequence.table.tokens() as u32, miss))
     }
 
@@ -141,7 +143,10 @@ impl Memory {
 
     /// The pages that a sequence has filled are there for others from now on; those that
     /// were there already are shared.
-    pub fn publish(&mut self, group: &Group, sequence: &mut Sequence, before: usize) {
+    pub fn publish(&mut self, sequence: &mut Sequence, before: usize) {
+        if sequence.is_mixed() {
+            return;
+        }
         let filled = sequence.computed() / self.page_len;
         for at in before / self.page_len..filled {
             let claimed = sequence.claims.pop_front_if(|claim| claim.0 <= at);
@@ -151,12 +156,12 @@ impl Memory {
                 continue;
             }
             let tokens = &sequence.tokens[..(at + 1) * self.page_len];
-            if let Some(page) = self.index.page_of(&group.scope, tokens) {
+            if let Some(page) = self.index.page_of(&sequence.scope, tokens) {
                 self.share(sequence, at, page);
                 continue;
             }
             // Places before it may have been forgotten meanwhile.
-            let claims = self.index.claim(&group.scope, tokens);
+            let claims = self.index.claim(&sequence.scope, tokens);
             let first = at + 1 - claims.len();
             for (at, claim) in (first..).zip(claims) {
                 self.fill(sequence, at, claim);
@@ -164,11 +169,16 @@ impl Memory {
         }
     }
 
-    /// Lets go of everything that a sequence has.
-    pub fn clear(&mut self, sequence: &mut Sequence) {
+    /// What a sequence was to fill will not come.
+    pub fn abandon(&mut self, sequence: &mut Sequence) {
         for (_, claim) in sequence.claims.drain(..) {
             self.index.abandon(&mut self.pages, claim);
         }
+    }
+
+    /// Lets go of everything that a sequence has.
+    pub fn clear(&mut self, sequence: &mut Sequence) {
+        self.abandon(sequence);
         sequence.table.shorten(&mut self.pages, 0);
     }
 
@@ -194,7 +204,11 @@ impl Memory {
             whole -= 1;
         }
         let asked = from + 1 < tokens.len();
-        let most = if asked { from / self.page_len } else { whole };
+        // Only what was computed by its first version alone is found.
+        if let Some(second) = sequence.spans.get(1) {
+            whole = whole.min(second.from / self.page_len);
+        }
+        let most = if asked { whole.min(from / self.page_len) } else { whole };
         Reusable { tokens: &tokens[..most * self.page_len], asked: asked && most < whole }
     }
 

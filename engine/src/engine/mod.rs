@@ -23,11 +23,15 @@ mod sampling;
 mod sequence;
 mod settings;
 mod stop;
+mod swap;
+mod versions;
 
+use crate::lora;
 use crate::model::{Batch, Config, Model};
 use crate::request::{Event, Finish, Refused, Request, Task};
 use crate::schedule::Limits;
 use crate::vocabulary::Vocabulary;
+use admit::Run;
 use check::refused;
 use device::Device;
 use draft::Fared;
@@ -35,18 +39,20 @@ use drafter::Drafter;
 use grammar::Masker;
 use kernels_core::Error;
 use kernels_core::device::Backend;
-use kv::Scope;
 use launch::Launched;
 use memory::Memory;
 use sampling::Masks;
 use sequence::{Group, Sequence};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
+use versions::{Staging, Versions};
 
 pub use counters::Counters;
 pub use draft::Guessing;
 pub use settings::Settings;
+pub use swap::{Change, Moved, Publish};
+pub use versions::InFlight;
 
 /// A model that serves requests. See the head of the crate for how it is driven.
 pub struct Engine {
@@ -73,6 +79,13 @@ pub struct Engine {
     masks: Masks,
     masker: Box<dyn Masker>,
     drafter: Option<Drafter>,
+    versions: Versions,
+    /// Of adapters, if it takes some.
+    slots: Option<lora::Settings>,
+    /// Versions on their way, the next one first; and how far that one is.
+    staging: VecDeque<Staging>,
+    staged: Option<lora::Work>,
+    changes: Vec<Change>,
 }
 
 /// Why an engine could not be made.
@@ -121,7 +134,7 @@ impl Engine {
         let config = model.config();
         let vocab = config.vocab;
         let eos: Vec<u32> = config.eos.iter().copied().filter(|&token| token < vocab).collect();
-        let device = Device::new(backend, model, settings.capacity())?;
+        let device = Device::new(backend, model, settings.weights, settings.capacity())?;
         Ok(Self {
             device,
             limits: settings.limits(),
@@ -139,6 +152,11 @@ impl Engine {
             masks: Masks::new(vocab, eos.clone(), settings.capacity().logit_rows_max),
             masker,
             drafter: None,
+            versions: Versions::new(settings.weights),
+            slots: None,
+            staging: VecDeque::new(),
+            staged: None,
+            changes: Vec::new(),
             eos,
             settings,
         })
@@ -146,7 +164,7 @@ impl Engine {
 
     /// The shape of its model.
     pub fn config(&self) -> &Config {
-        self.device.model.config()
+        self.device.config()
     }
 
     /// Its settings.
@@ -163,15 +181,17 @@ impl Engine {
         if self.groups.contains_key(&request.id) {
             return Err(refused("id", "a number that no living request has", request.id));
         }
-        let scope = Scope {
-            weights: self.settings.weights,
-            adapter: 0,
-            adapter_version: 0,
-            salt: request.salt.clone(),
+        let Some(policy) = self.versions.policy(request.adapter) else {
+            let got = request.adapter.unwrap_or_default();
+            return Err(refused("adapter", "one that is there", got));
         };
+        if let Some(current) = request.adapter.and_then(|id| self.versions.current.get_mut(&id)) {
+            current.last_used = self.step;
+        }
         let tokens = std::mem::take(&mut request.prompt);
-        let sequence = Sequence::new(&request, tokens, &self.settings, self.step);
-        let mut group = Group::new(request, scope);
+        let sequence = Sequence::new(&request, tokens, policy, &self.settings, self.step);
+        self.versions.hold(&sequence.spans);
+        let mut group = Group::new(request);
         group.sequences.push(self.next);
         self.groups.insert(group.request.id, group);
         self.waiting.insert(self.next, sequence);
@@ -186,15 +206,21 @@ impl Engine {
         self.end_group(id, &Finish::Cancelled);
     }
 
+    /// Ends a request with what it has, which whoever asked still wants.
+    pub fn abort(&mut self, id: u64) {
+        self.end_group(id, &Finish::Aborted);
+    }
+
     /// Whether there is nothing to do, and nothing to tell.
     pub fn is_idle(&self) -> bool {
-        self.groups.is_empty() && self.events.is_empty()
+        self.groups.is_empty() && self.events.is_empty() && self.staging.is_empty()
     }
 
     /// Computes one step and says what happened since the last one. `now` is compared with
     /// deadlines alone.
     pub fn step(&mut self, now: Duration) -> Vec<Event> {
         self.end_overdue(now);
+        self.advance();
         if !self.groups.is_empty() {
             self.step += 1;
             self.compute();
@@ -236,9 +262,27 @@ impl Engine {
             self.await_the_late();
             return;
         }
+        self.begin_counting(runs.len() as u32);
+        // Where weights have changed, those of the versions in use pass one after the other.
+        let mut weights: Vec<u64> = runs.iter().map(|run| run.weights).collect();
+        weights.sort_unstable();
+        weights.dedup();
+        for weights in weights {
+            let part = runs.extract_if(.., |run| run.weights == weights).collect();
+            self.pass(weights, part);
+        }
+    }
+
+    /// A forward pass of some weights, and what comes of it.
+    fn pass(&mut self, weights: u64, mut runs: Vec<Run>) {
+        // Who fails may take others of its request along.
+        runs.retain(|run| self.running.contains_key(&run.id));
+        if runs.is_empty() {
+            return;
+        }
         self.guess(&mut runs);
         let draws = self.draws(&runs);
-        let launched = self.launch(&runs, draws);
+        let launched = self.launch(weights, &runs, draws);
         match launched {
             Ok(Launched { guided, drawn }) => {
                 self.absorb(&runs);
@@ -294,6 +338,8 @@ impl Engine {
         let Some(mut sequence) = sequence else { return };
         self.memory.clear(&mut sequence);
         self.seats.extend(sequence.seat);
+        let unused = self.versions.release(&sequence.spans);
+        self.let_go(unused);
         let request = sequence.request;
         let group = self.groups.get_mut(&request).expect("a sequence has a request");
         group.sequences.retain(|&other| other != id);

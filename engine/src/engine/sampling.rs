@@ -176,6 +176,24 @@ impl Masks {
         self.counted_starts.push(self.counted.len() as u32);
     }
 
+    /// One more row, of which nothing but a token can be drawn.
+    pub fn push_forced(&mut self, token: u32) {
+        let place = self.places + self.rows.len() as u32;
+        self.rows.push(LogitMaskRow {
+            mask: place,
+            action: params::NONE,
+            slot: params::NONE,
+            temperature: 0.0,
+            repetition: 1.0,
+            presence: 0.0,
+            frequency: 0.0,
+        });
+        self.allow(place, &[token]);
+        self.banned_starts.push(0);
+        self.bias_starts.push(0);
+        self.counted_starts.push(0);
+    }
+
     /// Whether a mask lets nothing come but the model's ends: then they may come early.
     fn lets_only_ends(&self, mask: &[u32]) -> bool {
         let is_end = |token: u32| self.eos.contains(&token);

@@ -6,6 +6,8 @@ use super::memory::Probed;
 use super::sampling::Counted;
 use super::settings::Settings;
 use super::stop::Scan;
+use super::swap::scope;
+use super::versions::{Policy, Span};
 use crate::request::{Generate, Miss, Pooling, Request, Scored, Task};
 use grammar::Grammar;
 use kv::{Claim, Scope, Table};
@@ -15,7 +17,6 @@ use std::collections::VecDeque;
 pub(super) struct Group {
     /// As it came, without its prompt: its sequences have that.
     pub request: Request,
-    pub scope: Scope,
     /// Choices that have no sequence yet: they begin when the prompt is computed.
     pub unforked: u32,
     /// Its sequences that have not ended.
@@ -33,26 +34,35 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub fn new(request: Request, scope: Scope) -> Self {
-        let (unforked, scored) = match &request.task {
-            Task::Generate(generate) => {
-                let first = generate.prompt_from.max(1) as usize;
-                let unscored = generate.prompt_top.map_or(0, |_| first);
-                (generate.choices - 1, vec![None; unscored])
-            }
-            Task::Embed(_) => (0, Vec::new()),
+    pub fn new(request: Request) -> Self {
+        let unforked = match &request.task {
+            Task::Generate(generate) => generate.choices - 1,
+            Task::Embed(_) => 0,
         };
-        Self {
+        let mut group = Self {
             request,
-            scope,
             unforked,
             sequences: Vec::new(),
             found: None,
-            scored,
+            scored: Vec::new(),
             hidden: Vec::new(),
             pooled: 0,
             prompted: false,
+        };
+        group.forget_scores();
+        group
+    }
+
+    /// Nothing of its prompt is scored, or pooled, so far, unless that is told already.
+    pub fn forget_scores(&mut self) {
+        if self.prompted {
+            return;
         }
+        (self.hidden, self.pooled) = (Vec::new(), 0);
+        let unscored = self
+            .generate()
+            .and_then(|generate| generate.prompt_top.map(|_| generate.prompt_from.max(1) as usize));
+        self.scored = vec![None; unscored.unwrap_or(0)];
     }
 
     pub fn generate(&self) -> Option<&Generate> {
@@ -135,12 +145,27 @@ pub(super) struct Sequence {
     pub counted: Counted,
     /// What was found of it in pages, while it waits.
     pub probed: Option<Probed>,
+    /// What its positions are computed with, in order; at least one.
+    pub spans: Vec<Span>,
+    /// What pages of its first span are found by.
+    pub scope: Scope,
+    /// Whether it has had a seat.
+    pub begun: bool,
 }
 
 impl Sequence {
     /// The first of a request, under such settings, in step `now`.
-    pub fn new(request: &Request, tokens: Vec<u32>, settings: &Settings, now: u64) -> Self {
+    pub fn new(
+        request: &Request,
+        tokens: Vec<u32>,
+        policy: Policy,
+        settings: &Settings,
+        now: u64,
+    ) -> Self {
         Self {
+            spans: vec![Span { from: 0, policy }],
+            scope: scope(policy, request.adapter, &request.salt),
+            begun: false,
             request: request.id,
             choice: 0,
             priority: request.priority,
@@ -166,6 +191,9 @@ impl Sequence {
     /// `table`.
     pub fn fork(&self, choice: u32, table: Table) -> Self {
         Self {
+            spans: self.spans.clone(),
+            scope: self.scope.clone(),
+            begun: true,
             request: self.request,
             choice,
             priority: self.priority,
@@ -194,6 +222,16 @@ impl Sequence {
     /// Whether a step has waited in vain for what may come next of it.
     pub fn is_late(&self) -> bool {
         matches!(self.guide, Some(Guide::Away { late: true }))
+    }
+
+    /// What its next row is computed with.
+    pub fn policy(&self) -> Policy {
+        self.spans[self.spans.len() - 1].policy
+    }
+
+    /// Whether its keys and values are of several versions: they are nobody else's then.
+    pub fn is_mixed(&self) -> bool {
+        self.spans.len() > 1
     }
 
     /// Tokens whose keys and values are in its pages.

@@ -1,6 +1,7 @@
 //! A forward pass as commands.
 
 use super::{Capacity, Loaded, Model, Scratch, Slab, Slabs, StepSlices};
+use crate::lora::Slots;
 use crate::weights::{Matrix, Table};
 use kernels_core::activation::Activation;
 use kernels_core::append_kv::AppendKv;
@@ -26,6 +27,8 @@ pub struct Place<'a> {
     pub slabs: &'a Slabs,
     /// Its rows between layers.
     pub scratch: &'a Scratch,
+    /// Adapters that rows may have.
+    pub adapters: Option<&'a Slots>,
 }
 
 /// Rows of which logits are asked for.
@@ -46,19 +49,21 @@ impl Model {
         recorder.embed();
         let mut slabs = place.slabs.layers.iter();
         let mut branch = None;
-        for layer in &self.layers {
+        for (at, layer) in self.layers.iter().enumerate() {
+            let (first, second) = ((at, false), (at, true));
             match *layer {
                 Loaded::Attention { norm, qkv, head_norms, out, window } => {
                     recorder.norm_hidden(branch, norm);
                     let slab = slabs.next().expect("slabs were made for this model's layers");
-                    recorder.attention(&qkv, head_norms, window, slab);
-                    recorder.matmul(&out, scratch.narrow, scratch.branch);
+                    recorder.product(first, &qkv, scratch.normed, scratch.wide);
+                    recorder.attention(head_norms, window, slab);
+                    recorder.product(second, &out, scratch.narrow, scratch.branch);
                 }
                 Loaded::FeedForward { norm, gate_up, down } => {
                     recorder.norm_hidden(branch, norm);
-                    recorder.matmul(&gate_up, scratch.normed, scratch.wide);
+                    recorder.product(first, &gate_up, scratch.normed, scratch.wide);
                     recorder.activation();
-                    recorder.matmul(&down, scratch.narrow, scratch.branch);
+                    recorder.product(second, &down, scratch.narrow, scratch.branch);
                 }
             }
             branch = Some(scratch.branch);
@@ -95,6 +100,9 @@ impl Model {
         let rows_max = place.capacity.logit_rows_max;
         let (x, out) = (scratch.gathered, scratch.logits);
         commands.push(matmul(&self.output, rows_max, rows.count, x, out));
+        if let Some(adapters) = place.adapters {
+            adapters.add_to_output(x, out, rows.count, commands);
+        }
         scratch.logits
     }
 }
@@ -136,6 +144,10 @@ impl Recorder<'_> {
             out: Write(self.place.scratch.hidden),
             rows: self.rows(),
         });
+        if let Some(adapters) = self.place.adapters {
+            let (out, rows) = (self.place.scratch.hidden, self.place.step.rows);
+            adapters.add_to_embedding(out, rows, self.commands);
+        }
     }
 
     /// The norm of the hidden states, to which what the layer before gave is added first.
@@ -172,9 +184,13 @@ impl Recorder<'_> {
         }
     }
 
-    fn matmul(&mut self, matrix: &Matrix, x: Slice, out: Slice) {
+    /// A product of a layer, its first or its second, and what adapters add to it.
+    fn product(&mut self, which: (usize, bool), matrix: &Matrix, x: Slice, out: Slice) {
         let (rows_max, rows) = (self.place.capacity.rows_max, self.place.step.rows);
         self.push(matmul(matrix, rows_max, rows, x, out));
+        if let Some(adapters) = self.place.adapters {
+            adapters.add_to_product(which, x, out, rows, self.commands);
+        }
     }
 
     /// silu(gate) · up, of `[gate | up]` rows.
@@ -197,18 +213,11 @@ impl Recorder<'_> {
         });
     }
 
-    /// Queries, keys and values in one product; keys and values into pages; attention.
-    fn attention(
-        &mut self,
-        qkv: &Matrix,
-        head_norms: Option<[Slice; 2]>,
-        window: Option<u32>,
-        slab: &Slab,
-    ) {
+    /// Of queries, keys and values in rows: keys and values into pages; attention.
+    fn attention(&mut self, head_norms: Option<[Slice; 2]>, window: Option<u32>, slab: &Slab) {
         let (scratch, config) = (self.place.scratch, &self.model.config);
         let (q_width, kv_width) = (config.q_width(), config.kv_width());
         let width = q_width + 2 * kv_width;
-        self.matmul(qkv, scratch.normed, scratch.wide);
         let v = Rows { slice: column(scratch.wide, q_width + kv_width), stride: width };
         let (q, k) = match (head_norms, scratch.heads) {
             (Some([q_norm, k_norm]), Some(heads)) => {

@@ -3,6 +3,7 @@
 use super::Capacity;
 use kernels_core::Error;
 use kernels_core::device::{Backend, Buffer, Slice};
+use kernels_core::params::LORA_NONE;
 
 /// The step buffers of a forward pass.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +80,8 @@ pub struct Batch {
     rows: [u32; 1],
     seqs: [u32; 1],
     page_len: u32,
+    /// Of each row, the slot of its adapter.
+    adapters: Vec<u32>,
 }
 
 impl Batch {
@@ -95,6 +98,7 @@ impl Batch {
             rows: [0],
             seqs: [0],
             page_len,
+            adapters: Vec::new(),
         }
     }
 
@@ -106,6 +110,7 @@ impl Batch {
             &mut self.slots,
             &mut self.kv_len,
             &mut self.page_ids,
+            &mut self.adapters,
         ] {
             words.clear();
         }
@@ -133,7 +138,28 @@ impl Batch {
         self.kv_len.push(kv_len);
         self.page_ids.extend(&pages[..held]);
         self.page_start.push(self.page_ids.len() as u32);
+        self.adapters.resize(self.tokens.len(), LORA_NONE);
         begin..self.rows[0]
+    }
+
+    /// Gives rows the adapter in a slot.
+    pub fn adapt(&mut self, rows: std::ops::Range<u32>, slot: u32) {
+        self.adapters[rows.start as usize..rows.end as usize].fill(slot);
+    }
+
+    /// Of each row, the slot of its adapter.
+    pub fn adapters(&self) -> &[u32] {
+        &self.adapters
+    }
+
+    /// Whether some row has one.
+    pub fn is_adapted(&self) -> bool {
+        self.adapters.iter().any(|&slot| slot != LORA_NONE)
+    }
+
+    /// The tokens of all rows.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
     }
 
     /// Rows of all sequences together.

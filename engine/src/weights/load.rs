@@ -230,7 +230,7 @@ fn suffixed(names: &[(String, u32)], suffix: &str) -> Vec<(String, u32)> {
     names.iter().map(|(name, outputs)| (format!("{name}.{suffix}"), *outputs)).collect()
 }
 
-fn backend_error(tensor: &str, error: kernels_core::Error) -> LoadError {
+pub(super) fn backend_error(tensor: &str, error: kernels_core::Error) -> LoadError {
     LoadError::Backend { tensor: tensor.to_owned(), error }
 }
 

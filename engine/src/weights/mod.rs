@@ -11,6 +11,7 @@ mod pack;
 mod quantise;
 mod rows;
 mod shelf;
+mod values;
 
 use half::{bf16, f16};
 use kernels_core::device::HostBytes;
@@ -20,6 +21,7 @@ use std::fmt;
 use std::ops::Range;
 
 pub use load::{Loader, Matrix, Table};
+pub use values::Rows32;
 
 /// What the elements of a tensor are, as files have them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -48,7 +48,7 @@ pub fn pack(
 }
 
 /// Packs the outputs from `first` on, of whichever matrices they are.
-fn pack_tile(
+pub(super) fn pack_tile(
     weight: &params::Weight,
     first: usize,
     parts: &[Rows<'_>],

@@ -284,7 +284,7 @@ impl Choice {
                 self.bytes.truncate(end);
                 End { reason: "stop", stop: Some(StopReason::String(stop)) }
             }
-            Finish::Cancelled => End { reason: "abort", stop: None },
+            Finish::Cancelled | Finish::Aborted => End { reason: "abort", stop: None },
             Finish::Deadline => {
                 End { reason: "abort", stop: Some(StopReason::String("timeout".into())) }
             }

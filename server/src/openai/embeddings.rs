@@ -94,6 +94,7 @@ impl Embeddings {
             prompt: prompt.tokens.to_vec(),
             task: Task::Embed(self.pooling),
             priority: self.priority,
+            adapter: None,
             salt: Arc::from([]),
             deadline: None,
         };

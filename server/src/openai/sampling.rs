@@ -154,6 +154,7 @@ impl Asked {
             }),
             priority: self.priority,
             salt: self.salt.clone(),
+            adapter: None,
             deadline: None,
         }
     }

@@ -300,9 +300,11 @@ impl Live {
             Event::End { why, .. } => metrics.ended(match why {
                 Finish::Length => "length",
                 Finish::Eos | Finish::Token(_) | Finish::Complete | Finish::String { .. } => "stop",
-                Finish::Cancelled | Finish::Deadline | Finish::Stuck(_) | Finish::Failed(_) => {
-                    "abort"
-                }
+                Finish::Cancelled
+                | Finish::Aborted
+                | Finish::Deadline
+                | Finish::Stuck(_)
+                | Finish::Failed(_) => "abort",
             }),
             Event::Embedding { .. } => metrics.ended("stop"),
         }
@@ -341,7 +343,15 @@ mod tests {
             prompt_from: 0,
             grammar: None,
         });
-        Request { id: 1, prompt: vec![1, 2], task, priority: 0, salt: [].into(), deadline: None }
+        Request {
+            id: 1,
+            prompt: vec![1, 2],
+            task,
+            priority: 0,
+            salt: [].into(),
+            adapter: None,
+            deadline: None,
+        }
     }
 
     #[test]
@@ -358,8 +368,11 @@ mod tests {
                 Event::Prompt { id: 1, cached: 0, miss: Miss::Cold, logprobs: Vec::new() },
                 at(5)..at(9),
             ),
-            (Event::Token { id: 1, choice: 0, token: token.clone(), held: 0 }, at(5)..at(9)),
-            (Event::Token { id: 1, choice: 0, token, held: 0 }, at(9)..at(10)),
+            (
+                Event::Token { id: 1, choice: 0, token: token.clone(), version: 1, held: 0 },
+                at(5)..at(9),
+            ),
+            (Event::Token { id: 1, choice: 0, token, version: 1, held: 0 }, at(9)..at(10)),
             (
                 Event::End { id: 1, choice: 0, why: Finish::Length, guessed: 0, held: 0 },
                 at(9)..at(10),

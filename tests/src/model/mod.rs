@@ -48,7 +48,8 @@ impl Runner {
             Slice { buffer: cpu.alloc(bytes).expect(enough), offset: 0, bytes }
         };
         let rows = LogitRows { indices: words(capacity.logit_rows_max), count: words(1) };
-        let place = Place { capacity, step: &step, slabs: &slabs, scratch: &scratch };
+        let place =
+            Place { capacity, step: &step, slabs: &slabs, scratch: &scratch, adapters: None };
         let mut commands = Vec::new();
         let hidden = model.forward(&place, &mut commands);
         let logits = model.logits(&place, hidden, rows, &mut commands);
