@@ -51,7 +51,7 @@ use versions::{Staging, Versions};
 pub use counters::Counters;
 pub use draft::Guessing;
 pub use settings::Settings;
-pub use swap::{Change, Moved, Publish};
+pub use swap::{Change, Moved, Publish, Unplaced};
 pub use versions::InFlight;
 
 /// A model that serves requests. See the head of the crate for how it is driven.
@@ -225,6 +225,14 @@ impl Engine {
             self.step += 1;
             self.compute();
         }
+        std::mem::take(&mut self.events)
+    }
+
+    /// Says what happened since the last step, brings versions on their way, and computes
+    /// nothing.
+    pub fn rest(&mut self, now: Duration) -> Vec<Event> {
+        self.end_overdue(now);
+        self.advance();
         std::mem::take(&mut self.events)
     }
 

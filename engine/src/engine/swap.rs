@@ -9,6 +9,7 @@ use crate::model::Model;
 use crate::request::{Finish, Refused};
 use kernels_core::Error;
 use kv::Scope;
+use std::fmt;
 use std::sync::Arc;
 
 /// Bytes of an adapter that are written in a step in which somebody runs: so few that no
@@ -49,7 +50,7 @@ pub enum Change {
         /// Its number.
         version: u64,
         /// Why.
-        error: Error,
+        why: Unplaced,
     },
     /// An adapter made room for another: requests for it are refused until it is published
     /// again.
@@ -64,6 +65,32 @@ pub enum Change {
         /// Its number.
         version: u64,
     },
+}
+
+/// Why a version did not come.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Unplaced {
+    /// Every slot has an adapter that stays.
+    Full {
+        /// How many there are.
+        slots: u32,
+    },
+    /// It was taken back before it came.
+    Withdrawn,
+    /// The backend's refusal.
+    Backend(Error),
+}
+
+impl fmt::Display for Unplaced {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { slots } => {
+                write!(to, "all {slots} slots have adapters that are pinned, or still used")
+            }
+            Self::Withdrawn => write!(to, "it was taken back before it came"),
+            Self::Backend(error) => error.fmt(to),
+        }
+    }
 }
 
 /// Sequences in flight when a version came, by what became of them.
@@ -115,16 +142,32 @@ impl Engine {
     /// Takes an adapter away from those who come later; who has it keeps it to the end. Says
     /// whether there was one.
     pub fn withdraw(&mut self, adapter: u64) -> bool {
-        if self.staging.front().is_some_and(|next| next.adapter == adapter) {
-            self.versions.free.extend(self.staged.take().map(|work| work.slot()));
-        }
-        let before = self.staging.len();
-        self.staging.retain(|staging| staging.adapter != adapter);
-        let came = self.staging.len() < before;
+        let came = self.take_back(|staging| staging.adapter == adapter);
         let Some(current) = self.versions.current.remove(&adapter) else { return came };
         let unused = self.versions.drop_adapter(current.version);
         self.let_go(unused.into_iter().collect());
         true
+    }
+
+    /// Gives up a version that is not there yet. Says whether it was on its way.
+    pub fn unpublish(&mut self, version: u64) -> bool {
+        self.take_back(|staging| staging.version == version)
+    }
+
+    fn take_back(&mut self, which: impl Fn(&Staging) -> bool) -> bool {
+        if self.staging.front().is_some_and(&which) {
+            self.versions.free.extend(self.staged.take().map(|work| work.slot()));
+        }
+        let all = std::mem::take(&mut self.staging).into_iter();
+        let (gone, left): (Vec<_>, Vec<_>) = all.partition(which);
+        self.staging = left.into();
+        let failed = |staging: &Staging| Change::Failed {
+            adapter: Some(staging.adapter),
+            version: staging.version,
+            why: Unplaced::Withdrawn,
+        };
+        self.changes.extend(gone.iter().map(failed));
+        !gone.is_empty()
     }
 
     /// What became of versions since the last call.
@@ -137,8 +180,14 @@ impl Engine {
         !self.staging.is_empty()
     }
 
+    /// Every answer that runs gives its pages back and waits: what it has is computed anew.
+    pub fn retract(&mut self) {
+        let running: Vec<u64> = self.running.keys().copied().collect();
+        running.into_iter().for_each(|id| self.unseat(id));
+    }
+
     /// Brings the next version on its way, and swaps it in when it is there whole.
-    pub fn advance(&mut self) {
+    pub(super) fn advance(&mut self) {
         let alone = self.running.is_empty() && self.waiting.is_empty();
         let bytes = if alone { ALONE_BYTES } else { BESIDE_BYTES };
         let Some(next) = self.staging.front() else { return };
@@ -150,25 +199,30 @@ impl Engine {
                 let work = self.staged.take().expect("it was staged");
                 self.swap(&staging, work.slot());
             }
-            Err(error) => {
+            Err(why) => {
                 self.staging.pop_front();
                 let work = self.staged.take();
                 self.versions.free.extend(work.map(|work| work.slot()));
-                self.changes.push(Change::Failed { adapter: Some(adapter), version, error });
+                self.changes.push(Change::Failed { adapter: Some(adapter), version, why });
             }
         }
     }
 
     /// Writes so much more of the next version; whether it is there whole.
-    fn stage(&mut self, bytes: usize) -> Result<bool, Error> {
+    fn stage(&mut self, bytes: usize) -> Result<bool, Unplaced> {
         let image = self.staging.front().expect("it is next").image.clone();
         if self.staged.is_none() {
-            let Some(slot) = self.slot() else { return Ok(false) };
+            let Some(slot) = self.slot() else {
+                let slots = self.slots.map_or(0, |settings| settings.slots);
+                // Who uses one will end; nobody lets go of one that is pinned.
+                let used = self.versions.adapters.values().any(|version| version.users > 0);
+                return if used { Ok(false) } else { Err(Unplaced::Full { slots }) };
+            };
             self.staged = Some(lora::Work::new(slot));
-            self.device.make_room(&image)?;
+            self.device.make_room(&image).map_err(Unplaced::Backend)?;
         }
         let work = self.staged.as_mut().expect("it was begun");
-        self.device.stage(&image, work, bytes)
+        self.device.stage(&image, work, bytes).map_err(Unplaced::Backend)
     }
 
     /// A slot that nobody has; an adapter that nobody uses gives up its own.

@@ -82,7 +82,7 @@ impl Session {
     ) -> Result<String, Failure> {
         self.executor.block_on(async {
             tokio::pin!(over);
-            let mut ticket = self.runtime.submit(surface.requests(), true).await?;
+            let mut ticket = self.runtime.submit("", surface.requests(), true).await?;
             let mut answers = Answers::new(surface.asked(), 1);
             let mut whole = String::new();
             while !answers.ended() {

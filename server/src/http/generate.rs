@@ -31,14 +31,14 @@ pub async fn generate(
     let requests = surface.requests();
     let answers = Answers::new(asked, requests.len());
     if asked.stream.is_none() {
-        let ticket = server.runtime.submit(requests, false).await?;
+        let ticket = server.runtime.submit(&entry.id, requests, false).await?;
         return gathered(&server, surface.as_ref(), answers, ticket).await;
     }
     let permit = server.streams.clone().try_acquire_owned().map_err(|_| {
         let most = server.limits.max_concurrent_streams;
         Refusal::busy(format!("{most} streams are open: no more may be"), RETRY_AFTER)
     })?;
-    let ticket = server.runtime.submit(requests, true).await?;
+    let ticket = server.runtime.submit(&entry.id, requests, true).await?;
     let (sender, receiver) = channel(PIECES_WAITING);
     tokio::spawn(async move {
         let course = stream(server, surface, answers, ticket, sender).await;
@@ -173,7 +173,7 @@ fn event(data: &[u8]) -> Bytes {
 pub async fn embed(server: &Server, asked: &Embeddings) -> Result<Vec<u8>, Refusal> {
     let requests = asked.requests();
     let mut vectors: Vec<Option<Vec<f32>>> = vec![None; requests.len()];
-    let mut ticket = server.runtime.submit(requests, false).await?;
+    let mut ticket = server.runtime.submit("", requests, false).await?;
     while vectors.iter().any(Option::is_none) {
         let News { at, events } = news(&mut ticket).await?;
         for event in events {

@@ -38,6 +38,16 @@ pub fn origin(headers: &HeaderMap, allowed: &[String]) -> Option<HeaderValue> {
     listed.then(|| origin.clone())
 }
 
+/// A page of an origin that is not listed may change nothing: browsers send some requests
+/// without asking first.
+pub fn no_strange_page(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refusal> {
+    if !headers.contains_key(ORIGIN) || origin(headers, allowed).is_some() {
+        return Ok(());
+    }
+    let words = "pages of this origin may not: --allowed-origins lists those that may";
+    Err(Refusal::new(StatusCode::FORBIDDEN, words))
+}
+
 /// The client's name of the request, if it has one that can be told back.
 pub fn name(headers: &HeaderMap) -> Option<String> {
     let name = headers.get("x-request-id")?.to_str().ok()?;

@@ -1,19 +1,24 @@
 //! HTTP/1.1: who may connect, for how long, and how the doors are opened and closed.
 
 mod body;
+mod call;
 mod closed;
 mod entry;
 mod generate;
 mod guard;
 mod patience;
 mod route;
+mod routes;
 mod upload;
 
 use crate::config::Limits;
-use crate::metrics::Metrics;
+use crate::metrics::{Format, Metrics};
 use crate::openai::Refusal;
 use crate::runtime::Runtime;
 use crate::served::Served;
+use body::Reply;
+use hyper::Response;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -95,6 +100,16 @@ impl Door {
             })
         });
     }
+}
+
+/// What is counted, as whoever asks reads it.
+fn shown_metrics(server: &Server, headers: &HeaderMap) -> Response<Reply> {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    let format = Format::asked(accept.unwrap_or(""));
+    let mut response = Response::new(Reply::whole(server.metrics.text(format)));
+    let kind = HeaderValue::from_static(format.content_type());
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
 }
 
 impl Server {

@@ -1,19 +1,21 @@
 //! One request: which path, who may, and what comes back.
 
 use super::body::Reply;
+use super::call::Call;
 use super::entry::{Entry, Streamed};
+use super::routes::{self, How};
 use super::upload::{self, Upload};
-use super::{Door, Server, closed, generate, guard};
-use crate::metrics::{self, Format};
+use super::{Begun, Door, Server, closed, generate, guard};
+use crate::metrics;
 use crate::openai::embeddings::Embeddings;
-use crate::openai::{self, Chat, Completions, Context, Refusal, tokens};
+use crate::openai::{self, Context, Refusal};
 use crate::page;
 use generate::json;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS,
-    ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, CONNECTION, CONTENT_TYPE,
+    HeaderMap, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
@@ -25,19 +27,6 @@ use tokio::sync::oneshot;
 
 /// By how much threads that read large bodies stand back.
 const LARGE_BACK: i32 = 10;
-
-/// Paths that are asked with a body.
-const POSTS: &[&str] =
-    &["/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/tokenize", "/detokenize"];
-/// Paths that are asked without, beside the page's, and whether a key is needed.
-const GETS: &[(&str, bool)] = &[
-    ("/v1/models", true),
-    ("/health", false),
-    ("/ready", false),
-    ("/version", false),
-    ("/metrics", false),
-    ("/debug/metrics", true),
-];
 
 /// Methods as they are counted: what clients make up is one.
 const METHODS: &[Method] =
@@ -108,16 +97,9 @@ fn unnamed(number: u64) -> String {
 
 /// The path as it is counted: what clients make up is one.
 fn known(path: &str) -> &'static str {
-    gets()
-        .map(|(path, _)| path)
-        .chain(POSTS.iter().copied())
-        .find(|known| *known == path)
-        .unwrap_or(if path.starts_with("/v1/models/") { "/v1/models/{model}" } else { "other" })
-}
-
-/// Paths that are asked without a body, the page's among them, and whether a key is needed.
-fn gets() -> impl Iterator<Item = (&'static str, bool)> {
-    GETS.iter().copied().chain(page::FILES.iter().map(|file| (file.path, false)))
+    let file = || page::file(path).map(|file| file.path);
+    let other = if path.starts_with("/v1/models/") { "/v1/models/{model}" } else { "other" };
+    routes::find(path).map(|route| route.path).or_else(file).unwrap_or(other)
 }
 
 async fn dispatch(
@@ -130,34 +112,60 @@ async fn dispatch(
     if method == Method::OPTIONS {
         return Ok(preflight(&head.headers));
     }
-    let open = gets().any(|(known, key)| known == path && !key);
+    let file = page::file(path);
+    let route = routes::find(path);
+    let open = file.is_some() || route.is_some_and(|route| !route.key);
     if !open {
         guard::key(&head.headers, &server.limits.api_key)?;
     }
-    if POSTS.contains(&path) {
+    if let Some(file) = file {
         return match method {
-            Method::POST => post(path, &head.headers, body, server, entry).await,
-            _ => Ok(not_so("POST")),
+            Method::GET | Method::HEAD => Ok(shown(file)),
+            _ => Ok(not_so(&[Method::GET])),
         };
     }
-    let model = path.strip_prefix("/v1/models/");
-    if model.is_none() && !gets().any(|(known, _)| known == path) {
-        return Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is no {path}")));
-    }
-    if method != Method::GET && method != Method::HEAD {
-        return Ok(not_so("GET"));
-    }
-    match model {
-        Some(name) => {
-            let name = percent_decode_str(name).decode_utf8_lossy();
-            openai::model(&name, &server.served).map(json)
+    if let Some(name) = path.strip_prefix("/v1/models/") {
+        if method != Method::GET && method != Method::HEAD {
+            return Ok(not_so(&[Method::GET]));
         }
-        None => Ok(get(path, &head.headers, server)),
+        let name = percent_decode_str(name).decode_utf8_lossy();
+        return openai::model(&name, &server.served).map(json);
+    }
+    let Some(route) = route else {
+        server.uploads.discard(body).await;
+        return Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is no {path}")));
+    };
+    let asked = if method == Method::HEAD { Method::GET } else { method.clone() };
+    if !route.methods.contains(&asked) {
+        return Ok(not_so(route.methods));
+    }
+    match route.how {
+        How::Plain(how) => how(server, &head.headers),
+        How::Generate(read) => {
+            let (begun, body, context) = begin(server, &head.headers, body, entry).await?;
+            let surface = self::read(body, move |body| read(body, context)).await?;
+            generate::generate(server.clone(), surface, begun, entry.clone()).await
+        }
+        How::Read(read) => {
+            let (_begun, body, context) = begin(server, &head.headers, body, entry).await?;
+            self::read(body, move |body| read(body, &context.served)).await.map(json)
+        }
+        How::Embed => {
+            let (_begun, body, context) = begin(server, &head.headers, body, entry).await?;
+            let asked = self::read(body, move |body| Embeddings::read(body, context)).await?;
+            generate::embed(server, &asked).await.map(json)
+        }
+        How::Control(how) => {
+            guard::no_strange_page(&head.headers, &server.limits.allowed_origins)?;
+            let body = server.uploads.read_maybe(&head.headers, body).await?;
+            let call = Call::new(method, head.headers, head.uri.query(), body);
+            how(server.clone(), call).await
+        }
     }
 }
 
 /// How it stands, in a word.
-fn state(status: StatusCode, word: &str) -> Response<Reply> {
+pub fn state(status: StatusCode, word: &str) -> Response<Reply> {
     let mut response = json(format!("{{\"status\":\"{word}\"}}").into_bytes());
     *response.status_mut() = status;
     response
@@ -174,41 +182,13 @@ fn shown(file: &page::File) -> Response<Reply> {
     response
 }
 
-/// What is asked without a body.
-fn get(path: &str, headers: &HeaderMap, server: &Server) -> Response<Reply> {
-    if let Some(file) = page::file(path) {
-        return shown(file);
-    }
-    match path {
-        "/v1/models" => json(openai::models(&server.served)),
-        "/health" | "/ready" if !server.runtime.alive() => {
-            state(StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped")
-        }
-        "/health" => state(StatusCode::OK, "alive"),
-        "/ready" if server.ready() => state(StatusCode::OK, "ready"),
-        "/ready" => state(StatusCode::SERVICE_UNAVAILABLE, "shutting down"),
-        "/version" => json(format!("{{\"version\":\"{}\"}}", env!("CARGO_PKG_VERSION")).into()),
-        "/debug/metrics" => json(server.metrics.debug()),
-        // `/metrics`, the last one.
-        _ => {
-            let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
-            let format = Format::asked(accept.unwrap_or(""));
-            let mut response = Response::new(Reply::whole(server.metrics.text(format)));
-            let kind = HeaderValue::from_static(format.content_type());
-            response.headers_mut().insert(CONTENT_TYPE, kind);
-            response
-        }
-    }
-}
-
-/// What is asked with a body.
-async fn post(
-    path: &str,
+/// Begins what takes a body of JSON, unless the server is closing.
+async fn begin(
+    server: &Arc<Server>,
     headers: &HeaderMap,
     body: Incoming,
-    server: &Arc<Server>,
     entry: &Entry,
-) -> Result<Response<Reply>, Refusal> {
+) -> Result<(Begun, Upload, Arc<Context>), Refusal> {
     let begun = match server.begin() {
         Ok(begun) => begun,
         Err(refusal) => {
@@ -219,26 +199,7 @@ async fn post(
     let body = server.uploads.read(headers, body).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let served = server.served.clone();
-    let context = Arc::new(Context { served, request_id: entry.id.clone(), now });
-    match path {
-        "/v1/completions" => {
-            let surface = read(body, move |body| Completions::read(body, context)).await?;
-            generate::generate(server.clone(), Arc::new(surface), begun, entry.clone()).await
-        }
-        "/v1/chat/completions" => {
-            let surface = read(body, move |body| Chat::read(body, context)).await?;
-            generate::generate(server.clone(), Arc::new(surface), begun, entry.clone()).await
-        }
-        "/v1/embeddings" => {
-            let asked = read(body, move |body| Embeddings::read(body, context)).await?;
-            generate::embed(server, &asked).await.map(json)
-        }
-        "/tokenize" => {
-            read(body, move |body| tokens::tokenize(body, &context.served)).await.map(json)
-        }
-        // `/detokenize`, the last one.
-        _ => read(body, move |body| tokens::detokenize(body, &context.served)).await.map(json),
-    }
+    Ok((begun, body, Arc::new(Context { served, request_id: entry.id.clone(), now })))
 }
 
 /// Reads a body where a long text does not keep others waiting; its room is free then. A
@@ -283,10 +244,13 @@ fn preflight(asked: &HeaderMap) -> Response<Reply> {
 }
 
 /// The path is known, the method is not its own.
-fn not_so(method: &'static str) -> Response<Reply> {
-    let words = format!("this path is asked by {method}");
+fn not_so(methods: &[Method]) -> Response<Reply> {
+    let methods = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    let words = format!("this path is asked by {methods}");
     let mut response = refused(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, words));
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(method));
+    if let Ok(methods) = HeaderValue::from_str(&methods) {
+        response.headers_mut().insert(ALLOW, methods);
+    }
     response
 }
 

@@ -62,16 +62,34 @@ impl Uploads {
     /// The body, of JSON, if it is not too large, finds room and comes in time. A page that
     /// may not ask cannot send JSON without asking the browser first: that is why the type
     /// must be told.
-    pub async fn read<B>(&self, headers: &HeaderMap, mut body: B) -> Result<Upload, Refusal>
+    pub async fn read<B>(&self, headers: &HeaderMap, body: B) -> Result<Upload, Refusal>
     where
         B: Body<Data = Bytes, Error: Display> + Unpin,
     {
         let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
         let kind = kind.split(';').next().unwrap_or("").trim();
         if !kind.eq_ignore_ascii_case("application/json") {
-            let words = "the body must be JSON: send `Content-Type: application/json`";
-            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, words));
+            return Err(untyped());
         }
+        self.read_any(headers, body).await
+    }
+
+    /// A body of JSON, or none at all.
+    pub async fn read_maybe<B>(&self, headers: &HeaderMap, body: B) -> Result<Upload, Refusal>
+    where
+        B: Body<Data = Bytes, Error: Display> + Unpin,
+    {
+        if headers.contains_key(CONTENT_TYPE) && !body.is_end_stream() {
+            return self.read(headers, body).await;
+        }
+        let upload = self.read_any(headers, body).await?;
+        if upload.bytes.is_empty() { Ok(upload) } else { Err(untyped()) }
+    }
+
+    async fn read_any<B>(&self, headers: &HeaderMap, mut body: B) -> Result<Upload, Refusal>
+    where
+        B: Body<Data = Bytes, Error: Display> + Unpin,
+    {
         let told = headers.get(CONTENT_LENGTH).and_then(|told| told.to_str().ok()?.parse().ok());
         if told.is_some_and(|told: usize| told > self.most) {
             self.discard(body).await;
@@ -148,6 +166,11 @@ pub async fn discard<B: Body<Data = Bytes> + Unpin>(mut body: B, most: usize) {
 /// Room for so many bytes.
 fn units(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
+}
+
+fn untyped() -> Refusal {
+    let words = "the body must be JSON: send `Content-Type: application/json`";
+    Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, words)
 }
 
 fn large(most: usize) -> Refusal {

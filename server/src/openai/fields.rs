@@ -28,7 +28,6 @@ const UNSUPPORTED: &[&str] = &[
     "prompt_embeds",
     "reasoning",
     "reasoning_effort",
-    "return_weight_versions",
     "routed_experts_prompt_start",
     "thinking_token_budget",
     "tool_choice",
@@ -48,6 +47,21 @@ pub struct Fields {
 }
 
 impl Fields {
+    /// Where nothing was sent.
+    pub fn none() -> Self {
+        Self { left: Map::new() }
+    }
+
+    /// From an object.
+    pub fn of(left: Map<String, Value>) -> Self {
+        Self { left }
+    }
+
+    /// Whether a field is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.left.get(name).is_some_and(|value| !value.is_null())
+    }
+
     /// From a body; it must be an object.
     pub fn read(body: &[u8]) -> Result<Self, Refusal> {
         let text = std::str::from_utf8(body).map_err(|error| {

@@ -3,17 +3,17 @@
 
 pub mod answer;
 pub mod embeddings;
+pub mod fields;
+pub mod prompts;
 pub mod refusal;
 pub mod sampling;
+pub mod shape;
 pub mod tokens;
 
 mod chat;
 mod completions;
-mod fields;
 mod logprobs;
 mod messages;
-mod prompts;
-mod shape;
 mod structured;
 mod tools;
 

@@ -1,11 +1,16 @@
 //! The engine on a thread of its own: requests go in, news come out, and nobody who reads
 //! slowly makes it wait.
 
+mod control;
+mod labels;
 mod worker;
 
+pub use control::{Pause, Swapped};
+pub use labels::Labels;
 pub use worker::{Pace, start};
 
 use crate::openai::Refusal;
+use control::Control;
 use engine::request::{Event, Refused, Request, Task};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,6 +27,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub struct Runtime {
     to: mpsc::Sender<Message>,
     load: Arc<Load>,
+    /// What versions are called.
+    pub labels: Arc<Labels>,
 }
 
 /// What the engine has to do.
@@ -31,12 +38,16 @@ struct Load {
     /// Answers that may be open.
     open_max: usize,
     alive: watch::Sender<bool>,
+    /// How it rests, if it does.
+    pause: watch::Sender<Option<Pause>>,
 }
 
 /// What the engine's thread is told.
 enum Message {
     /// Take these.
     Submit(Submission),
+    /// Do this between two steps.
+    Control(Control),
     /// Give up those of these numbers.
     Cancel(Range<u64>),
     /// Give up all, and whatever comes after.
@@ -48,6 +59,8 @@ enum Message {
 
 /// Requests to take, all or none.
 struct Submission {
+    /// The client's name of them.
+    name: Arc<str>,
     requests: Vec<Request>,
     streamed: bool,
     news: UnboundedSender<News>,
@@ -77,14 +90,22 @@ pub struct Ticket {
 
 impl Runtime {
     /// Hands requests to the engine, all or none.
-    pub async fn submit(&self, requests: Vec<Request>, streamed: bool) -> Result<Ticket, Refusal> {
+    pub async fn submit(
+        &self,
+        name: &str,
+        requests: Vec<Request>,
+        streamed: bool,
+    ) -> Result<Ticket, Refusal> {
+        if *self.load.pause.borrow() == Some(Pause::Refuse) {
+            return Err(control::paused());
+        }
         let answers = requests.iter().map(answers).sum::<usize>();
         self.load.reserve(answers)?;
-        let (sender, news) = unbounded_channel();
+        let (name, (sender, news)) = (name.into(), unbounded_channel());
         let (taken, answer) = oneshot::channel();
         let ticket = Ticket { requests: 0..0, news, to: self.to.clone() };
         let message =
-            Message::Submit(Submission { requests, streamed, news: sender, ticket, taken });
+            Message::Submit(Submission { name, requests, streamed, news: sender, ticket, taken });
         // Whoever waits here may go away: so the worker gives back what is reserved.
         let sent = self.to.send(message);
         let outcome = if sent.is_ok() { answer.await.ok() } else { None };

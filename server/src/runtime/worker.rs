@@ -1,10 +1,13 @@
 //! The thread that owns the engine: takes what arrives, steps while there is work, and
 //! sends what came of it.
 
+use super::control::{Control, Pause, Swapped, by_rest, unplaced, untaken};
+use super::labels::Labels;
 use super::{Load, Message, News, Runtime, Submission, answers};
 use crate::backend::Busy;
 use crate::metrics::{Course, Metrics, Step};
-use engine::engine::Engine;
+use crate::openai::Refusal;
+use engine::engine::{Change, Engine};
 use engine::request::{Event, Finish, Request, Task};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -14,7 +17,12 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+
+/// How long an engine that rests waits for orders before it looks for deadlines.
+const REST: Duration = Duration::from_millis(20);
+/// What the weights are called until somebody says otherwise.
+const FIRST_LABEL: &str = "default";
 
 /// How the engine is driven.
 #[derive(Clone, Copy, Debug)]
@@ -39,11 +47,15 @@ pub fn start(
         open: AtomicUsize::new(0),
         open_max: pace.open_max,
         alive: watch::Sender::new(true),
+        pause: watch::Sender::new(None),
     };
     let load = Arc::new(load);
+    let labels = Arc::new(Labels::default());
+    let first = labels.add(FIRST_LABEL);
     let alive = Alive(load.clone());
     // So that what there is can be seen before anything happens.
     metrics.step(&Step { counters: engine.counters(), ..Step::default() });
+    let engine_weights = engine.settings().weights;
     let worker = Worker {
         engine,
         busy,
@@ -54,6 +66,11 @@ pub fn start(
         load: load.clone(),
         live: HashMap::new(),
         next: 1,
+        labels: labels.clone(),
+        called: HashMap::from([(engine_weights, first)]),
+        current: HashMap::from([(None, engine_weights)]),
+        coming: HashMap::new(),
+        gone: Vec::new(),
         gives_up: false,
         began: Instant::now(),
     };
@@ -62,7 +79,7 @@ pub fn start(
         let _alive = alive;
         worker.run();
     })?;
-    Ok((Runtime { to, load }, thread))
+    Ok((Runtime { to, load, labels }, thread))
 }
 
 /// Says that the thread has ended, however it did.
@@ -87,6 +104,15 @@ struct Worker {
     live: HashMap<u64, Live>,
     /// The number of the next request.
     next: u64,
+    labels: Arc<Labels>,
+    /// The number of the name of each of the engine's versions.
+    called: HashMap<u64, u64>,
+    /// The current version of the weights, and of each adapter.
+    current: HashMap<Option<u64>, u64>,
+    /// Versions on their way, with the numbers of their names.
+    coming: HashMap<u64, (u64, oneshot::Sender<Result<Swapped, Refusal>>)>,
+    /// Versions that are no more, whose last tokens are yet to be told.
+    gone: Vec<u64>,
     /// Nothing is answered any more.
     gives_up: bool,
     began: Instant,
@@ -94,6 +120,8 @@ struct Worker {
 
 /// A request that the engine has.
 struct Live {
+    /// The client's name of it.
+    name: Arc<str>,
     news: UnboundedSender<News>,
     /// Which of those submitted together.
     at: usize,
@@ -112,7 +140,14 @@ struct Live {
 impl Worker {
     fn run(mut self) {
         loop {
-            if self.live.is_empty() {
+            if self.rests() {
+                self.counted = None;
+                match self.inbox.recv_timeout(REST) {
+                    Ok(message) => self.take(message),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            } else if self.live.is_empty() && !self.engine.is_changing() {
                 let Ok(message) = self.inbox.recv() else { return };
                 self.counted = None;
                 self.take(message);
@@ -121,10 +156,20 @@ impl Worker {
             while let Ok(message) = self.inbox.try_recv() {
                 self.take(message);
             }
-            if !self.live.is_empty() {
+            if self.rests() {
+                let events = self.engine.rest(self.began.elapsed());
+                let now = Instant::now();
+                self.tell_all(events, now..now);
+            } else if !self.live.is_empty() || self.engine.is_changing() {
                 self.step();
             }
+            self.tell_changes();
         }
+    }
+
+    /// Whether nothing is computed until somebody says so.
+    fn rests(&self) -> bool {
+        matches!(*self.load.pause.borrow(), Some(Pause::Freeze | Pause::Retract))
     }
 
     /// Waits for more after the first request, if it is to and there is room for more.
@@ -147,6 +192,7 @@ impl Worker {
     fn take(&mut self, message: Message) {
         match message {
             Message::Submit(submission) => self.submit(submission),
+            Message::Control(control) => self.control(control),
             Message::Cancel(ids) => self.cancel(ids),
             Message::GiveUp => {
                 self.gives_up = true;
@@ -159,6 +205,73 @@ impl Worker {
         }
     }
 
+    fn control(&mut self, control: Control) {
+        // Of all of these, whoever asked may have gone.
+        match control {
+            Control::Pause(how, done) => {
+                if how == Some(Pause::Retract) {
+                    self.engine.retract();
+                }
+                self.load.pause.send_replace(how);
+                let _ = done.send(());
+            }
+            Control::Abort(which, done) => {
+                let live = self.live.iter().filter(|(_, live)| which(&live.name));
+                let ids: Vec<u64> = live.map(|(&id, _)| id).collect();
+                ids.iter().for_each(|&id| self.engine.abort(id));
+                let _ = done.send(ids.len());
+            }
+            Control::Publish { mut publish, follows, label, done } => {
+                if follows {
+                    publish.in_flight = by_rest(*self.load.pause.borrow(), publish.in_flight);
+                }
+                match self.engine.publish(publish) {
+                    Ok(version) => {
+                        let name = self.labels.add(&label);
+                        self.coming.insert(version, (name, done));
+                    }
+                    Err(refused) => {
+                        let _ = done.send(Err(untaken(&refused)));
+                    }
+                }
+            }
+            Control::Relabel(adapter, label, done) => {
+                if let Some(version) = self.current.get(&adapter) {
+                    self.called.insert(*version, self.labels.add(&label));
+                }
+                let _ = done.send(());
+            }
+            Control::With(what) => what(&mut self.engine),
+        }
+    }
+
+    /// Tells those who wait for a version what became of it.
+    fn tell_changes(&mut self) {
+        // By now their last tokens are told.
+        for version in self.gone.drain(..) {
+            self.called.remove(&version);
+        }
+        for change in self.engine.changes() {
+            match change {
+                Change::Current { adapter, version, moved } => {
+                    self.current.insert(adapter, version);
+                    let Some((name, done)) = self.coming.remove(&version) else { continue };
+                    self.called.insert(version, name);
+                    let label = self.labels.name(name);
+                    let _ = done.send(Ok(Swapped { label, moved }));
+                }
+                Change::Failed { version, why, .. } => {
+                    let Some((_, done)) = self.coming.remove(&version) else { continue };
+                    let _ = done.send(Err(unplaced(&why)));
+                }
+                Change::GivenUp { adapter } => {
+                    self.current.remove(&Some(adapter));
+                }
+                Change::Gone { version, .. } => self.gone.push(version),
+            }
+        }
+    }
+
     fn cancel(&mut self, ids: Range<u64>) {
         for id in ids {
             if self.live.contains_key(&id) {
@@ -168,7 +281,7 @@ impl Worker {
     }
 
     fn submit(&mut self, submission: Submission) {
-        let Submission { requests, streamed, news, mut ticket, taken } = submission;
+        let Submission { name, requests, streamed, news, mut ticket, taken } = submission;
         let first = self.next;
         let reserved: usize = requests.iter().map(answers).sum();
         // One past all time is none.
@@ -177,7 +290,7 @@ impl Worker {
         for (at, mut request) in requests.into_iter().enumerate() {
             request.id = self.next;
             request.deadline = deadline;
-            let live = Live::new(&request, at, streamed, news.clone());
+            let live = Live::new(&request, name.clone(), at, streamed, news.clone());
             let asked = most(&request);
             if let Err(refused) = self.engine.submit(request) {
                 // Those before it go, too; what they reserved is given back as they end.
@@ -211,11 +324,22 @@ impl Worker {
         // Counted before it is told: whoever hears of an end finds it counted.
         self.metrics.step(&Step { counters, streamed, took: now - begun, cycle, kernels });
         self.counted = Some(now);
+        // The names of versions that came with this step are those of its tokens.
+        self.tell_changes();
+        self.tell_all(events, begun..now);
+    }
+
+    /// Sends what happened to whom it happened.
+    fn tell_all(&mut self, events: Vec<Event>, step: Range<Instant>) {
+        let now = step.end;
         let mut news: Vec<(u64, Vec<Event>)> = Vec::new();
-        for event in events {
+        for mut event in events {
+            if let Event::Token { version, .. } = &mut event {
+                *version = self.called.get(version).copied().unwrap_or_default();
+            }
             let id = number(&event);
             if let Some(live) = self.live.get_mut(&id) {
-                live.count(&event, begun..now, &self.metrics);
+                live.count(&event, step.clone(), &self.metrics);
                 // Events of one request mostly follow each other.
                 match news.iter_mut().rev().find(|(other, _)| *other == id) {
                     Some((_, events)) => events.push(event),
@@ -270,9 +394,16 @@ fn ends(event: &Event) -> bool {
 }
 
 impl Live {
-    fn new(request: &Request, at: usize, streamed: bool, news: UnboundedSender<News>) -> Self {
+    fn new(
+        request: &Request,
+        name: Arc<str>,
+        at: usize,
+        streamed: bool,
+        news: UnboundedSender<News>,
+    ) -> Self {
         let open = answers(request);
         Self {
+            name,
             news,
             at,
             prompt: request.prompt.len(),
@@ -358,7 +489,7 @@ mod tests {
     fn times_of_a_request_are_of_its_seat_its_first_token_and_its_end() {
         let request = request(1);
         let metrics = Metrics::new("tiny", 32, 8);
-        let mut live = Live::new(&request, 0, false, unbounded_channel().0);
+        let mut live = Live::new(&request, "".into(), 0, false, unbounded_channel().0);
         let at = |seconds| live.arrived + Duration::from_secs(seconds);
         let token = Scored { token: 1, raw: -1.0, processed: -1.0, top: Vec::new() };
         // A seat in the step from second 3 to 5, the prompt done in that from 5 to 9.
@@ -390,7 +521,7 @@ mod tests {
 
     #[test]
     fn who_never_had_a_seat_was_in_the_queue_all_the_time() {
-        let live = Live::new(&request(2), 0, true, unbounded_channel().0);
+        let live = Live::new(&request(2), "".into(), 0, true, unbounded_channel().0);
         let course = live.course(live.arrived + Duration::from_secs(7));
         assert_eq!(course.queued, Duration::from_secs(7));
         assert_eq!(course.prefill + course.decode, Duration::ZERO);

@@ -1,0 +1,77 @@
+//! A request whose path is known, with all that came of it.
+
+use super::upload::Upload;
+use crate::openai::Refusal;
+use crate::openai::fields::Fields;
+use hyper::Method;
+use hyper::header::HeaderMap;
+use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// What a path is asked.
+pub struct Call {
+    /// Its method.
+    pub method: Method,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// What stands behind the path, by name.
+    query: Vec<(String, String)>,
+    /// Its body, which may be empty.
+    pub body: Upload,
+}
+
+impl Call {
+    /// With a query as it stands in the address.
+    pub fn new(method: Method, headers: HeaderMap, query: Option<&str>, body: Upload) -> Self {
+        let parts = query.unwrap_or("").split('&').filter(|part| !part.is_empty());
+        let decoded = |text: &str| {
+            let spaced = text.replace('+', " ");
+            percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+        };
+        let pair = |part: &str| {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            (decoded(name), decoded(value))
+        };
+        Self { method, headers, query: parts.map(pair).collect(), body }
+    }
+
+    /// The last value of a name behind the path.
+    pub fn asked(&self, name: &str) -> Option<&str> {
+        self.all(name).last()
+    }
+
+    /// All values of a name behind the path.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.query.iter().filter(move |pair| pair.0 == name).map(|pair| &*pair.1)
+    }
+
+    /// Fields of the body; none where there is no body.
+    pub fn fields(&self) -> Result<Fields, Refusal> {
+        if self.body.bytes.is_empty() { Ok(Fields::none()) } else { Fields::read(&self.body.bytes) }
+    }
+
+    /// A value from behind the path, or else from the body's fields: clients send the same
+    /// things here and there.
+    pub fn either<T: DeserializeOwned>(
+        &self,
+        fields: &mut Fields,
+        name: &str,
+    ) -> Result<Option<T>, Refusal> {
+        let from_body = fields.take::<T>(name)?;
+        let Some(text) = self.asked(name) else { return Ok(from_body) };
+        let value = match text.to_ascii_lowercase().as_str() {
+            "true" => Value::Bool(true),
+            "false" => Value::Bool(false),
+            _ => match text.parse::<i64>() {
+                Ok(number) => number.into(),
+                Err(_) => match text.parse::<f64>() {
+                    Ok(number) => number.into(),
+                    Err(_) => text.into(),
+                },
+            },
+        };
+        let read = serde_json::from_value(value).or_else(|_| serde_json::from_value(text.into()));
+        read.map(Some).map_err(|error| crate::openai::fields::misread(name, &error))
+    }
+}

@@ -1,0 +1,115 @@
+//! Every path there is, besides the page's: how it is asked, and who answers.
+
+use super::body::Reply;
+use super::call::Call;
+use super::generate::json;
+use super::route::state;
+use super::{Server, shown_metrics};
+use crate::openai::{self, Chat, Completions, Context, Refusal, Surface, tokens};
+use crate::served::Served;
+use hyper::header::HeaderMap;
+use hyper::{Method, Response, StatusCode};
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// A path.
+pub struct Route {
+    /// As it stands in the address.
+    pub path: &'static str,
+    /// How it may be asked; HEAD is GET.
+    pub methods: &'static [Method],
+    /// Whether a key is needed, where the server has some.
+    pub key: bool,
+    /// Who answers.
+    pub how: How,
+}
+
+/// What is made of a call.
+pub type Answer = Pin<Box<dyn Future<Output = Result<Response<Reply>, Refusal>> + Send>>;
+/// What reads a body as a surface of generation.
+pub type Reading = fn(&[u8], Arc<Context>) -> Result<Arc<dyn Surface>, Refusal>;
+
+/// Who answers a path.
+pub enum How {
+    /// Something that is there.
+    Plain(fn(&Server, &HeaderMap) -> Result<Response<Reply>, Refusal>),
+    /// Answers are generated, as the body asks.
+    Generate(Reading),
+    /// The body tells all.
+    Read(fn(&[u8], &Served) -> Result<Vec<u8>, Refusal>),
+    /// Texts become vectors.
+    Embed,
+    /// Something changes, or is looked at, between two steps.
+    Control(fn(Arc<Server>, Call) -> Answer),
+}
+
+const GET: &[Method] = &[Method::GET];
+const POST: &[Method] = &[Method::POST];
+
+/// OpenAI's, and those that watch the server.
+const ROUTES: &[Route] = &[
+    generates("/v1/completions", |body, context| {
+        Completions::read(body, context).map(|it| Arc::new(it) as _)
+    }),
+    generates("/v1/chat/completions", |body, context| {
+        Chat::read(body, context).map(|it| Arc::new(it) as _)
+    }),
+    Route { path: "/v1/embeddings", methods: POST, key: true, how: How::Embed },
+    reads("/tokenize", tokens::tokenize),
+    reads("/detokenize", tokens::detokenize),
+    plain("/v1/models", true, |server, _| Ok(json(openai::models(&server.served)))),
+    plain("/health", false, |server, _| {
+        Ok(match server.runtime.alive() {
+            true => state(StatusCode::OK, "alive"),
+            false => state(StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped"),
+        })
+    }),
+    plain("/ready", false, |server, _| {
+        Ok(match (server.runtime.alive(), server.ready()) {
+            (true, true) => state(StatusCode::OK, "ready"),
+            (true, false) => state(StatusCode::SERVICE_UNAVAILABLE, "shutting down"),
+            (false, _) => state(StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped"),
+        })
+    }),
+    plain("/version", false, |_, _| {
+        Ok(json(format!("{{\"version\":\"{}\"}}", env!("CARGO_PKG_VERSION")).into()))
+    }),
+    plain("/metrics", false, |server, headers| Ok(shown_metrics(server, headers))),
+    plain("/debug/metrics", true, |server, _| Ok(json(server.metrics.debug()))),
+];
+
+/// The route of a path.
+pub fn find(path: &str) -> Option<&'static Route> {
+    [ROUTES].into_iter().flatten().find(|route| route.path == path)
+}
+
+/// A path that generates.
+pub const fn generates(path: &'static str, read: Reading) -> Route {
+    Route { path, methods: POST, key: true, how: How::Generate(read) }
+}
+
+/// A path whose body tells all.
+pub const fn reads(
+    path: &'static str,
+    read: fn(&[u8], &Served) -> Result<Vec<u8>, Refusal>,
+) -> Route {
+    Route { path, methods: POST, key: true, how: How::Read(read) }
+}
+
+/// A path that shows something.
+pub const fn plain(
+    path: &'static str,
+    key: bool,
+    how: fn(&Server, &HeaderMap) -> Result<Response<Reply>, Refusal>,
+) -> Route {
+    Route { path, methods: GET, key, how: How::Plain(how) }
+}
+
+/// A path that changes something.
+pub const fn controls(
+    path: &'static str,
+    methods: &'static [Method],
+    how: fn(Arc<Server>, Call) -> Answer,
+) -> Route {
+    Route { path, methods, key: true, how: How::Control(how) }
+}
