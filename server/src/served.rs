@@ -1,7 +1,9 @@
 //! The model that is served, as the surfaces know it.
 
+use crate::runtime::Labels;
 use crate::text::Text;
 use grammar::Compiler;
+use std::sync::Arc;
 
 /// A model, its text and its bounds.
 pub struct Served {
@@ -21,6 +23,8 @@ pub struct Served {
     pub grammars: Compiler,
     /// Whether requests may bring chat templates of their own.
     pub trust_request_chat_template: bool,
+    /// What versions are called.
+    pub labels: Arc<Labels>,
     /// The numerics of the backend: same words, same bits.
     pub numerics: String,
 }

@@ -18,6 +18,7 @@ use kernels_core::device::Backend;
 use kernels_core::dtype::Dtype;
 use kernels_core::workers::Inline;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long a step waits for the masks of grammars: with the time to wake up, 1 ms.
@@ -173,6 +174,7 @@ pub fn load(
         hidden: config.hidden,
         grammars,
         trust_request_chat_template: false,
+        labels: Arc::default(),
         numerics,
     };
     let masker = Box::new(grammar::Threads::new(mask_threads, MASK_PATIENCE));

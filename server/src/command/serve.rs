@@ -128,7 +128,8 @@ impl Host {
             open_max: settings.running.max_batch_size as usize + limits.max_queue as usize,
         };
         let (runtime, engine) =
-            runtime::start(engine, busy, pace, metrics.clone()).map_err(Failure::Thread)?;
+            runtime::start(engine, busy, pace, metrics.clone(), served.labels.clone())
+                .map_err(Failure::Thread)?;
         self.door.open(Arc::new(served), runtime.clone(), metrics);
         Ok(Serving { host: self, runtime, engine })
     }

@@ -32,7 +32,9 @@ impl Session {
         let shape = engine.settings();
         let metrics = Arc::new(Metrics::new(&served.name, shape.page_len, shape.pages));
         let pace = Pace { gather: Duration::ZERO, timeout: None, open_max: usize::MAX };
-        let (runtime, _) = runtime::start(engine, busy, pace, metrics).map_err(Failure::Thread)?;
+        let labels = served.labels.clone();
+        let started = runtime::start(engine, busy, pace, metrics, labels);
+        let (runtime, _) = started.map_err(Failure::Thread)?;
         let executor = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let executor = executor.map_err(Failure::Thread)?;
         Ok(Self { runtime, served: Arc::new(served), executor })

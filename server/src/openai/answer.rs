@@ -4,6 +4,7 @@
 use super::Refusal;
 use super::sampling::Asked;
 use super::shape::CompletionDetails;
+use crate::runtime::Labels;
 use crate::text::calls::read::{Calls, Came};
 use crate::text::characters::Characters;
 use crate::text::tokenizer::Tokenizer;
@@ -23,14 +24,65 @@ pub struct Piece {
     pub calls: Vec<Came>,
     /// Its tokens, with where each begins in the text, in characters.
     pub tokens: Vec<(Scored, usize)>,
+    /// What made them.
+    pub versions: Versions,
     /// Why it has ended, if it has.
     pub end: Option<End>,
+}
+
+/// Versions of tokens that follow each other: names by number, and how many tokens each has.
+#[derive(Clone, Debug, Default)]
+pub struct Versions(Vec<(u64, usize)>);
+
+impl Versions {
+    /// With one more token of that version.
+    fn push(&mut self, version: u64, tokens: usize) {
+        match self.0.last_mut() {
+            Some((last, count)) if *last == version => *count += tokens,
+            _ => self.0.push((version, tokens)),
+        }
+    }
+
+    /// Each version with its first token and the one after its last; `before` tokens came
+    /// before these.
+    pub fn spans(&self, before: usize, labels: &Labels) -> Vec<VersionSpan> {
+        let mut start = before;
+        let span = |&(version, count): &(u64, usize)| {
+            let span = VersionSpan { version: labels.name(version), start, end: start + count };
+            start += count;
+            span
+        };
+        self.0.iter().map(span).collect()
+    }
+
+    /// The last one.
+    pub fn last(&self) -> Option<u64> {
+        self.0.last().map(|(version, _)| *version)
+    }
+}
+
+/// Tokens of one version.
+#[derive(Clone, Debug, Serialize)]
+pub struct VersionSpan {
+    /// What it is called.
+    pub version: Arc<str>,
+    /// Its first token.
+    pub start: usize,
+    /// The one after its last.
+    pub end: usize,
 }
 
 impl Piece {
     /// Of an answer of which nothing has come.
     pub fn empty(index: usize) -> Self {
-        Self { index, text: String::new(), calls: Vec::new(), tokens: Vec::new(), end: None }
+        Self {
+            index,
+            text: String::new(),
+            calls: Vec::new(),
+            tokens: Vec::new(),
+            versions: Versions::default(),
+            end: None,
+        }
     }
 
     /// With what came next.
@@ -38,6 +90,7 @@ impl Piece {
         self.text.push_str(&next.text);
         self.calls.extend(next.calls);
         self.tokens.extend(next.tokens);
+        next.versions.0.iter().for_each(|&(version, count)| self.versions.push(version, count));
         self.end = self.end.take().or(next.end);
     }
 }
@@ -124,9 +177,10 @@ impl Answers {
                 Event::Prompt { cached, miss, logprobs, .. } => {
                     self.computed[prompt] = Some(Computed { cached, miss, logprobs });
                 }
-                Event::Token { choice, token, held, .. } => {
+                Event::Token { choice, token, version, held, .. } => {
                     let news = news.entry(choice as usize).or_default();
                     news.tokens.push(token);
+                    news.versions.push(version, 1);
                     news.held = held;
                 }
                 Event::End { why: Finish::Failed(words), .. } => {
@@ -156,6 +210,7 @@ impl Answers {
 #[derive(Default)]
 struct News {
     tokens: Vec<Scored>,
+    versions: Versions,
     /// Bytes at the end that may begin a stop string.
     held: usize,
     why: Option<Finish>,
@@ -198,7 +253,7 @@ impl Choice {
     }
 
     fn piece(&mut self, index: usize, news: News, tokenizer: &Tokenizer) -> Piece {
-        let News { tokens, held, why } = news;
+        let News { tokens, versions, held, why } = news;
         let ending = matches!(why, Some(Finish::Eos | Finish::Token(_))) && !self.keep_stop;
         let last = tokens.len().wrapping_sub(1);
         let placed = tokens.into_iter().enumerate().map(|(at, token)| {
@@ -223,7 +278,7 @@ impl Choice {
             text.push_str(&self.characters.finish());
         }
         let calls = self.calls_in(&mut text, end.as_mut());
-        Piece { index, text, calls, tokens, end }
+        Piece { index, text, calls, tokens, versions, end }
     }
 
     /// Takes calls out of text; an answer that has some and stops does so for them.

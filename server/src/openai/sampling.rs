@@ -60,6 +60,8 @@ pub struct Asked {
     pub stream: Option<Streaming>,
     /// Tokens are shown beside the text.
     pub show_tokens: bool,
+    /// Versions are shown beside the text.
+    pub show_versions: bool,
     /// Where a token is named, its number stands.
     pub numbered_tokens: bool,
     /// Keeps its pages apart.
@@ -102,6 +104,7 @@ impl Asked {
             prompt_from: fields.take("prompt_logprob_start")?.unwrap_or(0),
             stream: streaming(fields)?,
             show_tokens: fields.switch("return_token_ids")?,
+            show_versions: fields.switch("return_weight_versions")?,
             numbered_tokens: fields.switch("return_tokens_as_token_ids")?,
             salt: fields.take::<String>("cache_salt")?.unwrap_or_default().into_bytes().into(),
             priority: fields.take("priority")?.unwrap_or(0),

@@ -41,6 +41,7 @@ pub fn start(
     busy: Busy,
     pace: Pace,
     metrics: Arc<Metrics>,
+    labels: Arc<Labels>,
 ) -> std::io::Result<(Runtime, JoinHandle<()>)> {
     let (to, inbox) = mpsc::channel();
     let load = Load {
@@ -50,7 +51,6 @@ pub fn start(
         pause: watch::Sender::new(None),
     };
     let load = Arc::new(load);
-    let labels = Arc::new(Labels::default());
     let first = labels.add(FIRST_LABEL);
     let alive = Alive(load.clone());
     // So that what there is can be seen before anything happens.
