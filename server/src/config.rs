@@ -8,6 +8,8 @@ pub use commands::{Bench, Complete, Drawing, Info, Talk};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::engine::Settings;
+use engine::lora;
+use kernels_core::dtype::Dtype;
 use kernels_core::simd::Level;
 use std::path::PathBuf;
 
@@ -178,6 +180,65 @@ pub struct Running {
     /// What is guessed of answers.
     #[command(flatten)]
     pub guessing: Guessing,
+    /// Adapters over the model.
+    #[command(flatten)]
+    pub adapters: Adapters,
+}
+
+/// Adapters (LoRA) over the model.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Adapters")]
+pub struct Adapters {
+    /// Versions of adapters on the device at once, old ones that answers still use among them;
+    /// 0 takes no adapters.
+    #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u32).range(0..=4096))]
+    max_loras: u32,
+    /// Their largest rank.
+    #[arg(long, value_name = "RANK", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
+    max_lora_rank: u32,
+    /// The type of their numbers on the device; f32 holds those of every file exactly.
+    #[arg(long, value_enum, default_value_t = LoraDtype::Auto)]
+    lora_dtype: LoraDtype,
+    /// An adapter that is served from the start, as NAME=FOLDER; several, each with its own
+    /// option.
+    #[arg(long, value_name = "NAME=FOLDER", value_parser = module)]
+    pub lora_modules: Vec<(String, PathBuf)>,
+}
+
+impl Adapters {
+    /// As the engine takes them; `None`: it takes none.
+    pub fn slots(&self) -> Option<lora::Settings> {
+        let dtype = match self.lora_dtype {
+            LoraDtype::Auto | LoraDtype::F32 => Dtype::F32,
+            LoraDtype::F16 => Dtype::F16,
+            LoraDtype::Bf16 => Dtype::Bf16,
+        };
+        let settings = lora::Settings::new(self.max_loras, self.max_lora_rank, dtype);
+        (self.max_loras > 0).then_some(settings)
+    }
+}
+
+/// Type of the numbers of adapters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LoraDtype {
+    /// f32.
+    Auto,
+    /// 32 bits.
+    F32,
+    /// 16 bits, IEEE's.
+    F16,
+    /// 16 bits, the upper half of 32.
+    Bf16,
+}
+
+/// A name, and the folder behind it.
+fn module(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, folder)) if !name.is_empty() && !folder.is_empty() => {
+            Ok((name.to_owned(), folder.into()))
+        }
+        _ => Err("a name and a folder, as NAME=FOLDER".into()),
+    }
 }
 
 /// Speculation: what is guessed of answers, so that several tokens come in one step.

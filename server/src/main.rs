@@ -1,5 +1,6 @@
 //! The `pagewise` binary.
 
+mod adapters;
 mod backend;
 mod command;
 mod config;
@@ -12,6 +13,7 @@ mod page;
 mod runtime;
 mod served;
 mod text;
+mod vllm;
 
 use command::Failure;
 use config::{Config, Task};

@@ -1,5 +1,6 @@
 //! The model that is served, as the surfaces know it.
 
+use crate::adapters::Adapters;
 use crate::runtime::Labels;
 use crate::text::Text;
 use grammar::Compiler;
@@ -23,6 +24,10 @@ pub struct Served {
     pub grammars: Compiler,
     /// Whether requests may bring chat templates of their own.
     pub trust_request_chat_template: bool,
+    /// Adapters over it, by name.
+    pub adapters: Arc<Adapters>,
+    /// The type that its checkpoint computes in, as its files say.
+    pub dtype: &'static str,
     /// What versions are called.
     pub labels: Arc<Labels>,
     /// The numerics of the backend: same words, same bits.

@@ -3,11 +3,12 @@
 
 use engine::engine::{Change, Guessing, InFlight, Publish, Settings};
 use engine::lora::{self, Adapter, AdapterError, Image};
-use engine::model::Source;
+use engine::model::{Model, Source};
 use engine::request::{Finish, Miss, Request};
+use engine::weights::{Aside, Quantize};
 use kernels_core::dtype::Dtype;
 use kernels_core::workers::Inline;
-use pagewise_tests::adapters::{adapter, image, merged};
+use pagewise_tests::lora::{adapter, image, merged};
 use pagewise_tests::model::thin;
 use pagewise_tests::serving::{Answer, Making, Served, generate, greedy, prompt, settings};
 
@@ -379,4 +380,77 @@ fn an_adapter_that_does_not_fit_is_refused_by_what_is_wrong() {
     }
     let served = Served::new(settings());
     assert_eq!(served.engine.adapter_settings(), None);
+}
+
+/// A model that was made ready aside.
+fn aside(checkpoint: &checkpoint::Checkpoint) -> (Aside, Model) {
+    let mut aside = Aside::default();
+    let (config, tensors) = (&checkpoint.config, &checkpoint.tensors);
+    let source = Source { config, tensors, quantize: Some(Quantize::Q8), workers: &Inline };
+    let model = Model::load(&mut aside, &source, &mut |_, _| {}).expect("it loads");
+    (aside, model)
+}
+
+#[test]
+fn other_weights_come_as_an_adapter_does_in_each_way() {
+    let base = thin::checkpoint();
+    let other = merged(&base, &adapter(&base, ALL, 4, 9));
+    let quantize = Some(Quantize::Q8);
+    let with = |checkpoint: Option<_>, settings: Settings| {
+        Served::made(settings, Making { quantize, checkpoint, ..Making::default() })
+    };
+    let request = || asked(1, None, 5, 21, 30);
+    let old = with(None, settings()).answer(request());
+    let mut kept = Vec::new();
+    for in_flight in [InFlight::Wait, InFlight::Recompute, InFlight::Keep, InFlight::Abort] {
+        let mut served = with(None, settings());
+        served.submit(request());
+        while served.answers[&1].tokens(0).len() < 9 {
+            served.step();
+        }
+        let version = served.engine.replace_weights(aside(&other), in_flight).expect("it fits");
+        served.submit(asked(2, None, 6, 18, 12));
+        served.run();
+        let later = with(Some(other.clone()), settings()).answer(asked(2, None, 6, 18, 12));
+        assert_eq!(served.answers[&2].bits(), later.bits(), "who comes later has the new ones");
+        let answer = &served.answers[&1];
+        let news = answer.versions.iter().filter(|it| **it == version).count();
+        match in_flight {
+            InFlight::Wait => assert_eq!((answer.bits(), news), (old.bits(), 0)),
+            InFlight::Recompute => {
+                let mut rest = asked(1, None, 5, 21, 21);
+                rest.prompt.extend(&answer.tokens(0)[..9]);
+                generate(&mut rest).prompt_top = None;
+                let expected = with(Some(other.clone()), settings()).answer(rest);
+                assert_eq!(answer.choices[&0][9..], expected.choices[&0][..]);
+                assert_eq!(news, 21);
+            }
+            InFlight::Keep => {
+                assert_eq!(news, 21);
+                kept = answer.bits();
+                assert_ne!(kept, old.bits());
+            }
+            InFlight::Abort => {
+                assert_eq!(answer.ends[&0], Finish::Aborted);
+                assert_eq!(answer.choices[&0][..], old.choices[&0][..9]);
+            }
+        }
+        let gone = Change::Gone { adapter: None, version: 1 };
+        assert!(served.engine.changes().contains(&gone), "the old weights are free");
+        served.assert_all_pages_free();
+    }
+    // Pushed aside after the swap, its old part is computed by the old weights again.
+    let mut served = with(None, Settings { pages: 20, ..settings() });
+    served.submit(request());
+    while served.answers[&1].tokens(0).len() < 9 {
+        served.step();
+    }
+    served.engine.replace_weights(aside(&other), InFlight::Keep).expect("it fits");
+    for (id, priority) in [(4, -1), (5, -2), (6, -1)] {
+        served.submit(Request { priority, ..asked(id, None, id as u32, 30, 20) });
+    }
+    served.run();
+    assert!(served.engine.counters().preemptions > 0);
+    assert_eq!(served.answers[&1].bits(), kept);
+    served.assert_all_pages_free();
 }

@@ -8,6 +8,7 @@ use super::sampling::Masks;
 use crate::lora::{self, Image, Slots};
 use crate::model::step::part;
 use crate::model::{Batch, Capacity, Config, LogitRows, Model, Place, Scratch, Slabs, StepSlices};
+use crate::weights::Aside;
 use kernels_core::Error;
 use kernels_core::device::{Backend, Command, Launch, Program, Slice};
 use kernels_core::params::{self, LORA_NONE, SampleRow};
@@ -179,8 +180,10 @@ impl Device {
     }
 
     /// Takes other weights beside those it has.
-    pub fn add_model(&mut self, weights: u64, model: Model) {
+    pub fn add_model(&mut self, weights: u64, aside: Aside, model: Model) -> Result<(), Error> {
+        let model = aside.bring(model, self.backend.as_mut())?;
         self.models.insert(weights, model);
+        Ok(())
     }
 
     /// Gives back what a version of the weights takes.

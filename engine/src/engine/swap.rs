@@ -1,12 +1,13 @@
 //! New versions: brought aside, a part in each step, and swapped between two steps.
 
-use super::Engine;
 use super::check::refused;
 use super::sequence::Sequence;
 use super::versions::{Current, InFlight, Policy, Span, Staging, Unused, Version};
+use super::{Engine, OpenError};
 use crate::lora::{self, Image};
 use crate::model::Model;
 use crate::request::{Finish, Refused};
+use crate::weights::Aside;
 use kernels_core::Error;
 use kv::Scope;
 use std::fmt;
@@ -110,7 +111,7 @@ pub struct Moved {
 
 impl Engine {
     /// Makes slots for adapters.
-    pub fn with_adapters(mut self, settings: lora::Settings) -> Result<Self, super::OpenError> {
+    pub fn with_adapters(mut self, settings: lora::Settings) -> Result<Self, OpenError> {
         super::check::range("adapters.slots", settings.slots, 1..=4096)?;
         self.device.make_slots(settings)?;
         self.versions.free = (0..settings.slots).rev().collect();
@@ -152,6 +153,16 @@ impl Engine {
     /// Gives up a version that is not there yet. Says whether it was on its way.
     pub fn unpublish(&mut self, version: u64) -> bool {
         self.take_back(|staging| staging.version == version)
+    }
+
+    /// Gives up all versions of an adapter that are not there yet.
+    pub fn unpublish_all(&mut self, adapter: u64) {
+        self.take_back(|staging| staging.adapter == adapter);
+    }
+
+    /// Whether requests may ask for an adapter.
+    pub fn has_adapter(&self, adapter: u64) -> bool {
+        self.versions.current.contains_key(&adapter)
     }
 
     fn take_back(&mut self, which: impl Fn(&Staging) -> bool) -> bool {
@@ -251,17 +262,21 @@ impl Engine {
         self.changes.push(Change::Current { adapter: Some(adapter), version, moved });
     }
 
-    /// Serves other weights of the same shape from now on, and gives their number. The
-    /// model is on the device's backend already.
-    pub fn replace_weights(&mut self, model: Model, in_flight: InFlight) -> Result<u64, Refused> {
+    /// Serves other weights of the same shape from now on, which were made ready aside, and
+    /// gives their number.
+    pub fn replace_weights(
+        &mut self,
+        (aside, model): (Aside, Model),
+        in_flight: InFlight,
+    ) -> Result<u64, OpenError> {
         if model.config() != self.config() {
             let got = "a model of another shape";
-            return Err(refused("model", "of the shape that is served", got));
+            return Err(refused("model", "of the shape that is served", got).into());
         }
         let version = self.versions.next();
+        self.device.add_model(version, aside, model)?;
         let old = std::mem::replace(&mut self.versions.current_weights, version);
         self.versions.weights.insert(version, 0);
-        self.device.add_model(version, model);
         let moved =
             self.move_all(in_flight, |policy, _| Some(Policy { weights: version, ..policy }));
         let unused = self.versions.drop_weights(old);

@@ -140,6 +140,41 @@ impl Model {
         (self.output.weight, self.output.packed)
     }
 
+    /// With each buffer as another one.
+    pub(crate) fn moved(self, to: &dyn Fn(Buffer) -> Buffer) -> Self {
+        let slice = |slice: Slice| Slice { buffer: to(slice.buffer), ..slice };
+        let matrix = |matrix: Matrix| Matrix {
+            packed: slice(matrix.packed),
+            bias: matrix.bias.map(slice),
+            ..matrix
+        };
+        let layer = |layer: Loaded| match layer {
+            Loaded::Attention { norm, qkv, head_norms, out, window } => Loaded::Attention {
+                norm: slice(norm),
+                qkv: matrix(qkv),
+                head_norms: head_norms.map(|norms| norms.map(slice)),
+                out: matrix(out),
+                window,
+            },
+            Loaded::FeedForward { norm, gate_up, down } => Loaded::FeedForward {
+                norm: slice(norm),
+                gate_up: matrix(gate_up),
+                down: matrix(down),
+            },
+        };
+        Self {
+            config: self.config,
+            embedding: match self.embedding {
+                Table::Plain(weight, table) => Table::Plain(weight, slice(table)),
+                Table::Packed(weight, table) => Table::Packed(weight, slice(table)),
+            },
+            layers: self.layers.into_iter().map(layer).collect(),
+            norm: slice(self.norm),
+            output: matrix(self.output),
+            buffers: self.buffers.into_iter().map(to).collect(),
+        }
+    }
+
     /// Gives the memory back.
     pub fn release(self, backend: &mut dyn Backend) -> Result<(), Error> {
         self.buffers.into_iter().try_for_each(|buffer| backend.release(buffer))

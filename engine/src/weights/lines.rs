@@ -15,6 +15,11 @@ impl Lines {
         Self(vec![Line([0; 64]); bytes.div_ceil(64)])
     }
 
+    /// All of them.
+    pub fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+
     /// All of them, to write.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         bytemuck::cast_slice_mut(&mut self.0)

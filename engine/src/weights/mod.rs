@@ -3,6 +3,7 @@
 //! Whoever opens files hands over [`Tensors`]; a [`Loader`] takes one after the other,
 //! in the shape that a model expects, and at the end none may be left over.
 
+mod aside;
 mod columns;
 mod formats;
 mod lines;
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
+pub use aside::Aside;
 pub use load::{Loader, Matrix, Table};
 pub use values::Rows32;
 

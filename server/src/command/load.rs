@@ -3,6 +3,7 @@
 use super::drafter::{Drafter, told};
 use super::needs::Needs;
 use super::{Failure, sized};
+use crate::adapters::{Adapters, Base};
 use crate::backend::{self, Busy, Machine};
 use crate::config::{self, KvDtype, Quantize, Running};
 use crate::hub;
@@ -84,6 +85,7 @@ pub fn plan(model: &config::Model, running: &Running) -> Result<Plan, Failure> {
     let mut needs = Needs {
         weights: 0,
         workspace: 0,
+        adapters: 0,
         page: 0,
         pages_useful: u64::from(rows) * u64::from(max_len.div_ceil(settings.page_len)),
     };
@@ -93,6 +95,9 @@ pub fn plan(model: &config::Model, running: &Running) -> Result<Plan, Failure> {
         needs.weights += Model::bytes(&source)?;
         needs.workspace += settings.workspace_bytes(config);
         needs.page += page.map_err(|error| Failure::Engine(error.into()))?;
+    }
+    if let Some(slots) = running.adapters.slots() {
+        needs.adapters = u64::from(slots.slots) * slots.slot_bytes(&checkpoint.config);
     }
     let available = backend::available_bytes();
     let pages = needs.pages(available, running.kv_cache_memory);
@@ -123,8 +128,12 @@ pub fn load(
     let (mut backend, mut beside, busy) = machine.into_backends();
     let load = |backend: &mut dyn Backend, checkpoint: &Checkpoint| {
         let Checkpoint { config, tensors, .. } = checkpoint;
-        let source =
-            Source { config, tensors, quantize: quantize(running.quantize), workers: &workers };
+        let source = Source {
+            config,
+            tensors,
+            quantize: self::quantize(running.quantize),
+            workers: &workers,
+        };
         with_progress(|progress| {
             let mut progress = |done, all| {
                 checkpoint.let_go();
@@ -160,6 +169,15 @@ pub fn load(
             ),
         ),
     ];
+    let slots = running.adapters.slots();
+    if let Some(slots) = slots {
+        let (count, rank) = (slots.slots, slots.rank_max);
+        let each = sized(slots.slot_bytes(config));
+        lines.push(("adapters", format!("{count} of rank {rank} at most, {each} each")));
+    }
+    let quantize = quantize(running.quantize);
+    let base = Base { checkpoint: checkpoint.clone(), quantize };
+    let adapters = Adapters::new(base, name.clone(), slots);
     let tokens = text.tokenizer.grammar_tokens(&config.eos);
     let grammars = grammar::Compiler::new(&tokens, grammar::Settings::default());
     if settings.guessing.tokens > 0 {
@@ -174,11 +192,16 @@ pub fn load(
         hidden: config.hidden,
         grammars,
         trust_request_chat_template: false,
+        adapters: Arc::new(adapters),
+        dtype: dtype_of(&checkpoint),
         labels: Arc::default(),
         numerics,
     };
     let masker = Box::new(grammar::Threads::new(mask_threads, MASK_PATIENCE));
     let mut engine = Engine::new(backend, loaded, vocabulary, masker, settings)?;
+    if let Some(slots) = slots {
+        engine = engine.with_adapters(slots)?;
+    }
     if let Some(drafter) = &drafter {
         let loaded = load(beside.as_mut(), &drafter.checkpoint)?;
         engine = engine.with_drafter(beside, loaded)?;
@@ -227,6 +250,17 @@ fn quantize(asked: Quantize) -> Option<weights::Quantize> {
         Quantize::Q8 => Some(weights::Quantize::Q8),
         Quantize::Q4 => Some(weights::Quantize::Q4),
     }
+}
+
+/// The type that a checkpoint's tensors mostly have, as torch calls it.
+fn dtype_of(checkpoint: &Checkpoint) -> &'static str {
+    let count = |dtype: Dtype| {
+        let own = |tensor: &&weights::Tensor| tensor.element() == weights::Element::Float(dtype);
+        checkpoint.tensors.values().filter(own).count()
+    };
+    let all = [(Dtype::Bf16, "bfloat16"), (Dtype::F16, "float16"), (Dtype::F32, "float32")];
+    let most = all.into_iter().max_by_key(|(dtype, _)| count(*dtype));
+    most.map_or("float32", |(_, name)| name)
 }
 
 fn dtype(asked: KvDtype) -> Dtype {

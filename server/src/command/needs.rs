@@ -16,6 +16,8 @@ pub struct Needs {
     pub weights: u64,
     /// Of a step's rows.
     pub workspace: u64,
+    /// Of slots for adapters.
+    pub adapters: u64,
     /// Of a page of keys and values in all layers.
     pub page: u64,
     /// Pages that all answers at their longest can hold: more are never used.
@@ -25,7 +27,8 @@ pub struct Needs {
 impl Needs {
     /// What is left of the memory for keys and values.
     pub fn beside(&self, available: u64) -> u64 {
-        available.saturating_sub(self.weights).saturating_sub(self.workspace)
+        let taken = self.weights.saturating_add(self.workspace).saturating_add(self.adapters);
+        available.saturating_sub(taken)
     }
 
     /// Pages of keys and values, for memory that was asked for or a share of what is left;
@@ -39,7 +42,8 @@ impl Needs {
             let available = sized(available.unwrap_or(UNKNOWN));
             format!(
                 "of {available} available memory the weights take {weights}, the work of a step \
-                 {workspace}"
+                 {workspace}, slots for adapters {}",
+                sized(self.adapters)
             )
         };
         let known = available.is_some() || asked.is_none();
@@ -69,7 +73,8 @@ impl Needs {
 mod tests {
     use super::{KV_HUNDREDTHS, Needs, UNKNOWN};
 
-    const NEEDS: Needs = Needs { weights: 600, workspace: 200, page: 10, pages_useful: 50 };
+    const NEEDS: Needs =
+        Needs { weights: 600, workspace: 150, adapters: 50, page: 10, pages_useful: 50 };
 
     #[test]
     fn keys_and_values_get_a_share_of_what_weights_and_workspace_leave() {

@@ -3,12 +3,13 @@
 use super::body::Reply;
 use super::entry::{Course, Entry, Streamed};
 use super::{Begun, Server, closed};
+use crate::adapters::Known;
 use crate::openai::answer::{Answers, Piece};
 use crate::openai::embeddings::Embeddings;
 use crate::openai::{Refusal, Surface};
 use crate::runtime::{News, Ticket};
 use bytes::Bytes;
-use engine::request::{Event, Finish};
+use engine::request::{Event, Finish, Request};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use tokio::sync::mpsc::{Sender, channel};
 
 /// Pieces that wait to be sent; more wait as events.
 const PIECES_WAITING: usize = 16;
+/// Times that an adapter is brought back for one request, while others take its slot.
+const COMES_BACK_TIMES: u32 = 8;
 /// When to come again, where there are too many streams.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -30,15 +33,16 @@ pub async fn generate(
     let asked = surface.asked();
     let requests = surface.requests();
     let answers = Answers::new(asked, requests.len());
+    let name = asked.request_id.as_deref().unwrap_or(&entry.id).to_owned();
     if asked.stream.is_none() {
-        let ticket = server.runtime.submit(&entry.id, requests, false).await?;
+        let ticket = submit(&server, &name, asked.adapter.as_ref(), requests, false).await?;
         return gathered(&server, surface.as_ref(), answers, ticket).await;
     }
     let permit = server.streams.clone().try_acquire_owned().map_err(|_| {
         let most = server.limits.max_concurrent_streams;
         Refusal::busy(format!("{most} streams are open: no more may be"), RETRY_AFTER)
     })?;
-    let ticket = server.runtime.submit(&entry.id, requests, true).await?;
+    let ticket = submit(&server, &name, asked.adapter.as_ref(), requests, true).await?;
     let (sender, receiver) = channel(PIECES_WAITING);
     tokio::spawn(async move {
         let course = stream(server, surface, answers, ticket, sender).await;
@@ -52,6 +56,28 @@ pub async fn generate(
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
+}
+
+/// Hands requests to the engine, with their adapter on the device.
+async fn submit(
+    server: &Server,
+    name: &str,
+    adapter: Option<&Known>,
+    requests: Vec<Request>,
+    streamed: bool,
+) -> Result<Ticket, Refusal> {
+    let Some(known) = adapter else {
+        return server.runtime.submit(name, requests, streamed).await;
+    };
+    let mut tries = 0..COMES_BACK_TIMES;
+    loop {
+        server.served.adapters.ready(&server.runtime, known).await?;
+        match server.runtime.submit(name, requests.clone(), streamed).await {
+            // Others have needed its slot meanwhile.
+            Err(refusal) if refusal.is_of("adapter") && tries.next().is_some() => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// A response of JSON.

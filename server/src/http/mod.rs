@@ -8,8 +8,11 @@ mod generate;
 mod guard;
 mod patience;
 mod route;
-mod routes;
+pub mod routes;
 mod upload;
+
+pub use call::Call;
+pub use generate::json;
 
 use crate::config::Limits;
 use crate::metrics::{Format, Metrics};
@@ -23,6 +26,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use patience::Patient;
+use serde_json::Value;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -68,6 +72,8 @@ pub struct Server {
     uploads: Uploads,
     /// Streams that may still begin.
     streams: Arc<Semaphore>,
+    /// Whether it was told to sleep.
+    pub sleeping: AtomicBool,
     /// Whether it is closing.
     draining: AtomicBool,
     /// Whoever answers a request holds a receiver: it closes when all have ended.
@@ -95,11 +101,25 @@ impl Door {
                 runtime,
                 metrics,
                 limits,
+                sleeping: AtomicBool::new(false),
                 draining: AtomicBool::new(false),
                 begun: watch::Sender::new(()),
             })
         });
     }
+}
+
+/// A response of a value.
+pub fn json_of(value: &Value) -> Response<Reply> {
+    json(value.to_string().into_bytes())
+}
+
+/// A response of plain text.
+pub fn text_of(text: String) -> Response<Reply> {
+    let mut response = Response::new(Reply::whole(text));
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
 }
 
 /// What is counted, as whoever asks reads it.

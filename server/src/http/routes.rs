@@ -80,7 +80,10 @@ const ROUTES: &[Route] = &[
 
 /// The route of a path.
 pub fn find(path: &str) -> Option<&'static Route> {
-    [ROUTES].into_iter().flatten().find(|route| route.path == path)
+    [ROUTES, crate::vllm::ROUTES, crate::adapters::ROUTES]
+        .into_iter()
+        .flatten()
+        .find(|route| route.path == path)
 }
 
 /// A path that generates.

@@ -1,9 +1,9 @@
 //! Events of the engine to pieces of answers: the same pieces whether they are sent as
 //! they come or gathered.
 
-use super::Refusal;
 use super::sampling::Asked;
 use super::shape::CompletionDetails;
+use super::{Context, Refusal};
 use crate::runtime::Labels;
 use crate::text::calls::read::{Calls, Came};
 use crate::text::characters::Characters;
@@ -35,12 +35,17 @@ pub struct Piece {
 pub struct Versions(Vec<(u64, usize)>);
 
 impl Versions {
-    /// With one more token of that version.
+    /// With more tokens of that version.
     fn push(&mut self, version: u64, tokens: usize) {
         match self.0.last_mut() {
             Some((last, count)) if *last == version => *count += tokens,
             _ => self.0.push((version, tokens)),
         }
+    }
+
+    /// With those of what came next.
+    fn join(&mut self, next: &Self) {
+        next.0.iter().for_each(|&(version, count)| self.push(version, count));
     }
 
     /// Each version with its first token and the one after its last; `before` tokens came
@@ -90,7 +95,7 @@ impl Piece {
         self.text.push_str(&next.text);
         self.calls.extend(next.calls);
         self.tokens.extend(next.tokens);
-        next.versions.0.iter().for_each(|&(version, count)| self.versions.push(version, count));
+        self.versions.join(&next.versions);
         self.end = self.end.take().or(next.end);
     }
 }
@@ -136,6 +141,8 @@ pub struct Answers {
     pub new: usize,
     /// What was guessed of those that have ended.
     pub guessed: CompletionDetails,
+    /// What made the tokens of each answer.
+    pub versions: Vec<Versions>,
 }
 
 impl Answers {
@@ -150,7 +157,20 @@ impl Answers {
             open: prompts * per_prompt,
             new: 0,
             guessed: CompletionDetails::default(),
+            versions: vec![Versions::default(); prompts * per_prompt],
         }
+    }
+
+    /// What made an answer, with the last piece of it, if it is to be told.
+    pub fn told(
+        &self,
+        piece: &Piece,
+        asked: &Asked,
+        context: &Context,
+    ) -> Option<Vec<VersionSpan>> {
+        let labels = &context.served.labels;
+        let due = asked.show_versions && piece.end.is_some();
+        due.then(|| self.versions[piece.index].spans(0, labels))
     }
 
     /// How many there are.
@@ -200,6 +220,7 @@ impl Answers {
             self.open -= usize::from(news.why.is_some());
             self.new += news.tokens.len();
             let index = prompt * self.per_prompt + choice;
+            self.versions[index].join(&news.versions);
             self.choices[index].piece(index, news, tokenizer)
         });
         Ok(pieces.collect())

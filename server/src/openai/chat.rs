@@ -1,6 +1,6 @@
 //! `/v1/chat/completions`: answer a conversation.
 
-use super::answer::{Answers, End, Piece, StopReason};
+use super::answer::{Answers, End, Piece, StopReason, VersionSpan};
 use super::fields::Fields;
 use super::messages;
 use super::prompts::{Cut, Prompt, Reading};
@@ -48,6 +48,8 @@ struct Choice {
     stop_reason: Option<StopReason>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_ids: Option<Vec<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight_versions: Option<Vec<VersionSpan>>,
 }
 
 #[derive(Serialize)]
@@ -106,7 +108,7 @@ impl Chat {
     pub fn read(body: &[u8], context: Arc<Context>) -> Result<Self, Refusal> {
         let mut fields = Fields::read(body)?;
         let served = &context.served;
-        super::check_model(&mut fields, served)?;
+        let adapter = super::check_model(&mut fields, served)?;
         let cut = Cut::read(&mut fields)?;
         // The template writes the special tokens itself.
         let special = fields.switch("add_special_tokens")?;
@@ -133,6 +135,7 @@ impl Chat {
             asked.offer(tools)?;
         }
         fields.done()?;
+        asked.adapter = adapter;
         let room = asked.room((name, new), &prompt, served)?;
         asked.compile(served)?;
         let head = Head::new("chatcmpl", &asked, &context);
@@ -160,7 +163,7 @@ impl Chat {
     }
 
     /// A piece, but for its text.
-    fn choice(&self, piece: &Piece) -> Choice {
+    fn choice(&self, piece: &Piece, answers: Option<&Answers>) -> Choice {
         let End { reason, stop } = piece.end.clone().unwrap_or(End { reason: "", stop: None });
         let entries = || piece.tokens.iter().map(|(scored, _)| self.entry(scored)).collect();
         let tokens = || piece.tokens.iter().map(|(scored, _)| scored.token).collect();
@@ -172,6 +175,8 @@ impl Chat {
             finish_reason: (!reason.is_empty()).then_some(reason),
             stop_reason: stop,
             token_ids: self.asked.show_tokens.then(tokens),
+            weight_versions: answers
+                .and_then(|answers| answers.told(piece, &self.asked, &self.context)),
         }
     }
 
@@ -232,7 +237,7 @@ impl Surface for Chat {
 
     fn whole(&self, pieces: Vec<Piece>, answers: &Answers) -> Vec<u8> {
         let message = |piece: Piece| {
-            let choice = self.choice(&piece);
+            let choice = self.choice(&piece, Some(answers));
             let mut tool_calls = self.tool_calls(piece.index, piece.calls);
             tool_calls.iter_mut().for_each(|call| call.index = None);
             // Who calls may have nothing to say.
@@ -253,7 +258,7 @@ impl Surface for Chat {
         let begin = |index| {
             let content = Some(Some(String::new()));
             let role = Message { role: Some("assistant"), content, tool_calls: Vec::new() };
-            let choice = self.choice(&Piece::empty(index));
+            let choice = self.choice(&Piece::empty(index), None);
             let choice = Choice { delta: Some(role), logprobs: None, ..choice };
             let mut response = self.response(CHUNK, vec![choice]);
             response.prompt_token_ids = self.asked.show_tokens.then(|| self.prompt.tokens.clone());
@@ -263,7 +268,7 @@ impl Surface for Chat {
     }
 
     fn chunk(&self, piece: Piece, first: bool, answers: &Answers) -> Vec<u8> {
-        let choice = self.choice(&piece);
+        let choice = self.choice(&piece, Some(answers));
         let content = (!piece.text.is_empty()).then_some(Some(piece.text));
         let tool_calls = self.tool_calls(piece.index, piece.calls);
         let delta = Some(Message { role: None, content, tool_calls });

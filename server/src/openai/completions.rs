@@ -1,6 +1,6 @@
 //! `/v1/completions`: go on from prompts of text or tokens.
 
-use super::answer::{Answers, Piece, StopReason};
+use super::answer::{Answers, Piece, StopReason, VersionSpan};
 use super::fields::Fields;
 use super::logprobs::{Echo, Echoed, Logprobs};
 use super::prompts::{self, Cut, Prompt, Reading};
@@ -51,6 +51,8 @@ struct Choice<'a> {
     prompt_token_ids: Option<&'a Arc<[u32]>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_logprobs: Option<PromptScores<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight_versions: Option<Vec<VersionSpan>>,
 }
 
 /// What was echoed, and what came.
@@ -68,7 +70,7 @@ impl Completions {
     pub fn read(body: &[u8], context: Arc<Context>) -> Result<Self, Refusal> {
         let mut fields = Fields::read(body)?;
         let served = &context.served;
-        super::check_model(&mut fields, served)?;
+        let adapter = super::check_model(&mut fields, served)?;
         let special = fields.take("add_special_tokens")?.unwrap_or(true);
         let cut = Cut::read(&mut fields)?;
         let reading = Reading { served, special, cut };
@@ -81,6 +83,7 @@ impl Completions {
         fields.only("suffix", &["".into()])?;
         let mut asked = Asked::read(&mut fields, served, top)?;
         fields.done()?;
+        asked.adapter = adapter;
         let answers = prompts.len() * asked.choices as usize;
         if answers > ANSWERS_MAX {
             let expected = format!("at most {ANSWERS_MAX} answers to all prompts together");
@@ -121,6 +124,7 @@ impl Completions {
             token_ids: self.asked.show_tokens.then(|| ids(&piece.tokens)),
             prompt_token_ids: (first && self.asked.show_tokens).then_some(tokens),
             prompt_logprobs: shown.map(|top| PromptScores { scores, top, names: self.names() }),
+            weight_versions: answers.told(piece, &self.asked, &self.context),
         }
     }
 

@@ -55,7 +55,9 @@ impl Embeddings {
     pub fn read(body: &[u8], context: Arc<Context>) -> Result<Self, Refusal> {
         let mut fields = Fields::read(body)?;
         let served = &context.served;
-        check_model(&mut fields, served)?;
+        if check_model(&mut fields, served)?.is_some() {
+            return Err(Refusal::field("model", "embeddings are the base model's alone"));
+        }
         let special = fields.take("add_special_tokens")?.unwrap_or(true);
         let cut = Cut::read(&mut fields)?;
         let reading = Reading { served, special, cut };

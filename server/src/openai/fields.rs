@@ -57,6 +57,11 @@ impl Fields {
         Self { left }
     }
 
+    /// A field as it is there.
+    pub fn look(&self, name: &str) -> Option<&Value> {
+        self.left.get(name)
+    }
+
     /// Whether a field is there.
     pub fn has(&self, name: &str) -> bool {
         self.left.get(name).is_some_and(|value| !value.is_null())

@@ -21,6 +21,7 @@ pub use chat::Chat;
 pub use completions::Completions;
 pub use refusal::Refusal;
 
+use crate::adapters::{Known, Line};
 use crate::served::Served;
 use answer::{Answers, Piece};
 use engine::request::Request;
@@ -57,39 +58,47 @@ pub trait Surface: Send + Sync + 'static {
 
 /// The list of what is served.
 pub fn models(served: &Served) -> Vec<u8> {
-    written(&serde_json::json!({ "object": "list", "data": [card(served)] }))
+    let adapters = served.adapters.list().into_iter();
+    let cards = adapters.map(|line| card(served, &line.name, Some(&line)));
+    let all: Vec<_> = std::iter::once(card(served, &served.name, None)).chain(cards).collect();
+    written(&serde_json::json!({ "object": "list", "data": all }))
 }
 
 /// One model, by its name.
 pub fn model(name: &str, served: &Served) -> Result<Vec<u8>, Refusal> {
-    if name == served.name {
-        Ok(written(&card(served)))
+    let line = served.adapters.line(name);
+    if name == served.name || line.is_some() {
+        Ok(written(&card(served, name, line.as_ref())))
     } else {
         Err(Refusal::model(name, &served.name))
     }
 }
 
-fn card(served: &Served) -> serde_json::Value {
+fn card(served: &Served, name: &str, adapter: Option<&Line>) -> serde_json::Value {
     serde_json::json!({
-        "id": served.name,
+        "id": name,
         "object": "model",
         "created": served.created,
         "owned_by": "pagewise",
-        "root": served.name,
-        "parent": null,
+        "root": adapter.map_or(&served.name, |line| &line.path),
+        "parent": adapter.map(|_| &served.name),
         "max_model_len": served.context,
     })
 }
 
-/// A request may leave the model out; it may not ask for another.
-fn check_model(fields: &mut Fields, served: &Served) -> Result<(), Refusal> {
-    match fields.take::<String>("model")? {
-        Some(name) if name != served.name => Err(Refusal::model(&name, &served.name)),
-        _ => Ok(()),
+/// A request may leave the model out, or name an adapter; it may not ask for another model.
+pub fn check_model(fields: &mut Fields, served: &Served) -> Result<Option<Known>, Refusal> {
+    let Some(name) = fields.take::<String>("model")? else { return Ok(None) };
+    if name == served.name {
+        return Ok(None);
     }
+    // SGLang's clients put the base before it.
+    let own = name.strip_prefix(&served.name).and_then(|rest| rest.strip_prefix(':'));
+    let known = served.adapters.find(&name).or_else(|| served.adapters.find(own?));
+    known.map(Some).ok_or_else(|| Refusal::model(&name, &served.name))
 }
 
 /// As JSON.
-fn written(body: &impl Serialize) -> Vec<u8> {
+pub fn written(body: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(body).expect("its maps have strings as keys")
 }

@@ -57,6 +57,11 @@ impl Refusal {
         refusal
     }
 
+    /// Whether that field is at fault.
+    pub fn is_of(&self, field: &str) -> bool {
+        self.param.as_deref() == Some(field)
+    }
+
     /// Whether something does not fit the model's context.
     pub fn is_too_long(&self) -> bool {
         self.code == Some(TOO_LONG)

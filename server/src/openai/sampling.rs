@@ -5,6 +5,7 @@ use super::fields::Fields;
 use super::prompts::Prompt;
 use super::structured::Structure;
 use super::tools::Tools;
+use crate::adapters::Known;
 use crate::served::Served;
 use crate::text::calls::Form;
 use engine::request::{Generate, Request, Sampling, Stop, Task};
@@ -70,6 +71,8 @@ pub struct Asked {
     priority: i32,
     /// The client's own name of the request.
     pub request_id: Option<String>,
+    /// The adapter that is asked for.
+    pub adapter: Option<Known>,
 }
 
 /// How pieces are sent.
@@ -109,6 +112,7 @@ impl Asked {
             salt: fields.take::<String>("cache_salt")?.unwrap_or_default().into_bytes().into(),
             priority: fields.take("priority")?.unwrap_or(0),
             request_id: request_id(fields)?,
+            adapter: None,
         };
         fields.only("detokenize", &[Value::Bool(true)])?;
         fields.only("spaces_between_special_tokens", &[Value::Bool(true)])?;
@@ -138,6 +142,11 @@ impl Asked {
         Ok(())
     }
 
+    /// The name of the model that answers.
+    pub fn model(&self, served: &Served) -> String {
+        self.adapter.as_ref().map_or_else(|| served.name.clone(), |known| known.name.clone())
+    }
+
     /// A request of the engine; its number is given by whoever submits it.
     pub fn request(&self, prompt: &[u32], max_new: u32, prompt_top: Option<u32>) -> Request {
         let sampling =
@@ -157,7 +166,7 @@ impl Asked {
             }),
             priority: self.priority,
             salt: self.salt.clone(),
-            adapter: None,
+            adapter: self.adapter.as_ref().map(|known| known.number),
             deadline: None,
         }
     }

@@ -177,7 +177,7 @@ impl Head {
         Self {
             id: format!("{prefix}-{id}"),
             created: context.now,
-            model: context.served.name.clone(),
+            model: asked.model(&context.served),
             system_fingerprint: format!("pagewise-{}", context.served.numerics),
         }
     }

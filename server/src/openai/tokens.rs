@@ -11,6 +11,7 @@ use serde_json::json;
 /// Tokens of a text or of a conversation.
 pub fn tokenize(body: &[u8], served: &Served) -> Result<Vec<u8>, Refusal> {
     let mut fields = Fields::read(body)?;
+    // An adapter has the tokens of its base.
     check_model(&mut fields, served)?;
     let prompt: Option<String> = fields.take("prompt")?;
     // A template writes the special tokens itself.

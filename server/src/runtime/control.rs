@@ -52,6 +52,8 @@ pub(super) enum Control {
     },
     /// Call the weights, or an adapter's version, so from the next token on.
     Relabel(Option<u64>, String, oneshot::Sender<()>),
+    /// Tell what the current weights are called.
+    Called(oneshot::Sender<Arc<str>>),
     /// Whatever else the engine does between two steps.
     With(Box<dyn FnOnce(&mut Engine) + Send>),
 }
@@ -121,6 +123,11 @@ impl Runtime {
     /// Calls the current weights, or an adapter's version, so from the next token on.
     pub async fn relabel(&self, adapter: Option<u64>, label: String) -> Result<(), Refusal> {
         self.order(|done| Control::Relabel(adapter, label, done)).await
+    }
+
+    /// What the current weights are called.
+    pub async fn weight_version(&self) -> Result<Arc<str>, Refusal> {
+        self.order(Control::Called).await
     }
 
     /// Has the engine do something between two steps.

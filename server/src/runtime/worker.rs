@@ -241,6 +241,10 @@ impl Worker {
                 }
                 let _ = done.send(());
             }
+            Control::Called(done) => {
+                let version = self.current.get(&None).and_then(|it| self.called.get(it));
+                let _ = done.send(self.labels.name(version.copied().unwrap_or_default()));
+            }
             Control::With(what) => what(&mut self.engine),
         }
     }

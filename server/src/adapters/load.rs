@@ -1,0 +1,231 @@
+//! Adapters on their way in and out.
+
+use super::{Adapters, Entry, From, Known, Line, unknown};
+use crate::openai::Refusal;
+use crate::runtime::{Runtime, Swapped};
+use engine::engine::{InFlight, Publish};
+use engine::lora::{Adapter, Image};
+use engine::model::Source;
+use hyper::StatusCode;
+use kernels_core::workers::Inline;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// How far threads that read adapters stand back.
+const BACK: i32 = 10;
+/// How long a version may take to find a place on the device.
+const PLACE_WITHIN: Duration = Duration::from_secs(120);
+
+/// An adapter to serve.
+pub struct Load {
+    /// The name that clients ask for.
+    pub name: String,
+    /// Where it lies, or what came with the request.
+    pub source: Given,
+    /// It may replace the one of that name.
+    pub replace: bool,
+    /// It never makes room for others.
+    pub pinned: bool,
+    /// What its version is called; `NAME@COUNT` if nothing is said.
+    pub label: Option<String>,
+    /// What becomes of answers in flight; `None`: it follows from how the engine rests, and
+    /// where it does not, they come to their end as they are.
+    pub in_flight: Option<InFlight>,
+}
+
+/// What an adapter is made of.
+pub enum Given {
+    /// A folder.
+    Folder(PathBuf),
+    /// The text of a configuration, and a file of tensors.
+    Bytes { config: Vec<u8>, tensors: Vec<u8> },
+}
+
+impl Adapters {
+    /// Serves an adapter. Nothing changes unless all of it is good.
+    pub async fn load(self: &Arc<Self>, runtime: &Runtime, load: Load) -> Result<Line, Refusal> {
+        self.must_slots()?;
+        self.check_name(&load.name)?;
+        let _one = self.loading.lock().await;
+        let old = self.names().get(&load.name).cloned();
+        if old.is_some() && !load.replace {
+            let words = format!(
+                "the adapter `{}` is loaded already: `load_inplace` replaces it",
+                load.name
+            );
+            return Err(Refusal::field("lora_name", words));
+        }
+        let from = match &load.source {
+            Given::Folder(path) => From::Folder(path.clone()),
+            Given::Bytes { .. } => From::Request,
+        };
+        let image = self.image(load.source).await?;
+        let count = old.as_ref().map_or(0, |old| old.count) + 1;
+        let label = load.label.unwrap_or_else(|| format!("{}@{count}", load.name));
+        let number = old.as_ref().map_or_else(|| self.number(), |old| old.number);
+        let placed = Placed { number, image: image.clone(), pinned: load.pinned };
+        let swapped = self.place(runtime, placed, load.in_flight, label).await?;
+        let entry = Entry {
+            number,
+            from,
+            label: swapped.label.clone(),
+            count,
+            image,
+            before: old.map(|old| (old.image, old.label)),
+            pinned: load.pinned,
+        };
+        tracing::info!(
+            adapter = load.name,
+            version = &*swapped.label,
+            bytes = entry.image.bytes(),
+            moved = ?swapped.moved,
+            "an adapter is served"
+        );
+        let line = entry.line(&load.name);
+        self.names().insert(load.name, entry);
+        Ok(line)
+    }
+
+    /// Serves the version before again, as a new one.
+    pub async fn roll_back(
+        self: &Arc<Self>,
+        runtime: &Runtime,
+        name: &str,
+        in_flight: Option<InFlight>,
+    ) -> Result<Line, Refusal> {
+        let _one = self.loading.lock().await;
+        let old = self.names().get(name).cloned().ok_or_else(|| unknown(name))?;
+        let Some((image, label)) = old.before else {
+            let words = format!("the adapter `{name}` has had no other version");
+            return Err(Refusal::new(StatusCode::CONFLICT, words));
+        };
+        let placed = Placed { number: old.number, image: image.clone(), pinned: old.pinned };
+        let swapped = self.place(runtime, placed, in_flight, label.to_string()).await?;
+        let entry = Entry {
+            label: swapped.label.clone(),
+            count: old.count + 1,
+            image,
+            before: Some((old.image, old.label)),
+            ..old
+        };
+        let line = entry.line(name);
+        self.names().insert(name.to_owned(), entry);
+        Ok(line)
+    }
+
+    /// Takes a name away. Answers in flight come to their end.
+    pub async fn unload(&self, runtime: &Runtime, name: &str) -> Result<(), Refusal> {
+        let _one = self.loading.lock().await;
+        let entry = self.names().remove(name).ok_or_else(|| unknown(name))?;
+        runtime.with(move |engine| engine.withdraw(entry.number)).await?;
+        tracing::info!(adapter = name, "an adapter is served no more");
+        Ok(())
+    }
+
+    /// Has an adapter on the device, from where it may have had to go.
+    pub async fn ready(self: &Arc<Self>, runtime: &Runtime, known: &Known) -> Result<(), Refusal> {
+        let number = known.number;
+        let there = move |engine: &mut engine::engine::Engine| engine.has_adapter(number);
+        if runtime.with(there).await? {
+            return Ok(());
+        }
+        let _one = self.loading.lock().await;
+        if runtime.with(there).await? {
+            return Ok(());
+        }
+        let entry = self.names().get(&known.name).cloned();
+        let entry = entry.filter(|entry| entry.number == number);
+        let Some(Entry { image, label, pinned, .. }) = entry else {
+            return Err(unknown(&known.name));
+        };
+        tracing::info!(adapter = known.name, "an adapter comes back");
+        let placed = Placed { number, image, pinned };
+        self.place(runtime, placed, None, label.to_string()).await.map(drop)
+    }
+
+    /// Reads an adapter, checks it and packs it, on a thread that stands back.
+    async fn image(self: &Arc<Self>, source: Given) -> Result<Arc<Image>, Refusal> {
+        let adapters = self.clone();
+        let (to, read) = oneshot::channel();
+        let work = move || {
+            grammar::stand_back(BACK);
+            // Whoever asked may have gone.
+            let _ = to.send(adapters.read(source));
+        };
+        let thread = std::thread::Builder::new().name("adapter".into()).spawn(work);
+        thread.map_err(|error| Refusal::internal(format!("an adapter: {error}")))?;
+        read.await.unwrap_or_else(|_| {
+            Err(Refusal::internal("the adapter could not be read: this is a fault of the server"))
+        })
+    }
+
+    fn read(&self, source: Given) -> Result<Arc<Image>, Refusal> {
+        let config = self.base.config();
+        let adapter: Result<Adapter, checkpoint::Error> = match source {
+            Given::Folder(path) => {
+                if !path.is_dir() {
+                    return Err(absent(&path));
+                }
+                checkpoint::adapter(&path, config)
+            }
+            Given::Bytes { config: text, tensors } => {
+                checkpoint::adapter_of_bytes(&text, &tensors, config)
+            }
+        };
+        let bad = |words: String| Refusal::field("lora_path", words);
+        let adapter = adapter.map_err(|error| bad(error.to_string()))?;
+        let base = Source {
+            config,
+            tensors: &self.base.checkpoint.tensors,
+            quantize: self.base.quantize,
+            workers: &Inline,
+        };
+        let image = Image::new(&adapter, &base, self.must_slots()?);
+        // Whatever was read of the base's files can be read again.
+        self.base.checkpoint.let_go();
+        image.map(Arc::new).map_err(|error| bad(error.to_string()))
+    }
+
+    async fn place(
+        &self,
+        runtime: &Runtime,
+        Placed { number, image, pinned }: Placed,
+        in_flight: Option<InFlight>,
+        label: String,
+    ) -> Result<Swapped, Refusal> {
+        let follows = in_flight.is_none();
+        let in_flight = in_flight.unwrap_or(InFlight::Wait);
+        let publish = Publish { adapter: number, image, in_flight, pinned };
+        let placing = runtime.publish(publish, follows, label);
+        match tokio::time::timeout(PLACE_WITHIN, placing).await {
+            Ok(placed) => placed,
+            Err(_) => {
+                runtime.with(move |engine| engine.unpublish_all(number)).await?;
+                let words = format!(
+                    "the adapter found no free slot within {} seconds: answers use them all",
+                    PLACE_WITHIN.as_secs()
+                );
+                let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words);
+                (refusal.code, refusal.retry_after) =
+                    (Some("no_slot"), Some(Duration::from_secs(5)));
+                Err(refusal)
+            }
+        }
+    }
+}
+
+/// An image on its way to the device.
+struct Placed {
+    number: u64,
+    image: Arc<Image>,
+    pinned: bool,
+}
+
+fn absent(path: &Path) -> Refusal {
+    let words = format!("no folder {} is on this machine", path.display());
+    let mut refusal = Refusal::new(StatusCode::NOT_FOUND, words);
+    refusal.param = Some("lora_path".into());
+    refusal
+}

@@ -1,0 +1,205 @@
+//! Loading and unloading, as each of the clients spells it: vLLM, prime-rl, SGLang, SkyRL.
+
+use super::load::{Given, Load};
+use super::{Line, unknown};
+use crate::http::routes::{Answer, Route, controls};
+use crate::http::{Call, Server, json, json_of, text_of};
+use crate::openai::Refusal;
+use crate::openai::fields::Fields;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use engine::engine::InFlight;
+use hyper::Method;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+const GET: &[Method] = &[Method::GET];
+const POST: &[Method] = &[Method::POST];
+
+/// Paths of adapters.
+pub const ROUTES: &[Route] = &[
+    controls("/v1/load_lora_adapter", POST, |server, call| vllm_load(server, call)),
+    controls("/v1/unload_lora_adapter", POST, |server, call| vllm_unload(server, call)),
+    controls("/load_lora_adapter", POST, |server, call| load_in_place(server, call)),
+    controls("/load_lora_adapter_from_tensors", POST, |server, call| load_bytes(server, call)),
+    controls("/unload_lora_adapter", POST, |server, call| unload(server, call)),
+    controls("/skyrl/v1/load_lora_adapter", POST, |server, call| load_in_place(server, call)),
+    controls("/v1/rollback_lora_adapter", POST, |server, call| roll_back(server, call)),
+    controls("/v1/lora_adapters", GET, |server, _| list(server)),
+];
+
+/// What is said of an adapter besides its name and where it lies.
+fn load(fields: &mut Fields, source: Given, replace: bool) -> Result<Load, Refusal> {
+    Ok(Load {
+        name: fields.must("lora_name")?,
+        source,
+        replace: fields.take("load_inplace")?.unwrap_or(replace),
+        pinned: fields.switch("pinned")?,
+        label: label(fields)?,
+        in_flight: in_flight(fields)?,
+    })
+}
+
+/// What a version is to be called, if that is said.
+pub fn label(fields: &mut Fields) -> Result<Option<String>, Refusal> {
+    // Trainers count their versions: as text or as numbers.
+    match fields.take::<Value>("weight_version")? {
+        None => Ok(None),
+        Some(Value::Number(number)) => Ok(Some(number.to_string())),
+        Some(Value::String(label)) if (1..=256).contains(&label.len()) => Ok(Some(label)),
+        Some(other) => {
+            Err(Refusal::expected("weight_version", "a number, or text of 1 to 256 bytes", other))
+        }
+    }
+}
+
+/// What becomes of answers in flight, if that is said.
+pub fn in_flight(fields: &mut Fields) -> Result<Option<InFlight>, Refusal> {
+    let name = "in_flight";
+    let said: Option<String> = fields.take(name)?;
+    said.map(|said| match said.as_str() {
+        "wait" => Ok(InFlight::Wait),
+        "recompute" => Ok(InFlight::Recompute),
+        "keep" => Ok(InFlight::Keep),
+        "abort" => Ok(InFlight::Abort),
+        other => Err(Refusal::expected(name, "wait, recompute, keep or abort", other)),
+    })
+    .transpose()
+}
+
+fn folder(fields: &mut Fields) -> Result<Given, Refusal> {
+    let path: String = fields.must("lora_path")?;
+    if path.is_empty() {
+        return Err(Refusal::expected("lora_path", "a folder of this machine", "nothing"));
+    }
+    Ok(Given::Folder(path.into()))
+}
+
+/// vLLM's: text comes back.
+fn vllm_load(server: Arc<Server>, call: Call) -> Answer {
+    Box::pin(async move {
+        let mut fields = call.fields()?;
+        let source = folder(&mut fields)?;
+        let load = load(&mut fields, source, false)?;
+        fields.only("is_3d_lora_weight", &[false.into()])?;
+        fields.done()?;
+        let served = &server.served;
+        let line = served.adapters.load(&server.runtime, load).await?;
+        Ok(text_of(format!("Success: LoRA adapter '{}' added successfully.", line.name)))
+    })
+}
+
+fn vllm_unload(server: Arc<Server>, call: Call) -> Answer {
+    Box::pin(async move {
+        let mut fields = call.fields()?;
+        let name: String = fields.must("lora_name")?;
+        fields.take::<u64>("lora_int_id")?;
+        fields.done()?;
+        server.served.adapters.unload(&server.runtime, &name).await?;
+        Ok(text_of(format!("Success: LoRA adapter '{name}' removed successfully.")))
+    })
+}
+
+/// prime-rl's, SkyRL's and SGLang's: one name again and again, and a reply for all three.
+fn load_in_place(server: Arc<Server>, call: Call) -> Answer {
+    Box::pin(async move {
+        let mut fields = call.fields()?;
+        let source = folder(&mut fields)?;
+        let load = load(&mut fields, source, true)?;
+        fields.done()?;
+        let outcome = server.served.adapters.load(&server.runtime, load).await;
+        Ok(json(loaded(&server, outcome?).to_string().into()))
+    })
+}
+
+/// An adapter whose files come with the request, as base64 of safetensors.
+fn load_bytes(server: Arc<Server>, call: Call) -> Answer {
+    Box::pin(async move {
+        let mut fields = call.fields()?;
+        let config: Map<String, Value> = fields.must("config_dict")?;
+        let tensors: Vec<String> = fields.must("serialized_named_tensors")?;
+        fields.take::<Value>("expected_checksums")?;
+        fields.only("added_tokens_config", &[json!({})])?;
+        fields.only("load_format", &["safetensors".into()])?;
+        let [tensors] = &tensors[..] else {
+            let words = "expected one file: this server has one rank";
+            return Err(Refusal::field("serialized_named_tensors", words));
+        };
+        let tensors = safetensors("serialized_named_tensors", tensors)?;
+        let config = Value::Object(config).to_string().into_bytes();
+        let load = load(&mut fields, Given::Bytes { config, tensors }, true)?;
+        fields.done()?;
+        let outcome = server.served.adapters.load(&server.runtime, load).await;
+        Ok(json(loaded(&server, outcome?).to_string().into()))
+    })
+}
+
+/// The bytes of a safetensors file from base64. A pickle is told apart, and never opened.
+pub fn safetensors(field: &str, text: &str) -> Result<Vec<u8>, Refusal> {
+    let bytes = STANDARD.decode(text).map_err(|_| Refusal::field(field, "is not base64"))?;
+    // A pickle begins with its protocol, and torch's files are archives of one.
+    let pickled = matches!(bytes[..], [0x80, 2..=5, ..] | [b'P', b'K', 3, 4, ..]);
+    if pickled {
+        let words = "is a pickle, which runs code when it is opened: this server never opens \
+                     one; send a safetensors file";
+        return Err(Refusal::field(field, words));
+    }
+    Ok(bytes)
+}
+
+fn unload(server: Arc<Server>, call: Call) -> Answer {
+    Box::pin(async move {
+        let mut fields = call.fields()?;
+        let name: String = fields.must("lora_name")?;
+        fields.done()?;
+        let line = server.served.adapters.line(&name).ok_or_else(|| unknown(&name))?;
+        server.served.adapters.unload(&server.runtime, &name).await?;
+        Ok(json(loaded(&server, line).to_string().into()))
+    })
+}
+
+fn roll_back(server: Arc<Server>, call: Call) -> Answer {
+    Box::pin(async move {
+        let mut fields = call.fields()?;
+        let name: String = fields.must("lora_name")?;
+        let in_flight = in_flight(&mut fields)?;
+        fields.done()?;
+        let adapters = &server.served.adapters;
+        let line = adapters.roll_back(&server.runtime, &name, in_flight).await?;
+        Ok(json(loaded(&server, line).to_string().into()))
+    })
+}
+
+fn list(server: Arc<Server>) -> Answer {
+    Box::pin(async move {
+        let adapters = &server.served.adapters;
+        let slots = adapters.slots();
+        let config = server.served.adapters.base.config();
+        Ok(json_of(&json!({
+            "object": "list",
+            "slots": slots.map(|slots| slots.slots),
+            "rank_max": slots.map(|slots| slots.rank_max),
+            "slot_bytes": slots.map(|slots| slots.slot_bytes(config)),
+            "data": adapters.list(),
+        })))
+    })
+}
+
+/// A reply in which each client finds what it looks for.
+fn loaded(server: &Server, line: Line) -> Value {
+    let all = server.served.adapters.list().into_iter();
+    let all: Map<String, Value> = all.map(|line| (line.name, line.path.into())).collect();
+    json!({
+        "status": "ok",
+        "success": true,
+        "error_message": null,
+        "rid": null,
+        "http_worker_ipc": null,
+        "lora_name": line.name,
+        "lora_int_id": line.id,
+        "weight_version": line.version,
+        "rank": line.rank,
+        "bytes": line.bytes,
+        "loaded_adapters": all,
+    })
+}

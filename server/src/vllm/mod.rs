@@ -1,0 +1,35 @@
+//! vLLM's own surfaces: tokens in and out, and the controls that trainers call.
+
+mod control;
+mod generate;
+
+use crate::http::routes::{Route, controls, generates};
+use generate::Generate;
+use hyper::Method;
+use std::sync::Arc;
+
+const GET: &[Method] = &[Method::GET];
+const POST: &[Method] = &[Method::POST];
+
+/// Its paths.
+pub const ROUTES: &[Route] = &[
+    generates("/inference/v1/generate", |body, context| {
+        Generate::read(body, context).map(|it| Arc::new(it) as _)
+    }),
+    controls("/inference/v1/abort_requests", POST, |server, call| control::abort(server, call)),
+    controls("/abort_requests", POST, |server, call| control::abort(server, call)),
+    controls("/pause", POST, |server, call| control::pause(server, call)),
+    controls("/resume", POST, |server, call| control::resume(server, call)),
+    controls("/is_paused", GET, |server, _| control::is_paused(server)),
+    controls("/sleep", POST, |server, call| control::sleep(server, call)),
+    controls("/wake_up", POST, |server, call| control::wake_up(server, call)),
+    controls("/is_sleeping", GET, |server, _| control::is_sleeping(server)),
+    controls("/reset_prefix_cache", POST, |server, call| control::reset_prefixes(server, call)),
+    controls("/weight_info", GET, |server, _| control::weight_info(server)),
+    controls("/update_weight_version", POST, |server, call| control::relabel(server, call)),
+    controls("/get_world_size", GET, |server, _| control::world_size(server)),
+    controls("/server_info", GET, |server, call| control::server_info(server, call)),
+    controls("/get_server_info", GET, |server, call| control::server_info(server, call)),
+    controls("/init_weight_transfer_engine", POST, |server, call| control::transfer(server, call)),
+    controls("/finish_session", POST, |server, call| control::finish_session(server, call)),
+];
