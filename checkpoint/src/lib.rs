@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 pub use adapter::{
     CONFIG_BYTES_MAX as ADAPTER_CONFIG_BYTES_MAX, TENSOR_BYTES_MAX as ADAPTER_TENSOR_BYTES_MAX,
-    of_bytes as adapter_of_bytes, read as adapter,
+    of_bytes as adapter_of_bytes, read as adapter, write as write_adapter,
 };
 pub use error::{Error, Fault};
 

@@ -1,4 +1,5 @@
-//! Low-rank adapters: what PEFT and MLX save of them, as the engine's own type.
+//! Low-rank adapters: what PEFT and MLX save of them, as the engine's own type, and
+//! written as PEFT has them.
 //!
 //! Files are read, not mapped: a trainer may write the next adapter over one that is
 //! served. What is not whole, or not of this model, is refused whole.
@@ -8,7 +9,9 @@ mod mlx;
 mod patterns;
 mod peft;
 mod pieces;
+mod place;
 mod stored;
+mod write;
 
 use crate::error::Error;
 use crate::field::Fields;
@@ -19,6 +22,8 @@ use serde_json::{Map, Value};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+pub use write::write;
 
 /// Bytes that the tensors of an adapter may take: more than the largest rank takes of a
 /// model of seventy billion weights.
