@@ -1,4 +1,4 @@
-//! Why a checkpoint cannot be opened.
+//! Why a checkpoint cannot be opened, or an adapter not be written.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ pub struct Error {
 pub enum Fault {
     /// It cannot be read, in the system's words.
     Unreadable(String),
+    /// It cannot be written, in the system's words or ours.
+    Unwritable(String),
     /// It is not what its name says.
     Malformed(String),
     /// A field of a configuration.
@@ -48,6 +50,11 @@ impl Error {
         Self::new(path, Fault::Unreadable(error.to_string()))
     }
 
+    /// The system did not take the file.
+    pub fn unwritable(path: &Path, error: &std::io::Error) -> Self {
+        Self::new(path, Fault::Unwritable(error.to_string()))
+    }
+
     /// The file is not what its name says.
     pub fn malformed(path: &Path, what: impl ToString) -> Self {
         Self::new(path, Fault::Malformed(what.to_string()))
@@ -55,9 +62,19 @@ impl Error {
 
     /// A tensor of the file cannot be.
     pub fn tensor(path: &Path, tensor: &str, what: impl ToString) -> Self {
-        let (tensor, what) = (tensor.to_owned(), what.to_string());
+        let (tensor, what) = (short(tensor.to_owned()), what.to_string());
         Self::new(path, Fault::Tensor { tensor, what })
     }
+}
+
+/// What a file says, for people to read: files may hold names as long as themselves.
+pub fn short(mut text: String) -> String {
+    const LEN_MAX: usize = 500;
+    if text.len() > LEN_MAX {
+        text.truncate(text.floor_char_boundary(LEN_MAX));
+        text.push('…');
+    }
+    text
 }
 
 impl fmt::Display for Error {
@@ -65,6 +82,7 @@ impl fmt::Display for Error {
         write!(to, "{}: ", self.path.display())?;
         match &self.fault {
             Fault::Unreadable(why) => write!(to, "cannot be read: {why}"),
+            Fault::Unwritable(why) => write!(to, "cannot be written: {why}"),
             Fault::Malformed(what) => write!(to, "{what}"),
             Fault::Field { field, expected, got } => {
                 write!(to, "{field} must be {expected}, not {got}")

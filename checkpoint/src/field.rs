@@ -1,6 +1,6 @@
 //! Fields of a JSON object, by name and type.
 
-use crate::error::{Error, Fault};
+use crate::error::{Error, Fault, short};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -61,8 +61,8 @@ impl<'a> Fields<'a> {
 
     /// A refusal of a field.
     pub fn refuse(&self, name: &str, expected: impl ToString, got: impl ToString) -> Error {
-        let field = format!("{}{name}", self.within);
-        let (expected, got) = (expected.to_string(), got.to_string());
+        let field = short(format!("{}{name}", self.within));
+        let (expected, got) = (expected.to_string(), short(got.to_string()));
         Error::new(self.path, Fault::Field { field, expected, got })
     }
 

@@ -83,7 +83,8 @@ fn read(path: &Path, all: &mut Tensors) -> Result<Arc<Mapped>, Error> {
     Ok(file)
 }
 
-fn element(dtype: safetensors::Dtype) -> Element {
+/// What the elements of that type are to the engine.
+pub fn element(dtype: safetensors::Dtype) -> Element {
     match dtype {
         safetensors::Dtype::F32 => Element::Float(Dtype::F32),
         safetensors::Dtype::F16 => Element::Float(Dtype::F16),
@@ -94,7 +95,7 @@ fn element(dtype: safetensors::Dtype) -> Element {
 }
 
 /// The tensor at which a file that the library refuses as a whole goes wrong.
-fn blame(path: &Path, bytes: &[u8]) -> Option<Error> {
+pub fn blame(path: &Path, bytes: &[u8]) -> Option<Error> {
     let (length, rest) = bytes.split_first_chunk::<LENGTH_BYTES>()?;
     let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
     let header: Value = serde_json::from_slice(rest.get(..length)?).ok()?;

@@ -1,6 +1,8 @@
 //! Folders of Hugging Face checkpoints: what `config.json` says, as the engine's typed
-//! configuration, and the tensors of safetensors files, mapped into memory.
+//! configuration, and the tensors of safetensors files, mapped into memory. Folders of
+//! low-rank adapters beside them, of PEFT and of MLX, which are read into it.
 
+mod adapter;
 mod config;
 mod error;
 mod field;
@@ -14,6 +16,10 @@ use engine::weights::Tensors;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use adapter::{
+    CONFIG_BYTES_MAX as ADAPTER_CONFIG_BYTES_MAX, TENSOR_BYTES_MAX as ADAPTER_TENSOR_BYTES_MAX,
+    of_bytes as adapter_of_bytes, read as adapter, write as write_adapter,
+};
 pub use error::{Error, Fault};
 
 /// A checkpoint that was opened: nothing was read but its headers.

@@ -4,6 +4,7 @@
 //! over; properties, fuzz targets and most benches make others of it. `harness` holds the checks that are the same for all kernels; `fuzz`
 //! holds the bodies of the fuzz targets, whose corpora replay in the tests.
 
+pub mod adapters;
 pub mod blank;
 pub mod cases;
 pub mod fuzz;

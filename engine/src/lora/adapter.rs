@@ -29,3 +29,19 @@ pub struct Term {
     /// `[outputs]`: the length that each row of the sum of base and term is brought to.
     pub magnitude: Option<Vec<f32>>,
 }
+
+impl Adapter {
+    /// The largest rank of its terms; 0 without any.
+    pub fn rank(&self) -> u32 {
+        self.terms.values().map(|term| term.rank).max().unwrap_or(0)
+    }
+
+    /// Bytes that its floats take in the host's memory.
+    pub fn bytes(&self) -> u64 {
+        let floats = |term: &Term| {
+            let magnitude = term.magnitude.as_ref().map_or(0, Vec::len);
+            (term.a.len() + term.b.len() + magnitude) as u64
+        };
+        self.terms.values().map(floats).sum::<u64>() * size_of::<f32>() as u64
+    }
+}

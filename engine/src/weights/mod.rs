@@ -185,8 +185,8 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-/// Appends floats as f32.
-fn widen(dtype: Dtype, bytes: &[u8], to: &mut Vec<f32>) {
+/// Appends floats as f32, exactly.
+pub fn widen(dtype: Dtype, bytes: &[u8], to: &mut Vec<f32>) {
     let each = bytes.chunks_exact(dtype.align() as usize);
     to.extend(each.map(|bytes| float(dtype, bytes)));
 }

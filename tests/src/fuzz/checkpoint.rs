@@ -31,7 +31,7 @@ pub fn config(data: &[u8]) {
             let named = match &error.fault {
                 Fault::Field { field, .. } => !field.is_empty(),
                 Fault::Malformed(_) => true,
-                Fault::Unreadable(_) | Fault::Tensor { .. } => false,
+                Fault::Unreadable(_) | Fault::Unwritable(_) | Fault::Tensor { .. } => false,
             };
             assert!(named, "{error}");
         }

@@ -1,6 +1,7 @@
 //! The bodies of the fuzz targets: each turns bytes into a call, and asks for an
 //! error or the specification's answer. Their corpora replay in `tests/corpora.rs`.
 
+mod adapter;
 mod append;
 mod arena;
 mod checkpoint;
@@ -20,6 +21,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
+    ("adapter", adapter::run),
     ("append_kv", append),
     ("arena", arena::run),
     ("attention", shapes::attention),

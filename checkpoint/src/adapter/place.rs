@@ -1,0 +1,122 @@
+//! A folder that takes its place whole. Its files are written into a folder beside it, and
+//! brought to the disk; then one step of the system puts that folder where the name says:
+//! a rename where nothing is yet, an exchange of both names where an older folder is. So
+//! the name has the old files or the new ones at every moment, and after every crash; two
+//! files renamed one after the other would leave one of each for a while. Where a system
+//! cannot exchange folders (some network file systems), nothing is replaced and the error
+//! says so. A crash leaves at most the folder beside, which nobody reads.
+
+use crate::error::{Error, Fault};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Puts those files, and no others, into a folder. Its parent is there already. What it
+/// held before may be files of these names alone, which are gone afterwards.
+pub fn place(folder: &Path, files: &[(&str, &[u8])]) -> Result<(), Error> {
+    // A link keeps its place: what it leads to is replaced.
+    let (folder, older) = match fs::canonicalize(folder) {
+        Ok(whole) => (whole, true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (folder.to_owned(), false),
+        Err(error) => return Err(Error::unwritable(folder, &error)),
+    };
+    if older {
+        holds_no_more(&folder, files)?;
+    }
+    let parent = parent(&folder);
+    let fresh = fresh(&folder, &parent)?;
+    let put = fill(&fresh, files).and_then(|()| match older {
+        false => fs::rename(&fresh, &folder),
+        true => exchange(&fresh, &folder),
+    });
+    if let Err(error) = put {
+        clear(&fresh, files);
+        return Err(Error::unwritable(&folder, &error));
+    }
+    if older {
+        clear(&fresh, files);
+    }
+    sync(&parent).map_err(|error| Error::unwritable(&parent, &error))
+}
+
+/// Refuses a folder with more in it than would be replaced.
+fn holds_no_more(folder: &Path, files: &[(&str, &[u8])]) -> Result<(), Error> {
+    let unwritable = |error: io::Error| Error::unwritable(folder, &error);
+    for entry in fs::read_dir(folder).map_err(unwritable)? {
+        let name = entry.map_err(unwritable)?.file_name();
+        if !files.iter().any(|(file, _)| name == *file) {
+            let name = name.to_string_lossy();
+            let what = format!("holds {name}, which would be lost: write into a folder of its own");
+            return Err(Error::new(folder, Fault::Unwritable(what)));
+        }
+    }
+    Ok(())
+}
+
+fn parent(folder: &Path) -> PathBuf {
+    match folder.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// A new folder beside it, of a name that no other writer has.
+fn fresh(folder: &Path, parent: &Path) -> Result<PathBuf, Error> {
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+    let Some(name) = name else {
+        return Err(Error::new(folder, Fault::Unwritable("it has no name of its own".into())));
+    };
+    let process = std::process::id();
+    let mut number = 0u32;
+    loop {
+        let fresh = parent.join(format!(".{name}.{process}-{number}.unfinished"));
+        match fs::create_dir(&fresh) {
+            Ok(()) => return Ok(fresh),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(Error::unwritable(&fresh, &error)),
+        }
+    }
+}
+
+fn fill(folder: &Path, files: &[(&str, &[u8])]) -> io::Result<()> {
+    for (name, bytes) in files {
+        let mut file = File::create_new(folder.join(name))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+    }
+    sync(folder)
+}
+
+/// Takes those files and their folder away. What else came into it since keeps it there.
+fn clear(folder: &Path, files: &[(&str, &[u8])]) {
+    for (name, _) in files {
+        // What stays behind costs room and nothing else.
+        let _ = fs::remove_file(folder.join(name));
+    }
+    let _ = fs::remove_dir(folder);
+}
+
+/// Brings the names in a folder to the disk.
+#[cfg(unix)]
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Other systems open no folders.
+#[cfg(not(unix))]
+fn sync(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Gives each of two folders the other's name, in one step.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).map_err(io::Error::from)
+}
+
+/// Other systems have no such step.
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+fn exchange(_: &Path, _: &Path) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "folders are not replaced in one step here"))
+}
