@@ -47,7 +47,9 @@ impl Aside {
         }
         if let Err(error) = outcome {
             // The first error is the one to tell.
-            brought.into_values().for_each(|buffer| drop(to.release(buffer)));
+            for buffer in brought.into_values() {
+                let _ = to.release(buffer);
+            }
             return Err(error);
         }
         Ok(model.moved(&|buffer: Buffer| brought[&buffer.id]))

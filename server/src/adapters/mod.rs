@@ -7,7 +7,6 @@
 mod load;
 mod routes;
 
-pub use load::Load;
 pub use routes::ROUTES;
 
 use crate::openai::Refusal;

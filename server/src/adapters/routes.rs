@@ -3,13 +3,13 @@
 use super::load::{Given, Load};
 use super::{Line, unknown};
 use crate::http::routes::{Answer, Route, controls};
-use crate::http::{Call, Server, json, json_of, text_of};
+use crate::http::{Call, Reply, Server, json_of, text_of};
 use crate::openai::Refusal;
 use crate::openai::fields::Fields;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use engine::engine::InFlight;
-use hyper::Method;
+use hyper::{Method, Response};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -108,7 +108,7 @@ fn load_in_place(server: Arc<Server>, call: Call) -> Answer {
         let load = load(&mut fields, source, true)?;
         fields.done()?;
         let outcome = server.served.adapters.load(&server.runtime, load).await;
-        Ok(json(loaded(&server, outcome?).to_string().into()))
+        Ok(told(&server, outcome))
     })
 }
 
@@ -130,7 +130,7 @@ fn load_bytes(server: Arc<Server>, call: Call) -> Answer {
         let load = load(&mut fields, Given::Bytes { config, tensors }, true)?;
         fields.done()?;
         let outcome = server.served.adapters.load(&server.runtime, load).await;
-        Ok(json(loaded(&server, outcome?).to_string().into()))
+        Ok(told(&server, outcome))
     })
 }
 
@@ -152,9 +152,13 @@ fn unload(server: Arc<Server>, call: Call) -> Answer {
         let mut fields = call.fields()?;
         let name: String = fields.must("lora_name")?;
         fields.done()?;
-        let line = server.served.adapters.line(&name).ok_or_else(|| unknown(&name))?;
-        server.served.adapters.unload(&server.runtime, &name).await?;
-        Ok(json(loaded(&server, line).to_string().into()))
+        let adapters = &server.served.adapters;
+        let line = adapters.line(&name).ok_or_else(|| unknown(&name));
+        let outcome = match line {
+            Ok(line) => adapters.unload(&server.runtime, &name).await.map(|()| line),
+            Err(refusal) => Err(refusal),
+        };
+        Ok(told(&server, outcome))
     })
 }
 
@@ -165,8 +169,8 @@ fn roll_back(server: Arc<Server>, call: Call) -> Answer {
         let in_flight = in_flight(&mut fields)?;
         fields.done()?;
         let adapters = &server.served.adapters;
-        let line = adapters.roll_back(&server.runtime, &name, in_flight).await?;
-        Ok(json(loaded(&server, line).to_string().into()))
+        let outcome = adapters.roll_back(&server.runtime, &name, in_flight).await;
+        Ok(told(&server, outcome))
     })
 }
 
@@ -183,6 +187,21 @@ fn list(server: Arc<Server>) -> Answer {
             "data": adapters.list(),
         })))
     })
+}
+
+/// What came of it: of a refusal, too, each client finds its own words.
+fn told(server: &Server, outcome: Result<Line, Refusal>) -> Response<Reply> {
+    let refusal = match outcome {
+        Ok(line) => return json_of(&loaded(server, line)),
+        Err(refusal) => refusal,
+    };
+    let mut body = refusal.body();
+    body["status"] = "error".into();
+    body["success"] = false.into();
+    body["error_message"] = refusal.message.clone().into();
+    let mut response = json_of(&body);
+    *response.status_mut() = refusal.status;
+    response
 }
 
 /// A reply in which each client finds what it looks for.

@@ -11,15 +11,15 @@ mod route;
 pub mod routes;
 mod upload;
 
+pub use body::Reply;
 pub use call::Call;
-pub use generate::json;
 
 use crate::config::Limits;
 use crate::metrics::{Format, Metrics};
 use crate::openai::Refusal;
 use crate::runtime::Runtime;
 use crate::served::Served;
-use body::Reply;
+use generate::json;
 use hyper::Response;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::server::conn::http1;

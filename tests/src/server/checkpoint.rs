@@ -21,6 +21,11 @@ const KV_HEADS: usize = 2;
 const HEAD_DIM: usize = 16;
 const FEED_FORWARD: usize = 96;
 
+/// The checkpoint in a folder.
+pub fn open(folder: &std::path::Path) -> ::checkpoint::Checkpoint {
+    ::checkpoint::Checkpoint::open(folder).expect("it was written whole")
+}
+
 /// Writes it into a folder of its own.
 pub fn write() -> PathBuf {
     static FOLDERS: AtomicU32 = AtomicU32::new(0);

@@ -107,6 +107,11 @@ impl Server {
         server
     }
 
+    /// The folder of its checkpoint, if it is its own.
+    pub fn folder(&self) -> &Path {
+        self.folder.as_deref().expect("it has a checkpoint of its own")
+    }
+
     /// On the model in the box: nobody names one.
     pub fn of_the_box() -> Self {
         let mut command = command();
