@@ -449,6 +449,12 @@ fn a_tied_term_must_be_there_under_both_names() {
     files.put(&name("lora_embedding_A"), &[2, 149], &numbers(298, 1));
     files.put(&name("lora_embedding_B"), &[56, 2], &numbers(112, 1));
     files.read(&qwen3()).expect("both are there");
+    // PEFT takes the output off the list of targets then.
+    files.field("target_modules", json!(["embed_tokens", "model.embed_tokens"]));
+    let adapter = files.read(&qwen3()).expect("both are there");
+    assert_eq!(adapter.terms.len(), 2);
+    files.field("ensure_weight_tying", json!(false));
+    assert!(files.refused(&qwen3()).contains("lm_head.lora_A.weight is of a matrix that"));
 }
 
 #[test]

@@ -30,7 +30,7 @@ const FIELDS: &[&str] = &[
     "layers_pattern",
     "bias",
     "init_lora_weights",
-    "ensure_weight_tying",
+    TIED,
     // Names.
     "auto_mapping",
     "base_model_name_or_path",
@@ -49,6 +49,9 @@ const FIELDS: &[&str] = &[
     "qalora_group_size",
 ];
 
+/// The field that makes one term of those of the embedding and the output.
+const TIED: &str = "ensure_weight_tying";
+
 /// What stands before the names of a model's own tensors where PEFT wraps it.
 const WRAPPED: &str = "base_model.model.";
 
@@ -65,6 +68,8 @@ struct Plan {
     root: bool,
     dora: bool,
     targets: Targets,
+    /// Whether the output has the embedding's term: see `one_without_the_other`.
+    tied: bool,
 }
 
 /// The adapter that a configuration and tensors are together.
@@ -83,7 +88,7 @@ pub fn read(
             adapter.terms.insert(name, term);
         }
     }
-    one_without_the_other(fields, &adapter, &matrices)?;
+    one_without_the_other(fields, plan.tied, &adapter, &matrices)?;
     Ok(adapter)
 }
 
@@ -104,6 +109,7 @@ fn plan(fields: &Fields<'_>, matrix_count: usize) -> Result<Plan, Error> {
         root: fields.flag("use_rslora")?,
         dora: fields.flag("use_dora")?,
         targets: Targets::read(fields)?,
+        tied: fields.flag(TIED)?,
     })
 }
 
@@ -195,7 +201,9 @@ fn sort<'a>(
             let other = if of_embedding { "a product" } else { "an embedding" };
             return Err(stored.refuse(format!("is no piece that {other} has")));
         }
-        if !plan.targets.hold(name, matrix) {
+        // PEFT takes the output off the list of targets when it ties it to the embedding.
+        let tied = plan.tied && matrix.kind == Kind::Output;
+        if !tied && !plan.targets.hold(name, matrix) {
             let what = "is of a matrix that target_modules, exclude_modules and \
                         layers_to_transform leave out";
             return Err(stored.refuse(what));
@@ -246,11 +254,11 @@ fn parse(name: &str) -> Option<(&str, Piece, bool)> {
 /// saves it under both names. What has one of them alone would be served half.
 fn one_without_the_other(
     fields: &Fields<'_>,
+    tied: bool,
     adapter: &Adapter,
     matrices: &BTreeMap<String, Matrix>,
 ) -> Result<(), Error> {
-    let name = "ensure_weight_tying";
-    if !fields.flag(name)? {
+    if !tied {
         return Ok(());
     }
     let has = |kind: Kind| adapter.terms.keys().any(|name| matrices[name].kind == kind);
@@ -258,5 +266,5 @@ fn one_without_the_other(
         return Ok(());
     }
     let expected = "false where the embedding and the output have not both a term";
-    Err(fields.refuse(name, expected, true))
+    Err(fields.refuse(TIED, expected, true))
 }
