@@ -7,6 +7,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kernels-core", &[]),
     ("kv", &[]),
     ("grammar", &[]),
+    ("trajectories", &[]),
     ("backends", &["kernels-core"]),
     ("cuda", &["kernels-core"]),
     ("metal", &["kernels-core"]),
