@@ -3,6 +3,7 @@
 use crate::error::{Error, Fault};
 use backends::mapped::{self, Mapped};
 use engine::weights::{Element, Tensor, Tensors};
+use kernels_core::device::HostBytes;
 use kernels_core::dtype::Dtype;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -64,9 +65,21 @@ fn places(index: &Path) -> Result<BTreeMap<String, String>, Error> {
     map.iter().map(place).collect()
 }
 
+/// The tensors of a file that came as its bytes.
+pub fn of_bytes(file: Vec<u8>) -> Result<Tensors, Error> {
+    let mut all = Tensors::new();
+    add(Path::new("model.safetensors"), Arc::new(file), &mut all)?;
+    Ok(all)
+}
+
 /// Adds the tensors of one file.
 fn read(path: &Path, all: &mut Tensors) -> Result<Arc<Mapped>, Error> {
     let file = mapped::open(path).map_err(|error| Error::unreadable(path, &error))?;
+    add(path, file.clone(), all)?;
+    Ok(file)
+}
+
+fn add(path: &Path, file: HostBytes, all: &mut Tensors) -> Result<(), Error> {
     let bytes = (*file).as_ref();
     let (length, metadata) = SafeTensors::read_metadata(bytes)
         .map_err(|error| blame(path, bytes).unwrap_or_else(|| Error::malformed(path, error)))?;
@@ -80,7 +93,7 @@ fn read(path: &Path, all: &mut Tensors) -> Result<Arc<Mapped>, Error> {
             return Err(Error::tensor(path, &name, "is in another file too"));
         }
     }
-    Ok(file)
+    Ok(())
 }
 
 /// What the elements of that type are to the engine.

@@ -21,6 +21,7 @@ pub use adapter::{
     of_bytes as adapter_of_bytes, read as adapter, write as write_adapter,
 };
 pub use error::{Error, Fault};
+pub use files::of_bytes as tensors_of_bytes;
 
 /// A checkpoint that was opened: nothing was read but its headers.
 #[derive(Clone, Debug)]

@@ -14,6 +14,7 @@ mod runtime;
 mod served;
 mod text;
 mod vllm;
+mod weights;
 
 use command::Failure;
 use config::{Config, Task};

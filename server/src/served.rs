@@ -3,6 +3,7 @@
 use crate::adapters::Adapters;
 use crate::runtime::Labels;
 use crate::text::Text;
+use crate::weights::Updates;
 use grammar::Compiler;
 use std::sync::Arc;
 
@@ -26,6 +27,8 @@ pub struct Served {
     pub trust_request_chat_template: bool,
     /// Adapters over it, by name.
     pub adapters: Arc<Adapters>,
+    /// The way of other weights into it.
+    pub updates: Arc<Updates>,
     /// The type that its checkpoint computes in, as its files say.
     pub dtype: &'static str,
     /// What versions are called.

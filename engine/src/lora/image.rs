@@ -104,6 +104,12 @@ impl Image {
         each.sum::<usize>() as u64
     }
 
+    /// Whether it was made of the base's numbers, and goes with no other base: its rows have
+    /// lengths of their own.
+    pub fn is_of_its_base(&self) -> bool {
+        self.terms.iter().flatten().any(|term| term.magnitudes.is_some())
+    }
+
     /// The slots that it was packed for.
     pub fn settings(&self) -> Settings {
         self.settings

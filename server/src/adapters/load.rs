@@ -61,6 +61,7 @@ impl Adapters {
             Given::Folder(path) => From::Folder(path.clone()),
             Given::Bytes { .. } => From::Request,
         };
+        let base = self.base.count();
         let image = self.image(load.source).await?;
         let count = old.as_ref().map_or(0, |old| old.count) + 1;
         let label = load.label.unwrap_or_else(|| format!("{}@{count}", load.name));
@@ -75,6 +76,7 @@ impl Adapters {
             image,
             before: old.map(|old| (old.image, old.label)),
             pinned: load.pinned,
+            base,
         };
         tracing::info!(
             adapter = load.name,
@@ -127,6 +129,7 @@ impl Adapters {
     /// Has an adapter on the device, from where it may have had to go.
     pub async fn ready(self: &Arc<Self>, runtime: &Runtime, known: &Known) -> Result<(), Refusal> {
         let number = known.number;
+        self.fits_base(&known.name)?;
         let there = move |engine: &mut engine::engine::Engine| engine.has_adapter(number);
         if runtime.with(there).await? {
             return Ok(());
@@ -143,6 +146,21 @@ impl Adapters {
         tracing::info!(adapter = known.name, "an adapter comes back");
         let placed = Placed { number, image, pinned };
         self.place(runtime, placed, None, label.to_string()).await.map(drop)
+    }
+
+    /// Refuses an adapter whose rows were brought to lengths over other weights.
+    fn fits_base(&self, name: &str) -> Result<(), Refusal> {
+        let stale = |entry: &Entry| entry.image.is_of_its_base() && entry.base != self.base.count();
+        if !self.names().get(name).is_some_and(stale) {
+            return Ok(());
+        }
+        let words = format!(
+            "the adapter `{name}` has magnitudes (DoRA), and was loaded over other weights than \
+             those that serve now: load it again"
+        );
+        let mut refusal = Refusal::new(StatusCode::CONFLICT, words);
+        refusal.code = Some("adapter_outdated");
+        Err(refusal)
     }
 
     /// Reads an adapter, checks it and packs it, on a thread that stands back.
@@ -162,7 +180,8 @@ impl Adapters {
     }
 
     fn read(&self, source: Given) -> Result<Arc<Image>, Refusal> {
-        let config = self.base.config();
+        let base = self.base.checkpoint();
+        let config = &base.config;
         let adapter: Result<Adapter, checkpoint::Error> = match source {
             Given::Folder(path) => {
                 if !path.is_dir() {
@@ -176,15 +195,11 @@ impl Adapters {
         };
         let bad = |words: String| Refusal::field("lora_path", words);
         let adapter = adapter.map_err(|error| bad(error.to_string()))?;
-        let base = Source {
-            config,
-            tensors: &self.base.checkpoint.tensors,
-            quantize: self.base.quantize,
-            workers: &Inline,
-        };
-        let image = Image::new(&adapter, &base, self.must_slots()?);
+        let (tensors, quantize) = (&base.tensors, self.base.quantize);
+        let source = Source { config, tensors, quantize, workers: &Inline };
+        let image = Image::new(&adapter, &source, self.must_slots()?);
         // Whatever was read of the base's files can be read again.
-        self.base.checkpoint.let_go();
+        base.let_go();
         image.map(Arc::new).map_err(|error| bad(error.to_string()))
     }
 

@@ -6,12 +6,13 @@
 
 mod load;
 mod routes;
+pub mod spelling;
 
 pub use routes::ROUTES;
 
 use crate::openai::Refusal;
+use crate::weights::Base;
 use engine::lora::{self, Image};
-use engine::model::Config;
 use hyper::StatusCode;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -24,25 +25,9 @@ const NAME_BYTES_MAX: usize = 256;
 /// Names that are known at once.
 const NAMES_MAX: usize = 4096;
 
-/// What adapters add to.
-#[derive(Clone, Debug)]
-pub struct Base {
-    /// Its shape and its tensors, which lengths of rows are computed of.
-    pub checkpoint: checkpoint::Checkpoint,
-    /// What its weights have become.
-    pub quantize: Option<engine::weights::Quantize>,
-}
-
-impl Base {
-    /// Its shape.
-    pub fn config(&self) -> &Config {
-        &self.checkpoint.config
-    }
-}
-
 /// All names, and what is known of them.
 pub struct Adapters {
-    base: Base,
+    base: Arc<Base>,
     /// The name of the base, which no adapter has.
     base_name: String,
     /// The slots of the device; `None`: it has none.
@@ -66,6 +51,8 @@ struct Entry {
     /// The version before, and what that was called.
     before: Option<(Arc<Image>, Arc<str>)>,
     pinned: bool,
+    /// How often the base had been replaced when it came.
+    base: u64,
 }
 
 /// Where an adapter came from.
@@ -121,7 +108,7 @@ pub struct Line {
 
 impl Adapters {
     /// None yet, over a base of that name.
-    pub fn new(base: Base, base_name: String, slots: Option<lora::Settings>) -> Self {
+    pub fn new(base: Arc<Base>, base_name: String, slots: Option<lora::Settings>) -> Self {
         Self {
             base,
             base_name,

@@ -1,14 +1,12 @@
 //! Loading and unloading, as each of the clients spells it: vLLM, prime-rl, SGLang, SkyRL.
 
 use super::load::{Given, Load};
+use super::spelling::{in_flight, label, safetensors};
 use super::{Line, unknown};
 use crate::http::routes::{Answer, Route, controls};
 use crate::http::{Call, Reply, Server, json_of, text_of};
 use crate::openai::Refusal;
 use crate::openai::fields::Fields;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use engine::engine::InFlight;
 use hyper::{Method, Response};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -38,33 +36,6 @@ fn load(fields: &mut Fields, source: Given, replace: bool) -> Result<Load, Refus
         label: label(fields)?,
         in_flight: in_flight(fields)?,
     })
-}
-
-/// What a version is to be called, if that is said.
-pub fn label(fields: &mut Fields) -> Result<Option<String>, Refusal> {
-    // Trainers count their versions: as text or as numbers.
-    match fields.take::<Value>("weight_version")? {
-        None => Ok(None),
-        Some(Value::Number(number)) => Ok(Some(number.to_string())),
-        Some(Value::String(label)) if (1..=256).contains(&label.len()) => Ok(Some(label)),
-        Some(other) => {
-            Err(Refusal::expected("weight_version", "a number, or text of 1 to 256 bytes", other))
-        }
-    }
-}
-
-/// What becomes of answers in flight, if that is said.
-pub fn in_flight(fields: &mut Fields) -> Result<Option<InFlight>, Refusal> {
-    let name = "in_flight";
-    let said: Option<String> = fields.take(name)?;
-    said.map(|said| match said.as_str() {
-        "wait" => Ok(InFlight::Wait),
-        "recompute" => Ok(InFlight::Recompute),
-        "keep" => Ok(InFlight::Keep),
-        "abort" => Ok(InFlight::Abort),
-        other => Err(Refusal::expected(name, "wait, recompute, keep or abort", other)),
-    })
-    .transpose()
 }
 
 fn folder(fields: &mut Fields) -> Result<Given, Refusal> {
@@ -134,19 +105,6 @@ fn load_bytes(server: Arc<Server>, call: Call) -> Answer {
     })
 }
 
-/// The bytes of a safetensors file from base64. A pickle is told apart, and never opened.
-pub fn safetensors(field: &str, text: &str) -> Result<Vec<u8>, Refusal> {
-    let bytes = STANDARD.decode(text).map_err(|_| Refusal::field(field, "is not base64"))?;
-    // A pickle begins with its protocol, and torch's files are archives of one.
-    let pickled = matches!(bytes[..], [0x80, 2..=5, ..] | [b'P', b'K', 3, 4, ..]);
-    if pickled {
-        let words = "is a pickle, which runs code when it is opened: this server never opens \
-                     one; send a safetensors file";
-        return Err(Refusal::field(field, words));
-    }
-    Ok(bytes)
-}
-
 fn unload(server: Arc<Server>, call: Call) -> Answer {
     Box::pin(async move {
         let mut fields = call.fields()?;
@@ -178,7 +136,8 @@ fn list(server: Arc<Server>) -> Answer {
     Box::pin(async move {
         let adapters = &server.served.adapters;
         let slots = adapters.slots();
-        let config = server.served.adapters.base.config();
+        let base = server.served.adapters.base.checkpoint();
+        let config = &base.config;
         Ok(json_of(&json!({
             "object": "list",
             "slots": slots.map(|slots| slots.slots),

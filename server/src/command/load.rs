@@ -3,12 +3,13 @@
 use super::drafter::{Drafter, told};
 use super::needs::Needs;
 use super::{Failure, sized};
-use crate::adapters::{Adapters, Base};
+use crate::adapters::Adapters;
 use crate::backend::{self, Busy, Machine};
 use crate::config::{self, KvDtype, Quantize, Running};
 use crate::hub;
 use crate::served::Served;
 use crate::text::Text;
+use crate::weights::{Base, Updates};
 use checkpoint::Checkpoint;
 use engine::engine::{Engine, Settings};
 use engine::model::{Config, Model, Slabs, Source};
@@ -176,8 +177,8 @@ pub fn load(
         lines.push(("adapters", format!("{count} of rank {rank} at most, {each} each")));
     }
     let quantize = quantize(running.quantize);
-    let base = Base { checkpoint: checkpoint.clone(), quantize };
-    let adapters = Adapters::new(base, name.clone(), slots);
+    let base = Base::new(checkpoint.clone(), quantize);
+    let adapters = Adapters::new(base.clone(), name.clone(), slots);
     let tokens = text.tokenizer.grammar_tokens(&config.eos);
     let grammars = grammar::Compiler::new(&tokens, grammar::Settings::default());
     if settings.guessing.tokens > 0 {
@@ -193,6 +194,7 @@ pub fn load(
         grammars,
         trust_request_chat_template: false,
         adapters: Arc::new(adapters),
+        updates: Arc::new(Updates::new(base)),
         dtype: dtype_of(&checkpoint),
         labels: Arc::default(),
         numerics,

@@ -80,7 +80,7 @@ const ROUTES: &[Route] = &[
 
 /// The route of a path.
 pub fn find(path: &str) -> Option<&'static Route> {
-    [ROUTES, crate::vllm::ROUTES, crate::adapters::ROUTES]
+    [ROUTES, crate::vllm::ROUTES, crate::adapters::ROUTES, crate::weights::ROUTES]
         .into_iter()
         .flatten()
         .find(|route| route.path == path)

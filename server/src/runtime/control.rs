@@ -3,7 +3,9 @@
 use super::{Message, Runtime};
 use crate::openai::Refusal;
 use engine::engine::{Engine, InFlight, Moved, Publish, Unplaced};
+use engine::model::Model;
 use engine::request::Refused;
+use engine::weights::Aside;
 use hyper::StatusCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +50,13 @@ pub(super) enum Control {
         /// Whether what becomes of answers in flight may follow from how the engine rests.
         follows: bool,
         label: String,
+        done: oneshot::Sender<Result<Swapped, Refusal>>,
+    },
+    /// Serve other weights, called so.
+    Weights {
+        made: Box<(Aside, Model)>,
+        in_flight: Option<InFlight>,
+        label: Option<String>,
         done: oneshot::Sender<Result<Swapped, Refusal>>,
     },
     /// Call the weights, or an adapter's version, so from the next token on.
@@ -118,6 +127,18 @@ impl Runtime {
         label: String,
     ) -> Result<Swapped, Refusal> {
         self.order(|done| Control::Publish { publish, follows, label, done }).await?
+    }
+
+    /// Serves other weights, which were made ready aside; a count calls them, if nothing else
+    /// does. `in_flight` of `None` follows from how the engine rests.
+    pub async fn replace_weights(
+        &self,
+        made: (Aside, Model),
+        in_flight: Option<InFlight>,
+        label: Option<String>,
+    ) -> Result<Swapped, Refusal> {
+        let made = Box::new(made);
+        self.order(|done| Control::Weights { made, in_flight, label, done }).await?
     }
 
     /// Calls the current weights, or an adapter's version, so from the next token on.

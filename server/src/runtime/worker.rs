@@ -7,8 +7,9 @@ use super::{Load, Message, News, Runtime, Submission, answers};
 use crate::backend::Busy;
 use crate::metrics::{Course, Metrics, Step};
 use crate::openai::Refusal;
-use engine::engine::{Change, Engine};
+use engine::engine::{Change, Engine, InFlight};
 use engine::request::{Event, Finish, Request, Task};
+use hyper::StatusCode;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
@@ -71,6 +72,7 @@ pub fn start(
         current: HashMap::from([(None, engine_weights)]),
         coming: HashMap::new(),
         gone: Vec::new(),
+        updates: 0,
         gives_up: false,
         began: Instant::now(),
     };
@@ -113,6 +115,8 @@ struct Worker {
     coming: HashMap<u64, (u64, oneshot::Sender<Result<Swapped, Refusal>>)>,
     /// Versions that are no more, whose last tokens are yet to be told.
     gone: Vec<u64>,
+    /// Other weights that came.
+    updates: u64,
     /// Nothing is answered any more.
     gives_up: bool,
     began: Instant,
@@ -232,6 +236,22 @@ impl Worker {
                     }
                     Err(refused) => {
                         let _ = done.send(Err(untaken(&refused)));
+                    }
+                }
+            }
+            Control::Weights { made, in_flight, label, done } => {
+                let rest = *self.load.pause.borrow();
+                let in_flight = in_flight.unwrap_or(by_rest(rest, InFlight::Wait));
+                match self.engine.replace_weights(*made, in_flight) {
+                    Ok(version) => {
+                        self.updates += 1;
+                        let label = label.unwrap_or_else(|| self.updates.to_string());
+                        self.coming.insert(version, (self.labels.add(&label), done));
+                    }
+                    Err(error) => {
+                        let words = format!("the weights are not served: {error}");
+                        let refusal = Refusal::new(StatusCode::INSUFFICIENT_STORAGE, words);
+                        let _ = done.send(Err(refusal));
                     }
                 }
             }

@@ -1,0 +1,188 @@
+//! Updates of weights as each of the clients spells them: vLLM, prime-rl, SGLang.
+
+use super::Swap;
+use crate::adapters::spelling::{in_flight, label, safetensors};
+use crate::http::routes::{Answer, Route, controls};
+use crate::http::{Call, Reply, Server, json_of};
+use crate::openai::Refusal;
+use crate::openai::fields::Fields;
+use crate::runtime::Swapped;
+use hyper::{Method, Response, StatusCode};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+const POST: &[Method] = &[Method::POST];
+
+/// Paths of updates.
+pub const ROUTES: &[Route] = &[
+    controls("/start_weight_update", POST, |server, _| start(server, "Weight update started")),
+    controls("/update_weights", POST, |server, call| update(server, call)),
+    controls("/finish_weight_update", POST, |server, call| finish(server, call)),
+    controls("/begin_weight_update", POST, |server, _| start(server, "Weight update begun.")),
+    controls("/update_weights_from_disk", POST, |server, call| from_disk(server, call)),
+    controls("/update_weights_from_tensor", POST, |server, call| from_tensor(server, call)),
+    controls("/end_weight_update", POST, |server, call| end(server, call)),
+];
+
+fn swap(fields: &mut Fields) -> Result<Swap, Refusal> {
+    Ok(Swap { label: label(fields)?, in_flight: in_flight(fields)? })
+}
+
+fn start(server: Arc<Server>, words: &'static str) -> Answer {
+    Box::pin(async move {
+        server.served.updates.start();
+        Ok(json_of(&json!({ "message": words, "success": true, "status": "ok" })))
+    })
+}
+
+/// One path of three clients: told apart by their bodies.
+fn update(server: Arc<Server>, call: Call) -> Answer {
+    Box::pin(async move {
+        let mut fields = call.fields()?;
+        let updates = &server.served.updates;
+        if fields.has("weights") {
+            return Err(no_transfer("weights"));
+        }
+        if let Some(folder) = fields.take::<String>("weight_dir")? {
+            let swap = swap(&mut fields)?;
+            fields.done()?;
+            updates.from_folder(&server.runtime, ("weight_dir", folder.into()), swap).await?;
+            return Ok(json_of(&json!({ "status": "ok", "message": "Weights updated" })));
+        }
+        let infos: Vec<Map<String, Value>> = match fields.take::<Value>("update_info")? {
+            Some(Value::Object(one)) => vec![one],
+            Some(Value::Array(all)) => serde_json::from_value(Value::Array(all))
+                .map_err(|_| Refusal::field("update_info", "expected an object or a list"))?,
+            _ => {
+                let words = "expected `weight_dir`, or `update_info`";
+                return Err(Refusal::field("weight_dir", words));
+            }
+        };
+        fields.done()?;
+        for info in infos {
+            let mut info = Fields::of(info);
+            let Some(file) = info.take::<String>("safetensors")? else {
+                return Err(no_transfer("update_info"));
+            };
+            info.done()?;
+            updates.add(safetensors("update_info.safetensors", &file)?)?;
+        }
+        Ok(json_of(&json!({ "message": "Weights updated", "status": "ok" })))
+    })
+}
+
+fn finish(server: Arc<Server>, call: Call) -> Answer {
+    Box::pin(async move {
+        let mut fields = call.fields()?;
+        let swap = swap(&mut fields)?;
+        fields.done()?;
+        let swapped = server.served.updates.finish(&server.runtime, swap).await?;
+        let version = swapped.label;
+        Ok(json_of(&json!({ "message": "Weight update finished", "weight_version": version })))
+    })
+}
+
+/// SGLang's reply: of a refusal, too.
+fn told(server: &Server, outcome: Result<Swapped, Refusal>) -> Response<Reply> {
+    let paused = if server.runtime.pause().is_some() { server.runtime.open() } else { 0 };
+    match outcome {
+        Ok(swapped) => json_of(&json!({
+            "success": true,
+            "message": "Succeeded to update model weights.",
+            "num_paused_requests": paused,
+            "weight_version": swapped.label,
+        })),
+        Err(refusal) => {
+            let mut body = refusal.body();
+            body["success"] = false.into();
+            body["message"] = refusal.message.clone().into();
+            body["num_paused_requests"] = paused.into();
+            let mut response = json_of(&body);
+            // Its clients know no other status than this one.
+            let known = refusal.status.is_client_error();
+            *response.status_mut() = if known { StatusCode::BAD_REQUEST } else { refusal.status };
+            response
+        }
+    }
+}
+
+/// Fields that concern other engines' memory and devices, and change nothing here.
+const IGNORED: &[&str] = &[
+    "flush_cache",
+    "is_async",
+    "torch_empty_cache",
+    "keep_pause",
+    "recapture_cuda_graph",
+    "token_step",
+    "selector",
+    "manifest",
+];
+
+fn of_sglang(fields: &mut Fields, server: &Arc<Server>) -> Result<(Swap, bool), Refusal> {
+    let _ = server;
+    IGNORED.iter().try_for_each(|name| fields.take::<Value>(name).map(drop))?;
+    Ok((swap(fields)?, fields.switch("abort_all_requests")?))
+}
+
+fn from_disk(server: Arc<Server>, call: Call) -> Answer {
+    Box::pin(async move {
+        let mut fields = call.fields()?;
+        let folder: String = fields.must("model_path")?;
+        fields.only("load_format", &["auto".into(), "safetensors".into()])?;
+        let (swap, abort) = of_sglang(&mut fields, &server)?;
+        fields.done()?;
+        if abort {
+            server.runtime.abort(|_| true).await?;
+        }
+        let updates = &server.served.updates;
+        let folder = ("model_path", folder.into());
+        let outcome = updates.from_folder(&server.runtime, folder, swap).await;
+        Ok(told(&server, outcome))
+    })
+}
+
+fn from_tensor(server: Arc<Server>, call: Call) -> Answer {
+    Box::pin(async move {
+        let mut fields = call.fields()?;
+        let files: Vec<String> = fields.must("serialized_named_tensors")?;
+        fields.only("load_format", &["safetensors".into()])?;
+        let (swap, abort) = of_sglang(&mut fields, &server)?;
+        fields.done()?;
+        let name = "serialized_named_tensors";
+        let [file] = &files[..] else {
+            return Err(Refusal::field(name, "expected one file: this server has one rank"));
+        };
+        let file = safetensors(name, file)?;
+        if abort {
+            server.runtime.abort(|_| true).await?;
+        }
+        let updates = &server.served.updates;
+        // Within an update they wait for its end; alone they are one.
+        if updates.is_begun() {
+            updates.add(file)?;
+            let words = "Tensors are taken; /end_weight_update swaps them in.";
+            return Ok(json_of(&json!({ "success": true, "message": words })));
+        }
+        let outcome = updates.replace(&server.runtime, file, swap).await;
+        Ok(told(&server, outcome))
+    })
+}
+
+fn end(server: Arc<Server>, call: Call) -> Answer {
+    Box::pin(async move {
+        let mut fields = call.fields()?;
+        let (swap, _) = of_sglang(&mut fields, &server)?;
+        fields.done()?;
+        let outcome = server.served.updates.finish(&server.runtime, swap).await;
+        Ok(told(&server, outcome))
+    })
+}
+
+/// Tensors do not come that way.
+fn no_transfer(field: &str) -> Refusal {
+    let words = "carries tensors between GPUs (NCCL, CUDA IPC), and this server runs on the \
+                 CPU: send `weight_dir`, or `update_info` with `safetensors` as base64";
+    let mut refusal = Refusal::field(field, words);
+    (refusal.status, refusal.code) = (StatusCode::CONFLICT, Some("no_transfer_backend"));
+    refusal
+}
