@@ -20,6 +20,8 @@ pub struct Request {
     pub salt: Arc<[u8]>,
     /// The adapter that adds to the model, by its publisher's number.
     pub adapter: Option<u64>,
+    /// The episode that it goes on with: the prompt follows what that has.
+    pub episode: Option<u64>,
     /// The time, as given to `step`, at which it ends with what it has.
     pub deadline: Option<Duration>,
 }

@@ -343,6 +343,7 @@ pub fn greedy(id: u64, prompt: &[u32], max_new: u32) -> Request {
         priority: 0,
         salt: [].into(),
         adapter: None,
+        episode: None,
         deadline: None,
     }
 }

@@ -235,7 +235,7 @@ prop_compose! {
                 choices, max_new, sampling, stop, top, prompt_top, prompt_from, grammar: None,
             }),
         };
-        Request { id: 0, prompt, task, priority, salt: [].into(), adapter: None, deadline: None }
+        Request { id: 0, prompt, task, priority, salt: [].into(), adapter: None, episode: None, deadline: None }
     }
 }
 

@@ -83,9 +83,10 @@ impl Engine {
 
     /// Who runs, if `held` wait for somebody else's prefix.
     fn plan_without(&self, held: &HashSet<u64>) -> Plan {
-        let free = self.memory.free();
         // So many pages are promised at most: what each would give back counts only then.
-        let scarce = free < self.limits.rows * 2 + self.limits.tokens / self.limits.page_len + 1;
+        let enough = self.limits.rows * 2 + self.limits.tokens / self.limits.page_len + 1;
+        let free = self.memory.free(enough);
+        let scarce = free < enough;
         let running: Vec<_> =
             self.running.iter().map(|(&id, x)| self.view(id, x, scarce)).collect();
         let waiting = self.waiting.iter().map(|(&id, sequence)| {
@@ -106,7 +107,8 @@ impl Engine {
             (None, None) => (0, 0, 0),
             (Some(_), _) => {
                 let besides = u32::from(self.memory.shares_next(sequence));
-                (sequence.computed() as u32, sequence.table.pages().len() as u32, besides)
+                let pages = sequence.table.pages().len() + sequence.spare.len();
+                (sequence.computed() as u32, pages as u32, besides)
             }
         };
         schedule::Request {
@@ -160,7 +162,7 @@ impl Engine {
     /// A sequence gives its pages and its seat back, and waits again.
     pub(super) fn unseat(&mut self, id: u64) {
         let Some(mut sequence) = self.running.remove(&id) else { return };
-        self.memory.clear(&mut sequence);
+        self.memory.rest(&mut sequence);
         self.seats.extend(sequence.seat.take());
         (sequence.since, sequence.turn, sequence.probed) = (self.step, 0, None);
         self.waiting.insert(id, sequence);

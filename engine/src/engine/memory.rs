@@ -5,6 +5,7 @@ use super::sequence::{Group, Sequence};
 use crate::request::Miss;
 use kernels_core::kv_copy::ENTRY_WORDS;
 use kv::{Awaited, Claim, Copied, Exhausted, Next, Page, Pages, Prefixes, Table};
+use std::collections::BTreeMap;
 
 /// Pages and the index of what they hold.
 pub(super) struct Memory {
@@ -12,6 +13,28 @@ pub(super) struct Memory {
     pub index: Prefixes,
     page_len: usize,
     pub evictions: u64,
+    /// Pages of episodes that rest.
+    pub parked: BTreeMap<u64, Parked>,
+    /// Episodes whose pages were given up, since somebody asked.
+    pub evicted_episodes: Vec<u64>,
+}
+
+/// Pages of an episode that rests.
+pub(super) struct Parked {
+    pub table: Table,
+    /// So many of them, and of those yet to come, are never given up.
+    pub reserve: u32,
+    /// Those yet to come.
+    pub spare: Vec<Page>,
+    /// The step since which it rests.
+    pub since: u64,
+}
+
+impl Parked {
+    /// Pages that may be given up.
+    fn rest(&self) -> &[Page] {
+        self.table.pages().get(self.reserve as usize..).unwrap_or(&[])
+    }
 }
 
 /// What pages have of a sequence that waits.
@@ -51,16 +74,32 @@ impl Memory {
             index: Prefixes::new(page_len),
             page_len: page_len as usize,
             evictions: 0,
+            parked: BTreeMap::new(),
+            evicted_episodes: Vec::new(),
         }
     }
 
-    /// Pages that are free, or that the index can let go of.
-    pub fn free(&self) -> u32 {
-        self.pages.free() + self.pages.idle()
+    /// Pages that are free, or that the index can let go of, or episodes that rest; these are
+    /// counted only where the others are not enough.
+    pub fn free(&self, enough: u32) -> u32 {
+        let free = self.pages.free() + self.pages.idle();
+        if free >= enough {
+            return free;
+        }
+        let own = |page: &&Page| self.pages.has_one_user(**page);
+        free + self.parked.values().flat_map(Parked::rest).filter(own).count() as u32
     }
 
     /// What pages have of a sequence.
     pub fn probe(&self, group: &Group, sequence: &Sequence) -> Probed {
+        if sequence.computed() > 0 {
+            return Probed {
+                computed: sequence.computed() as u32,
+                pages: (sequence.table.pages().len() + sequence.spare.len()) as u32,
+                besides: u32::from(self.shares_next(sequence)),
+                next: Next::Nothing,
+            };
+        }
         let probe =
             self.index.probe(&self.pages, &sequence.scope, self.reusable(group, sequence).tokens);
         let whole = probe.pages as usize * self.page_len >= sequence.tokens.len();
@@ -76,6 +115,10 @@ impl Memory {
     /// Gives a sequence the pages that are there, and claims the places of those it will
     /// fill. `None` if somebody else is about to compute more.
     pub fn admit(&mut self, group: &Group, sequence: &mut Sequence) -> Option<(u32, Miss)> {
+        if sequence.computed() > 0 {
+            self.claim_rest(sequence);
+            return Some((sequence.computed() as u32, Miss::PartialPage));
+        }
         let Reusable { tokens, asked } = self.reusable(group, sequence);
         let found = self.index.find(&mut self.pages, &sequence.scope, tokens);
         let miss = match found.miss {
@@ -94,12 +137,26 @@ impl Memory {
         sequence.table = Table::starting_with(page_len, found.pages);
         let last = sequence.tokens.len() as u64 - 1;
         sequence.table.shorten(&mut self.pages, last);
-        if !sequence.is_mixed() {
-            let claims = self.index.claim(&sequence.scope, &sequence.tokens);
-            let first = sequence.tokens.len() / self.page_len - claims.len();
-            sequence.claims = (first..).zip(claims).collect();
-        }
+        self.claim_rest(sequence);
         Some((sequence.table.tokens() as u32, miss))
+    }
+
+    /// Claims the places of the pages that a sequence will fill; those that it has filled,
+    /// and that others have lost meanwhile, are there at once.
+    fn claim_rest(&mut self, sequence: &mut Sequence) {
+        if sequence.is_mixed() {
+            return;
+        }
+        let claims = self.index.claim(&sequence.scope, &sequence.tokens);
+        let first = sequence.tokens.len() / self.page_len - claims.len();
+        let filled = sequence.computed() / self.page_len;
+        for (at, claim) in (first..).zip(claims) {
+            if at < filled {
+                self.fill(sequence, at, claim);
+            } else {
+                sequence.claims.push_back((at, claim));
+            }
+        }
     }
 
     /// Room for so many more tokens; says what must be copied before they are written.
@@ -108,16 +165,61 @@ impl Memory {
         sequence: &mut Sequence,
         tokens: u32,
     ) -> Result<Option<Copy>, Exhausted> {
+        // What is its own goes straight from it to itself.
+        for _ in 0..sequence.table.wants(&self.pages, tokens.into()) {
+            let Some(page) = sequence.spare.pop() else { break };
+            self.release(page);
+        }
         self.grow_table(&mut sequence.table, tokens)
     }
 
-    fn grow_table(&mut self, table: &mut Table, tokens: u32) -> Result<Option<Copy>, Exhausted> {
-        let wanted = table.wants(&self.pages, tokens.into());
-        let lacking = wanted.saturating_sub(self.pages.free().into());
-        if lacking > 0 {
+    /// Makes so many pages free, as far as somebody can give them up.
+    pub fn make_free(&mut self, wanted: u64) {
+        loop {
+            let lacking = wanted.saturating_sub(self.pages.free().into());
+            if lacking == 0 {
+                return;
+            }
             let lacking = u32::try_from(lacking).unwrap_or(u32::MAX);
-            self.evictions += u64::from(self.index.evict(&mut self.pages, lacking));
+            let evicted = self.index.evict(&mut self.pages, lacking);
+            self.evictions += u64::from(evicted);
+            if evicted < lacking && !self.evict_episode() {
+                return;
+            }
         }
+    }
+
+    /// The episode that rests longest gives its pages up. Says whether there is one.
+    fn evict_episode(&mut self) -> bool {
+        let able = self.parked.iter_mut().filter(|(_, parked)| !parked.rest().is_empty());
+        let Some((&id, parked)) = able.min_by_key(|(id, parked)| (parked.since, **id)) else {
+            return false;
+        };
+        let kept = u64::from(parked.reserve) * self.page_len as u64;
+        parked.table.shorten(&mut self.pages, kept);
+        self.evicted_episodes.push(id);
+        true
+    }
+
+    /// A sequence that waits has the pages that nobody takes from it, and no others.
+    pub fn rest(&mut self, sequence: &mut Sequence) {
+        self.abandon(sequence);
+        let kept = u64::from(sequence.reserve) * self.page_len as u64;
+        sequence.table.shorten(&mut self.pages, kept);
+    }
+
+    /// Forgets what pages hold; those that nobody takes are there for what comes.
+    pub fn forget(&mut self, table: &mut Table, reserve: u32, spare: &mut Vec<Page>) {
+        table.shorten(&mut self.pages, 0);
+        while spare.len() < reserve as usize
+            && let Ok(page) = self.pages.take()
+        {
+            spare.push(page);
+        }
+    }
+
+    fn grow_table(&mut self, table: &mut Table, tokens: u32) -> Result<Option<Copy>, Exhausted> {
+        self.make_free(table.wants(&self.pages, tokens.into()));
         let copied = table.grow(&mut self.pages, tokens.into())?;
         Ok(copied.map(|Copied { from, to, tokens }| [from.0, 0, to.0, 0, tokens]))
     }
@@ -184,7 +286,8 @@ impl Memory {
 
     /// Pages that would be free, or idle, if a sequence let go of its own.
     pub fn own(&self, sequence: &Sequence) -> u32 {
-        let own = sequence.table.pages().iter().filter(|&&page| self.pages.has_one_user(page));
+        let rest = sequence.table.pages().iter().skip(sequence.reserve as usize);
+        let own = rest.filter(|&&page| self.pages.has_one_user(page));
         own.count() as u32
     }
 
@@ -227,7 +330,7 @@ impl Memory {
         sequence.table.swap(&mut self.pages, at, page).expect("a sequence holds its pages");
     }
 
-    fn release(&mut self, page: Page) {
+    pub fn release(&mut self, page: Page) {
         self.pages.release(page).expect("it was found and held");
     }
 }

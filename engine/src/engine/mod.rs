@@ -14,6 +14,7 @@ mod counters;
 mod device;
 mod draft;
 mod drafter;
+mod episodes;
 mod guide;
 mod launch;
 mod lookup;
@@ -36,6 +37,7 @@ use check::refused;
 use device::Device;
 use draft::Fared;
 use drafter::Drafter;
+use episodes::Episode;
 use grammar::Masker;
 use kernels_core::Error;
 use kernels_core::device::Backend;
@@ -50,9 +52,13 @@ use versions::{Staging, Versions};
 
 pub use counters::Counters;
 pub use draft::Guessing;
+pub use episodes::{OnSwap, Standing, Start};
 pub use settings::Settings;
 pub use swap::{Change, Moved, Publish, Unplaced};
 pub use versions::InFlight;
+
+/// Episodes draw noise that no choice of a request does.
+const NOISE_OF_EPISODES: u32 = 1 << 31;
 
 /// A model that serves requests. See the head of the crate for how it is driven.
 pub struct Engine {
@@ -86,6 +92,9 @@ pub struct Engine {
     staging: VecDeque<Staging>,
     staged: Option<lora::Work>,
     changes: Vec<Change>,
+    episodes: BTreeMap<u64, Episode>,
+    /// The noise of the last episode.
+    noise: u32,
 }
 
 /// Why an engine could not be made.
@@ -157,6 +166,8 @@ impl Engine {
             staging: VecDeque::new(),
             staged: None,
             changes: Vec::new(),
+            episodes: BTreeMap::new(),
+            noise: NOISE_OF_EPISODES,
             eos,
             settings,
         })
@@ -176,6 +187,7 @@ impl Engine {
     /// that is at fault.
     pub fn submit(&mut self, mut request: Request) -> Result<(), Refused> {
         let vocab = self.config().vocab;
+        self.take_up(&mut request)?;
         let checks = check::Checks { settings: &self.settings, vocab, eos: self.eos.len() };
         checks.request(&request)?;
         if self.groups.contains_key(&request.id) {
@@ -189,8 +201,12 @@ impl Engine {
             current.last_used = self.step;
         }
         let tokens = std::mem::take(&mut request.prompt);
-        let sequence = Sequence::new(&request, tokens, policy, &self.settings, self.step);
-        self.versions.hold(&sequence.spans);
+        let mut sequence = Sequence::new(&request, tokens, policy, &self.settings, self.step);
+        match request.episode {
+            // It holds its versions already.
+            Some(id) => self.resume(&mut sequence, request.id, id),
+            None => self.versions.hold(&sequence.spans),
+        }
         let mut group = Group::new(request);
         group.sequences.push(self.next);
         self.groups.insert(group.request.id, group);
@@ -266,6 +282,7 @@ impl Engine {
             self.end(id, Finish::Failed(why.into()));
         }
         let mut runs = self.make_room(&plan);
+        self.count_evicted_episodes();
         if runs.is_empty() {
             self.await_the_late();
             return;
@@ -344,11 +361,16 @@ impl Engine {
     fn end(&mut self, id: u64, why: Finish) {
         let sequence = self.running.remove(&id).or_else(|| self.waiting.remove(&id));
         let Some(mut sequence) = sequence else { return };
-        self.memory.clear(&mut sequence);
         self.seats.extend(sequence.seat);
-        let unused = self.versions.release(&sequence.spans);
-        self.let_go(unused);
-        let request = sequence.request;
+        let (request, choice, guessing) = (sequence.request, sequence.choice, sequence.guessing);
+        match sequence.episode {
+            Some(episode) => self.park(sequence, episode, &why),
+            None => {
+                self.memory.clear(&mut sequence);
+                let unused = self.versions.release(&sequence.spans);
+                self.let_go(unused);
+            }
+        }
         let group = self.groups.get_mut(&request).expect("a sequence has a request");
         group.sequences.retain(|&other| other != id);
         let embeds = matches!(group.request.task, Task::Embed(_));
@@ -356,8 +378,8 @@ impl Engine {
             self.groups.remove(&request);
         }
         if !(embeds && why == Finish::Length) {
-            let Fared { guessed, held, .. } = sequence.guessing;
-            self.tell_end(request, sequence.choice, why, [guessed, held]);
+            let Fared { guessed, held, .. } = guessing;
+            self.tell_end(request, choice, why, [guessed, held]);
         }
     }
 

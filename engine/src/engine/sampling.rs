@@ -10,7 +10,7 @@ pub(super) fn sample_row(sampling: &Sampling, sequence: &Sequence) -> SampleRow 
     SampleRow {
         seed: sampling.seed,
         position: sequence.tokens.len() as u32,
-        fork: sequence.choice,
+        fork: sequence.noise,
         temperature: sampling.temperature,
         top_k: sampling.top_k,
         top_p: sampling.top_p,

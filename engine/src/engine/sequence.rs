@@ -10,7 +10,7 @@ use super::swap::scope;
 use super::versions::{Policy, Span};
 use crate::request::{Generate, Miss, Pooling, Request, Scored, Task};
 use grammar::Grammar;
-use kv::{Claim, Scope, Table};
+use kv::{Claim, Page, Scope, Table};
 use std::collections::VecDeque;
 
 /// A request that was taken and has not ended.
@@ -151,6 +151,15 @@ pub(super) struct Sequence {
     pub scope: Scope,
     /// Whether it has had a seat.
     pub begun: bool,
+    /// Which noise it draws, of those of one seed.
+    pub noise: u32,
+    /// The episode that it goes on with, and tokens whose keys and values that had.
+    pub episode: Option<u64>,
+    pub resumed: usize,
+    /// Pages that nobody takes from it.
+    pub reserve: u32,
+    /// Those of them that hold nothing yet.
+    pub spare: Vec<Page>,
 }
 
 impl Sequence {
@@ -166,6 +175,11 @@ impl Sequence {
             spans: vec![Span { from: 0, policy }],
             scope: scope(policy, request.adapter, &request.salt),
             begun: false,
+            noise: 0,
+            episode: None,
+            resumed: 0,
+            reserve: 0,
+            spare: Vec::new(),
             request: request.id,
             choice: 0,
             priority: request.priority,
@@ -194,6 +208,11 @@ impl Sequence {
             spans: self.spans.clone(),
             scope: self.scope.clone(),
             begun: true,
+            noise: choice,
+            episode: None,
+            resumed: 0,
+            reserve: 0,
+            spare: Vec::new(),
             request: self.request,
             choice,
             priority: self.priority,

@@ -1,6 +1,7 @@
 //! New versions: brought aside, a part in each step, and swapped between two steps.
 
 use super::check::refused;
+use super::episodes::OnSwap;
 use super::sequence::Sequence;
 use super::versions::{Current, InFlight, Policy, Span, Staging, Unused, Version};
 use super::{Engine, OpenError};
@@ -299,8 +300,9 @@ impl Engine {
             let sequence = self.sequence(id);
             let (request, begun, now) = (sequence.request, sequence.begun, sequence.policy());
             let adapter = self.groups[&request].request.adapter;
+            let episode = sequence.episode.map(|id| self.episodes[&id].on_swap);
             let Some(next) = to(now, adapter) else { continue };
-            match in_flight {
+            match episode.map_or(in_flight, OnSwap::in_flight) {
                 _ if !begun => {
                     self.begin_anew(id, next);
                     moved.unbegun += 1;
@@ -323,6 +325,7 @@ impl Engine {
             }
         }
         aborted.into_iter().for_each(|request| self.end_group(request, &Finish::Aborted));
+        self.move_episodes(&to);
         moved
     }
 
@@ -330,6 +333,8 @@ impl Engine {
     fn begin_anew(&mut self, id: u64, policy: Policy) {
         self.set_spans(id, vec![Span { from: 0, policy }]);
         if let Some(sequence) = self.waiting.get_mut(&id) {
+            let Sequence { table, reserve, spare, .. } = sequence;
+            self.memory.forget(table, *reserve, spare);
             sequence.probed = None;
         }
     }
@@ -346,12 +351,10 @@ impl Engine {
     /// A sequence goes on by another policy over what it has.
     fn keep(&mut self, id: u64, policy: Policy) {
         let sequence = self.sequence(id);
-        let from = match sequence.seat {
-            Some(_) => sequence.computed(),
-            // Preempted: what it had is computed again as it was.
-            None => sequence.tokens.len() - 1,
-        };
-        if from == 0 || (sequence.seat.is_none() && sequence.generated().is_empty()) {
+        let here = sequence.seat.is_some() || sequence.computed() > 0;
+        // Preempted: what it had is computed again as it was.
+        let from = if here { sequence.computed() } else { sequence.tokens.len() - 1 };
+        if from == 0 || (!here && sequence.generated().is_empty()) {
             return self.begin_anew(id, policy);
         }
         let mut spans = sequence.spans.clone();

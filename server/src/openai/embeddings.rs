@@ -97,6 +97,7 @@ impl Embeddings {
             task: Task::Embed(self.pooling),
             priority: self.priority,
             adapter: None,
+            episode: None,
             salt: Arc::from([]),
             deadline: None,
         };

@@ -167,6 +167,7 @@ impl Asked {
             priority: self.priority,
             salt: self.salt.clone(),
             adapter: self.adapter.as_ref().map(|known| known.number),
+            episode: None,
             deadline: None,
         }
     }
