@@ -5,6 +5,7 @@ mod backend;
 mod command;
 mod config;
 mod demo;
+mod episodes;
 mod http;
 mod hub;
 mod metrics;

@@ -1,6 +1,7 @@
 //! The model that is served, as the surfaces know it.
 
 use crate::adapters::Adapters;
+use crate::episodes::Episodes;
 use crate::runtime::Labels;
 use crate::text::Text;
 use crate::weights::Updates;
@@ -27,6 +28,8 @@ pub struct Served {
     pub trust_request_chat_template: bool,
     /// Adapters over it, by name.
     pub adapters: Arc<Adapters>,
+    /// Conversations that the server holds.
+    pub episodes: Arc<Episodes>,
     /// The way of other weights into it.
     pub updates: Arc<Updates>,
     /// The type that its checkpoint computes in, as its files say.

@@ -194,6 +194,7 @@ pub fn load(
         grammars,
         trust_request_chat_template: false,
         adapters: Arc::new(adapters),
+        episodes: Arc::default(),
         updates: Arc::new(Updates::new(base)),
         dtype: dtype_of(&checkpoint),
         labels: Arc::default(),

@@ -130,6 +130,7 @@ impl Host {
         let (runtime, engine) =
             runtime::start(engine, busy, pace, metrics.clone(), served.labels.clone())
                 .map_err(Failure::Thread)?;
+        self.threads.spawn(served.episodes.clone().reap(runtime.clone()));
         self.door.open(Arc::new(served), runtime.clone(), metrics);
         Ok(Serving { host: self, runtime, engine })
     }

@@ -31,6 +31,9 @@ pub async fn generate(
     entry: Entry,
 ) -> Result<Response<Reply>, Refusal> {
     let asked = surface.asked();
+    if let Some(reply) = surface.ready() {
+        return Ok(told_again(reply, asked.stream.is_some()));
+    }
     let requests = surface.requests();
     let answers = Answers::new(asked, requests.len());
     let name = asked.request_id.as_deref().unwrap_or(&entry.id).to_owned();
@@ -56,6 +59,18 @@ pub async fn generate(
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
+}
+
+/// What is known already, whole or as a stream of one piece.
+fn told_again(reply: Vec<u8>, streamed: bool) -> Response<Reply> {
+    if !streamed {
+        return json(reply);
+    }
+    let all = [event(&reply), event(b"[DONE]")].concat();
+    let mut response = Response::new(Reply::whole(all));
+    let kind = HeaderValue::from_static("text/event-stream; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
 }
 
 /// Hands requests to the engine, with their adapter on the device.
@@ -175,11 +190,10 @@ async fn send(
     answers: &Answers,
     to: &Sender<Bytes>,
 ) -> bool {
-    let asked = surface.asked();
     for piece in pieces {
         // Half a character says nothing, unless its token is to be told.
         let silent = piece.text.is_empty() && piece.calls.is_empty() && piece.end.is_none();
-        if silent && (piece.tokens.is_empty() || (asked.top.is_none() && !asked.show_tokens)) {
+        if silent && (piece.tokens.is_empty() || !surface.tells_tokens()) {
             continue;
         }
         let first = !std::mem::replace(&mut begun[piece.index], true);

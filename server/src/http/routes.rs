@@ -80,10 +80,16 @@ const ROUTES: &[Route] = &[
 
 /// The route of a path.
 pub fn find(path: &str) -> Option<&'static Route> {
-    [ROUTES, crate::vllm::ROUTES, crate::adapters::ROUTES, crate::weights::ROUTES]
-        .into_iter()
-        .flatten()
-        .find(|route| route.path == path)
+    [
+        ROUTES,
+        crate::vllm::ROUTES,
+        crate::adapters::ROUTES,
+        crate::weights::ROUTES,
+        crate::episodes::ROUTES,
+    ]
+    .into_iter()
+    .flatten()
+    .find(|route| route.path == path)
 }
 
 /// A path that generates.

@@ -62,6 +62,11 @@ impl Fields {
         self.left.get(name)
     }
 
+    /// One more field, or another value of it.
+    pub fn put(&mut self, name: String, value: Value) {
+        self.left.insert(name, value);
+    }
+
     /// Whether a field is there.
     pub fn has(&self, name: &str) -> bool {
         self.left.get(name).is_some_and(|value| !value.is_null())

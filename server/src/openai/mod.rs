@@ -44,6 +44,14 @@ pub struct Context {
 pub trait Surface: Send + Sync + 'static {
     /// What it asks of every answer.
     fn asked(&self) -> &Asked;
+    /// Whether its pieces tell tokens, also where they tell no text.
+    fn tells_tokens(&self) -> bool {
+        self.asked().top.is_some() || self.asked().show_tokens
+    }
+    /// The response, if it is known without an answer.
+    fn ready(&self) -> Option<Vec<u8>> {
+        None
+    }
     /// One request for each prompt.
     fn requests(&self) -> Vec<Request>;
     /// The response, of one piece for each answer.

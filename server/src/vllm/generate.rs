@@ -215,6 +215,10 @@ impl Surface for Generate {
         &self.asked
     }
 
+    fn tells_tokens(&self) -> bool {
+        true
+    }
+
     fn requests(&self) -> Vec<Request> {
         vec![self.asked.request(&self.prompt.tokens, self.room, self.asked.prompt_top)]
     }
