@@ -3,11 +3,14 @@
 use super::Refusal;
 use super::fields::Fields;
 use super::prompts::{self, Reading};
+use super::sampling::known;
 use crate::served::Served;
 use crate::text::template::Conversation;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
+/// The field of tokens that a prompt must begin with.
+const PREFIX: &str = "required_prefix_token_ids";
 /// Who may speak.
 const ROLES: &[&str] = &["system", "developer", "user", "assistant", "tool"];
 
@@ -18,11 +21,38 @@ pub fn prompt(
     reading: Reading<'_>,
 ) -> Result<Arc<[u32]>, Refusal> {
     let text = text(fields, tools, reading.served)?;
-    let tokens = prompts::encode("messages", &text, reading)?;
+    let tokens = match fields.take::<Vec<u32>>(PREFIX)? {
+        None => prompts::encode("messages", &text, reading)?,
+        Some(prefix) => after(prefix, &text, reading)?,
+    };
     if tokens.is_empty() {
         return Err(Refusal::field("messages", "have no tokens"));
     }
     Ok(tokens)
+}
+
+/// The tokens of a text that begins with given ones: turns before are not tokenized again,
+/// for their text may have come by other tokens than a tokenizer makes of it.
+fn after(
+    mut prefix: Vec<u32>,
+    text: &str,
+    reading: Reading<'_>,
+) -> Result<Arc<[u32]>, Refusal> {
+    known(PREFIX, &prefix, reading.served)?;
+    let said = reading.served.text.tokenizer.decode(&prefix, false)?;
+    let Some(rest) = text.strip_prefix(&said) else {
+        let same = said.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
+        let words = format!(
+            "is no beginning of the conversation: they part after {same} of the {} bytes that it \
+             reads as",
+            said.len()
+        );
+        let mut refusal = Refusal::field(PREFIX, words);
+        refusal.code = Some("prefix_mismatch");
+        return Err(refusal);
+    };
+    prefix.extend(prompts::encode("messages", rest, reading)?.iter());
+    Ok(prefix.into())
 }
 
 /// What the template makes of a request's conversation.
