@@ -11,6 +11,7 @@ mod openai;
 mod page;
 mod runtime;
 mod served;
+mod sglang;
 mod text;
 
 use command::Failure;

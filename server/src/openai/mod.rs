@@ -82,7 +82,7 @@ fn card(served: &Served) -> serde_json::Value {
 }
 
 /// A request may leave the model out; it may not ask for another.
-fn check_model(fields: &mut Fields, served: &Served) -> Result<(), Refusal> {
+pub fn check_model(fields: &mut Fields, served: &Served) -> Result<(), Refusal> {
     match fields.take::<String>("model")? {
         Some(name) if name != served.name => Err(Refusal::model(&name, &served.name)),
         _ => Ok(()),
