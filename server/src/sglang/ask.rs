@@ -178,8 +178,8 @@ impl Said {
         served: &Served,
     ) -> Result<Vec<Ask>, Refusal> {
         let mut asks: Vec<Ask> = Vec::with_capacity(prompts.len());
-        let bytes = |at| self.params.of(at).map_or(0, |params| told_bytes(params));
-        let shared = if self.params.is_own() { 0 } else { bytes(0) };
+        // Where each has its own, the body bounds them.
+        let shared = self.params.of(0).filter(|_| !self.params.is_own()).map_or(0, told_bytes);
         let (mut last, mut read_bytes): (Option<Beside>, usize) = (None, 0);
         for (at, (prompt, name)) in prompts.into_iter().zip(names).enumerate() {
             let scores = self.scores(at, scores_prompts, &prompt)?;
