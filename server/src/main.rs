@@ -13,6 +13,7 @@ mod openai;
 mod page;
 mod runtime;
 mod served;
+mod sglang;
 mod text;
 mod vllm;
 mod weights;

@@ -6,12 +6,15 @@ use crate::runtime::Labels;
 use crate::text::Text;
 use crate::weights::Updates;
 use grammar::Compiler;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A model, its text and its bounds.
 pub struct Served {
     /// The name that clients ask for.
     pub name: String,
+    /// Where its files are.
+    pub folder: PathBuf,
     /// When it was loaded, in seconds since 1970.
     pub created: u64,
     /// Its tokenizer and template.

@@ -191,3 +191,38 @@ fn pages_of_what_held_are_found_by_the_next_turn() {
     assert_eq!(cached(CHAIN), cached(Guessing::NONE));
     assert_eq!(cached(TREE), cached(Guessing::NONE));
 }
+
+#[test]
+fn pages_that_are_given_back_and_taken_again_change_no_bit() {
+    for guesses in [false, true] {
+        let drafter = guesses.then(|| (thin::checkpoint(), Some(Quantize::Q8)));
+        let guessing = if guesses { CHAIN } else { Guessing::NONE };
+        let made = |drafter| {
+            let making = Making { drafter, ..Making::default() };
+            Served::made(Settings { guessing, ..settings() }, making)
+        };
+        let truth = made(None).answer(request(1, 7));
+        let mut served = made(drafter);
+        served.submit(request(1, 7));
+        (0..6).for_each(|_| served.step());
+        let counters = served.engine.counters();
+        assert_eq!(served.engine.release_pages(), Ok(false), "somebody holds some");
+        assert_eq!(served.engine.counters(), counters, "nothing happened");
+        served.engine.retract();
+        assert_eq!(served.engine.release_pages(), Ok(true));
+        assert!(!served.engine.has_pages());
+        // Who comes meanwhile waits; twice is once.
+        served.submit(request(2, 0));
+        served.step();
+        assert_eq!(served.engine.counters().running, 0);
+        assert_eq!(served.engine.release_pages(), Ok(true));
+        for _ in 0..2 {
+            assert_eq!(served.engine.take_pages(), Ok(()));
+            assert!(served.engine.has_pages());
+        }
+        served.run();
+        assert_eq!(served.answers[&1].bits(), truth.bits());
+        assert_eq!(served.answers[&1].ends, truth.ends);
+        served.assert_all_pages_free();
+    }
+}

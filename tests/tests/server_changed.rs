@@ -45,6 +45,35 @@ fn good() -> Vec<(&'static str, Value)> {
                 "chat_template_kwargs": {"a": 1}, "stop": "z",
             }),
         ),
+        (
+            "/generate",
+            json!({
+                "text": ["Hello", "you"], "rid": "r", "return_logprob": true,
+                "logprob_start_len": 0, "top_logprobs_num": 2, "stream": false, "priority": 1,
+                "cache_salt": "a", "extra_key": "b", "return_text_in_logprobs": true,
+                "sampling_params": {
+                    "max_new_tokens": 3, "n": 2, "temperature": 0.7, "top_p": 0.9, "top_k": 20,
+                    "min_p": 0.01, "sampling_seed": 7, "stop": ["x"], "stop_token_ids": [3],
+                    "min_new_tokens": 1, "no_stop_trim": true, "logit_bias": {"65": 1.5},
+                    "regex": null, "ignore_eos": true,
+                },
+            }),
+        ),
+        (
+            "/generate",
+            json!({
+                "input_ids": [[65, 66], [67]], "rid": ["a", "b"], "stream": true,
+                "sampling_params": [{"max_new_tokens": 2}, {"max_new_tokens": 3}],
+            }),
+        ),
+        (
+            "/v1/score",
+            json!({
+                "query": "What", "items": ["one", "two"], "label_token_ids": [65, 66],
+                "apply_softmax": true, "temperature": 0.5, "item_first": false,
+            }),
+        ),
+        ("/v1/score", json!({"text_1": "one", "text_2": ["two", "three"]})),
         ("/v1/embeddings", json!({"input": ["one", "two"], "encoding_format": "float"})),
         ("/tokenize", json!({"prompt": "Hello", "add_special_tokens": true})),
         ("/detokenize", json!({"tokens": [72, 105]})),
@@ -140,7 +169,7 @@ proptest! {
 
     #[test]
     fn a_changed_body_is_answered_or_refused_in_words(
-        which in 0usize..6,
+        which in 0usize..10,
         changes in prop::collection::vec(change(), 1..4),
     ) {
         let server = server();

@@ -179,6 +179,26 @@ impl Device {
         slots.write(self.backend.as_mut(), image, work, bytes)
     }
 
+    /// Whether there is memory for keys and values.
+    pub fn has_pages(&self) -> bool {
+        !self.slabs.layers.is_empty()
+    }
+
+    /// Gives the memory for keys and values back; until it is taken again no step may run.
+    pub fn release_pages(&mut self) -> Result<(), Error> {
+        // What was recorded names that memory.
+        self.forget(|_| true)?;
+        self.slabs.give_back(self.backend.as_mut())
+    }
+
+    /// Takes memory for keys and values again.
+    pub fn take_pages(&mut self) -> Result<(), Error> {
+        if !self.has_pages() {
+            self.slabs = Slabs::alloc(self.backend.as_mut(), &self.config, &self.capacity)?;
+        }
+        Ok(())
+    }
+
     /// Takes other weights beside those it has.
     pub fn add_model(&mut self, weights: u64, aside: Aside, model: Model) -> Result<(), Error> {
         let model = aside.bring(model, self.backend.as_mut())?;

@@ -153,6 +153,18 @@ impl Engine {
 }
 
 impl Drafter {
+    pub fn has_pages(&self) -> bool {
+        self.device.has_pages()
+    }
+
+    pub fn release_pages(&mut self) -> Result<(), Error> {
+        self.device.release_pages()
+    }
+
+    pub fn take_pages(&mut self) -> Result<(), Error> {
+        self.device.take_pages()
+    }
+
     fn run(&mut self) -> Result<(), Error> {
         let work = Work { weights: DRAFTER, batch: &self.batch, copies: &[] };
         self.device.run(&work, None).map(drop)

@@ -237,7 +237,7 @@ impl Engine {
     pub fn step(&mut self, now: Duration) -> Vec<Event> {
         self.end_overdue(now);
         self.advance();
-        if !self.groups.is_empty() {
+        if !self.groups.is_empty() && self.has_pages() {
             self.step += 1;
             self.compute();
         }
@@ -269,6 +269,33 @@ impl Engine {
     /// Forgets what pages hold of sequences that have ended.
     pub fn forget_prefixes(&mut self) {
         self.memory.index.forget(&mut self.memory.pages, |_| true);
+    }
+
+    /// Whether it has memory for keys and values: without, requests wait.
+    pub fn has_pages(&self) -> bool {
+        self.device.has_pages() && self.drafter.as_ref().is_none_or(Drafter::has_pages)
+    }
+
+    /// Gives the memory for keys and values back to the system, with all that it held of
+    /// sequences that have ended. Where a sequence holds some, nothing happens: it says
+    /// whether nobody did.
+    pub fn release_pages(&mut self) -> Result<bool, Error> {
+        let pages = &self.memory.pages;
+        if pages.free() + pages.idle() < pages.total() {
+            return Ok(false);
+        }
+        self.forget_prefixes();
+        self.device.release_pages()?;
+        if let Some(drafter) = &mut self.drafter {
+            drafter.release_pages()?;
+        }
+        Ok(true)
+    }
+
+    /// Takes that memory again, empty.
+    pub fn take_pages(&mut self) -> Result<(), Error> {
+        self.device.take_pages()?;
+        self.drafter.as_mut().map_or(Ok(()), Drafter::take_pages)
     }
 
     fn compute(&mut self) {

@@ -62,8 +62,14 @@ impl Slabs {
     }
 
     /// Gives the memory back.
-    pub fn release(self, backend: &mut dyn Backend) -> Result<(), Error> {
-        self.buffers.into_iter().try_for_each(|buffer| backend.release(buffer))
+    pub fn release(mut self, backend: &mut dyn Backend) -> Result<(), Error> {
+        self.give_back(backend)
+    }
+
+    /// Gives the memory back and has no layer any more.
+    pub fn give_back(&mut self, backend: &mut dyn Backend) -> Result<(), Error> {
+        self.layers.clear();
+        self.buffers.drain(..).try_for_each(|buffer| backend.release(buffer))
     }
 
     fn slab(&mut self, backend: &mut dyn Backend, kv: &KvLayout) -> Result<Slab, Error> {

@@ -186,6 +186,7 @@ pub fn load(
     }
     let served = Served {
         name,
+        folder,
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         text,
         context: settings.len_max(),

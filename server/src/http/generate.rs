@@ -14,6 +14,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{Sender, channel};
 
 /// Pieces that wait to be sent; more wait as events.
@@ -41,16 +42,35 @@ pub async fn generate(
         let ticket = submit(&server, &name, asked.adapter.as_ref(), requests, false).await?;
         return gathered(&server, surface.as_ref(), answers, ticket).await;
     }
-    let permit = server.streams.clone().try_acquire_owned().map_err(|_| {
+    let permit = may_stream(&server)?;
+    let ticket = submit(&server, &name, asked.adapter.as_ref(), requests, true).await?;
+    let stream = |sender| stream(server, surface, answers, ticket, sender);
+    Ok(streamed(entry, (permit, begun), stream))
+}
+
+/// That one more stream is open, until it is dropped; or there are too many.
+pub fn may_stream(server: &Server) -> Result<OwnedSemaphorePermit, Refusal> {
+    server.streams.clone().try_acquire_owned().map_err(|_| {
         let most = server.limits.max_concurrent_streams;
         Refusal::busy(format!("{most} streams are open: no more may be"), RETRY_AFTER)
-    })?;
-    let ticket = submit(&server, &name, asked.adapter.as_ref(), requests, true).await?;
+    })
+}
+
+/// A response of events as they are sent, which holds something until its end.
+pub fn streamed<F>(
+    entry: Entry,
+    held: impl Send + 'static,
+    send: impl FnOnce(Sender<Bytes>) -> F,
+) -> Response<Reply>
+where
+    F: Future<Output = Course> + Send + 'static,
+{
     let (sender, receiver) = channel(PIECES_WAITING);
+    let sent = send(sender);
     tokio::spawn(async move {
-        let course = stream(server, surface, answers, ticket, sender).await;
+        let course = sent.await;
         entry.write(StatusCode::OK, Some(&course));
-        drop((permit, begun));
+        drop(held);
     });
     let mut response = Response::new(Reply::Stream(receiver));
     response.extensions_mut().insert(Streamed);
@@ -58,7 +78,7 @@ pub async fn generate(
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
+    response
 }
 
 /// What is known already, whole or as a stream of one piece.
@@ -74,7 +94,7 @@ fn told_again(reply: Vec<u8>, streamed: bool) -> Response<Reply> {
 }
 
 /// Hands requests to the engine, with their adapter on the device.
-async fn submit(
+pub async fn submit(
     server: &Server,
     name: &str,
     adapter: Option<&Known>,
@@ -132,7 +152,7 @@ async fn next(
 
 /// What happened next. Nobody gives up a request whose ticket is held but a server that
 /// closes.
-async fn news(ticket: &mut Ticket) -> Result<News, Refusal> {
+pub async fn news(ticket: &mut Ticket) -> Result<News, Refusal> {
     let stopped = || Refusal::internal("the engine has stopped");
     let news = ticket.next().await.ok_or_else(stopped)?;
     let given_up = |event: &Event| matches!(event, Event::End { why: Finish::Cancelled, .. });
@@ -205,13 +225,17 @@ async fn send(
 }
 
 /// One server-sent event.
-fn event(data: &[u8]) -> Bytes {
+pub fn event(data: &[u8]) -> Bytes {
     [b"data: ", data, b"\n\n"].concat().into()
 }
 
 /// The vectors of texts.
 pub async fn embed(server: &Server, asked: &Embeddings) -> Result<Vec<u8>, Refusal> {
-    let requests = asked.requests();
+    embedded(server, asked.requests()).await.map(|vectors| asked.response(vectors))
+}
+
+/// The vector of each of some requests.
+pub async fn embedded(server: &Server, requests: Vec<Request>) -> Result<Vec<Vec<f32>>, Refusal> {
     let mut vectors: Vec<Option<Vec<f32>>> = vec![None; requests.len()];
     let mut ticket = server.runtime.submit("", requests, false).await?;
     while vectors.iter().any(Option::is_none) {
@@ -231,5 +255,5 @@ pub async fn embed(server: &Server, asked: &Embeddings) -> Result<Vec<u8>, Refus
             }
         }
     }
-    Ok(asked.response(vectors.into_iter().flatten().collect()))
+    Ok(vectors.into_iter().flatten().collect())
 }

@@ -4,21 +4,24 @@ mod body;
 mod call;
 mod closed;
 mod entry;
-mod generate;
+pub mod generate;
 mod guard;
 mod patience;
-mod route;
+pub mod route;
 pub mod routes;
 mod upload;
 
 pub use body::Reply;
 pub use call::Call;
+pub use entry::Course;
+pub use routes::{Answer, Asking, How, Route, controls};
 
 use crate::config::Limits;
 use crate::metrics::{Format, Metrics};
 use crate::openai::Refusal;
 use crate::runtime::Runtime;
 use crate::served::Served;
+use crate::sglang::Kept;
 use generate::json;
 use hyper::Response;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -68,6 +71,8 @@ pub struct Server {
     pub metrics: Arc<Metrics>,
     /// Bounds on clients.
     pub limits: Arc<Limits>,
+    /// What clients of SGLang's surface keep here.
+    pub kept: Kept,
     /// Room for the bodies of requests.
     uploads: Uploads,
     /// Streams that may still begin.
@@ -81,7 +86,7 @@ pub struct Server {
 }
 
 /// Says while it is held that a request is being answered.
-type Begun = watch::Receiver<()>;
+pub type Begun = watch::Receiver<()>;
 
 impl Door {
     /// With nobody behind it yet.
@@ -102,6 +107,7 @@ impl Door {
                 metrics,
                 limits,
                 sleeping: AtomicBool::new(false),
+                kept: Kept::default(),
                 draining: AtomicBool::new(false),
                 begun: watch::Sender::new(()),
             })
@@ -136,6 +142,11 @@ impl Server {
     /// Whether it takes requests that arrive now.
     fn ready(&self) -> bool {
         !self.draining() && self.runtime.alive()
+    }
+
+    /// What is answered to who waits where the server is closing.
+    pub fn stopping(&self) -> Result<(), Refusal> {
+        if self.draining() { Err(closed::stopping()) } else { Ok(()) }
     }
 
     fn draining(&self) -> bool {

@@ -3,7 +3,7 @@
 use super::body::Reply;
 use super::call::Call;
 use super::entry::{Entry, Streamed};
-use super::routes::{self, How};
+use super::routes::{self, Asking, How};
 use super::upload::{self, Upload};
 use super::{Begun, Door, Server, closed, generate, guard};
 use crate::metrics;
@@ -155,6 +155,11 @@ async fn dispatch(
             let asked = self::read(body, move |body| Embeddings::read(body, context)).await?;
             generate::embed(server, &asked).await.map(json)
         }
+        How::Answers(how) => {
+            let (begun, body, _) = begin(server, &head.headers, body, entry).await?;
+            let call = Call::new(method, head.headers, head.uri.query(), body);
+            how(server.clone(), Asking { call, begun, entry: entry.clone() }).await
+        }
         How::Control(how) => {
             guard::no_strange_page(&head.headers, &server.limits.allowed_origins)?;
             let body = server.uploads.read_maybe(&head.headers, body).await?;
@@ -204,7 +209,7 @@ async fn begin(
 
 /// Reads a body where a long text does not keep others waiting; its room is free then. A
 /// large one has a thread of its own, which stands back where others want the cores.
-async fn read<T: Send + 'static>(
+pub async fn read<T: Send + 'static>(
     body: Upload,
     how: impl FnOnce(&[u8]) -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {

@@ -2,11 +2,13 @@
 
 use super::body::Reply;
 use super::call::Call;
+use super::entry::Entry;
 use super::generate::json;
 use super::route::state;
-use super::{Server, shown_metrics};
+use super::{Begun, Server, shown_metrics};
 use crate::openai::{self, Chat, Completions, Context, Refusal, Surface, tokens};
 use crate::served::Served;
+use crate::sglang;
 use hyper::header::HeaderMap;
 use hyper::{Method, Response, StatusCode};
 use std::pin::Pin;
@@ -39,8 +41,20 @@ pub enum How {
     Read(fn(&[u8], &Served) -> Result<Vec<u8>, Refusal>),
     /// Texts become vectors.
     Embed,
+    /// Answers are generated, by a surface that sends them itself.
+    Answers(fn(Arc<Server>, Asking) -> Answer),
     /// Something changes, or is looked at, between two steps.
     Control(fn(Arc<Server>, Call) -> Answer),
+}
+
+/// A call that answers are generated for.
+pub struct Asking {
+    /// All that came.
+    pub call: Call,
+    /// Held until it is answered.
+    pub begun: Begun,
+    /// Its line in the log.
+    pub entry: Entry,
 }
 
 const GET: &[Method] = &[Method::GET];
@@ -86,6 +100,7 @@ pub fn find(path: &str) -> Option<&'static Route> {
         crate::adapters::ROUTES,
         crate::weights::ROUTES,
         crate::episodes::ROUTES,
+        sglang::ROUTES,
     ]
     .into_iter()
     .flatten()

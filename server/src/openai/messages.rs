@@ -33,11 +33,7 @@ pub fn prompt(
 
 /// The tokens of a text that begins with given ones: turns before are not tokenized again,
 /// for their text may have come by other tokens than a tokenizer makes of it.
-fn after(
-    mut prefix: Vec<u32>,
-    text: &str,
-    reading: Reading<'_>,
-) -> Result<Arc<[u32]>, Refusal> {
+fn after(mut prefix: Vec<u32>, text: &str, reading: Reading<'_>) -> Result<Arc<[u32]>, Refusal> {
     known(PREFIX, &prefix, reading.served)?;
     let said = reading.served.text.tokenizer.decode(&prefix, false)?;
     let Some(rest) = text.strip_prefix(&said) else {

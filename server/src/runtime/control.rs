@@ -14,6 +14,9 @@ use tokio::sync::oneshot;
 /// When to come again, where the server rests.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// The code of what is refused for the server rests.
+pub const PAUSED: &str = "paused";
+
 /// How the engine rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pause {
@@ -61,8 +64,8 @@ pub(super) enum Control {
     },
     /// Call the weights, or an adapter's version, so from the next token on.
     Relabel(Option<u64>, String, oneshot::Sender<()>),
-    /// Tell what the current weights are called.
-    Called(oneshot::Sender<Arc<str>>),
+    /// What the current weights, or an adapter's version, are called.
+    Label(Option<u64>, oneshot::Sender<Option<Arc<str>>>),
     /// Whatever else the engine does between two steps.
     With(Box<dyn FnOnce(&mut Engine) + Send>),
 }
@@ -71,7 +74,7 @@ pub(super) enum Control {
 pub(super) fn paused() -> Refusal {
     let words = "generation is paused: /resume lets it go on";
     let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words);
-    (refusal.code, refusal.retry_after) = (Some("paused"), Some(RETRY_AFTER));
+    (refusal.code, refusal.retry_after) = (Some(PAUSED), Some(RETRY_AFTER));
     refusal
 }
 
@@ -146,9 +149,16 @@ impl Runtime {
         self.order(|done| Control::Relabel(adapter, label, done)).await
     }
 
-    /// What the current weights are called.
-    pub async fn weight_version(&self) -> Result<Arc<str>, Refusal> {
-        self.order(Control::Called).await
+    /// What the current weights, or an adapter's version, are called.
+    pub async fn label(&self, adapter: Option<u64>) -> Result<Option<Arc<str>>, Refusal> {
+        self.order(|done| Control::Label(adapter, done)).await
+    }
+
+    /// Waits until who comes is not refused any more.
+    pub async fn admits(&self) {
+        let mut pause = self.load.pause.subscribe();
+        // An error says that nobody can say it any more.
+        drop(pause.wait_for(|pause| *pause != Some(Pause::Refuse)).await);
     }
 
     /// Has the engine do something between two steps.

@@ -5,7 +5,7 @@ mod control;
 mod labels;
 mod worker;
 
-pub use control::{Pause, Swapped};
+pub use control::{PAUSED, Pause, Swapped};
 pub use labels::Labels;
 pub use worker::{Pace, start};
 
@@ -59,8 +59,8 @@ enum Message {
 
 /// Requests to take, all or none.
 struct Submission {
-    /// The client's name of them.
-    name: Arc<str>,
+    /// The client's name of each.
+    names: Vec<Arc<str>>,
     requests: Vec<Request>,
     streamed: bool,
     news: UnboundedSender<News>,
@@ -89,10 +89,21 @@ pub struct Ticket {
 }
 
 impl Runtime {
-    /// Hands requests to the engine, all or none.
+    /// Hands requests of one name to the engine, all or none.
     pub async fn submit(
         &self,
         name: &str,
+        requests: Vec<Request>,
+        streamed: bool,
+    ) -> Result<Ticket, Refusal> {
+        let names = vec![name.into(); requests.len()];
+        self.submit_named(names, requests, streamed).await
+    }
+
+    /// Hands requests to the engine, each with its name, all or none.
+    pub async fn submit_named(
+        &self,
+        names: Vec<Arc<str>>,
         requests: Vec<Request>,
         streamed: bool,
     ) -> Result<Ticket, Refusal> {
@@ -101,11 +112,11 @@ impl Runtime {
         }
         let answers = requests.iter().map(answers).sum::<usize>();
         self.load.reserve(answers)?;
-        let (name, (sender, news)) = (name.into(), unbounded_channel());
+        let (sender, news) = unbounded_channel();
         let (taken, answer) = oneshot::channel();
         let ticket = Ticket { requests: 0..0, news, to: self.to.clone() };
         let message =
-            Message::Submit(Submission { name, requests, streamed, news: sender, ticket, taken });
+            Message::Submit(Submission { names, requests, streamed, news: sender, ticket, taken });
         // Whoever waits here may go away: so the worker gives back what is reserved.
         let sent = self.to.send(message);
         let outcome = if sent.is_ok() { answer.await.ok() } else { None };

@@ -173,7 +173,8 @@ impl Worker {
 
     /// Whether nothing is computed until somebody says so.
     fn rests(&self) -> bool {
-        matches!(*self.load.pause.borrow(), Some(Pause::Freeze | Pause::Retract))
+        let paused = matches!(*self.load.pause.borrow(), Some(Pause::Freeze | Pause::Retract));
+        paused || !self.engine.has_pages()
     }
 
     /// Waits for more after the first request, if it is to and there is room for more.
@@ -261,9 +262,10 @@ impl Worker {
                 }
                 let _ = done.send(());
             }
-            Control::Called(done) => {
-                let version = self.current.get(&None).and_then(|it| self.called.get(it));
-                let _ = done.send(self.labels.name(version.copied().unwrap_or_default()));
+            Control::Label(adapter, done) => {
+                let version = self.current.get(&adapter);
+                let name = version.and_then(|version| self.called.get(version));
+                let _ = done.send(name.map(|name| self.labels.name(*name)));
             }
             Control::With(what) => what(&mut self.engine),
         }
@@ -305,16 +307,16 @@ impl Worker {
     }
 
     fn submit(&mut self, submission: Submission) {
-        let Submission { name, requests, streamed, news, mut ticket, taken } = submission;
+        let Submission { names, requests, streamed, news, mut ticket, taken } = submission;
         let first = self.next;
         let reserved: usize = requests.iter().map(answers).sum();
         // One past all time is none.
         let deadline =
             self.pace.timeout.and_then(|timeout| self.began.elapsed().checked_add(timeout));
-        for (at, mut request) in requests.into_iter().enumerate() {
+        for (at, (name, mut request)) in names.into_iter().zip(requests).enumerate() {
             request.id = self.next;
             request.deadline = deadline;
-            let live = Live::new(&request, name.clone(), at, streamed, news.clone());
+            let live = Live::new(&request, name, at, streamed, news.clone());
             let asked = most(&request);
             if let Err(refused) = self.engine.submit(request) {
                 // Those before it go, too; what they reserved is given back as they end.

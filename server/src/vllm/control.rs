@@ -92,7 +92,7 @@ pub fn reset_prefixes(server: Arc<Server>, call: Call) -> Answer {
 
 pub fn weight_info(server: Arc<Server>) -> Answer {
     Box::pin(async move {
-        let version = server.runtime.weight_version().await?;
+        let version = server.runtime.label(None).await?;
         Ok(json_of(&json!({ "weight_version": version })))
     })
 }
@@ -223,7 +223,8 @@ pub fn server_info(server: Arc<Server>, call: Call) -> Answer {
             .adapters
             .slots()
             .map(|slots| json!({ "max_loras": slots.slots, "max_lora_rank": slots.rank_max }));
-        Ok(json_of(&json!({
+        let mut info = crate::sglang::info::server_info(&server).await?;
+        let own = json!({
             "vllm_config": {
                 "model_config": {
                     "model": served.name,
@@ -240,6 +241,10 @@ pub fn server_info(server: Arc<Server>, call: Call) -> Answer {
             },
             "vllm_env": {},
             "system_env": { "pagewise": env!("CARGO_PKG_VERSION"), "numerics": served.numerics },
-        })))
+        });
+        if let Value::Object(own) = own {
+            info.extend(own);
+        }
+        Ok(json_of(&info.into()))
     })
 }

@@ -3,6 +3,8 @@
 mod control;
 mod generate;
 
+pub use control::server_info;
+
 use crate::http::routes::{Route, controls, generates};
 use generate::Generate;
 use hyper::Method;
@@ -29,7 +31,6 @@ pub const ROUTES: &[Route] = &[
     controls("/update_weight_version", POST, |server, call| control::relabel(server, call)),
     controls("/get_world_size", GET, |server, _| control::world_size(server)),
     controls("/server_info", GET, |server, call| control::server_info(server, call)),
-    controls("/get_server_info", GET, |server, call| control::server_info(server, call)),
     controls("/init_weight_transfer_engine", POST, |server, call| control::transfer(server, call)),
     controls("/finish_session", POST, |server, call| control::finish_session(server, call)),
 ];

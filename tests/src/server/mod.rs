@@ -192,6 +192,13 @@ impl Server {
         send(signal, &self.child);
     }
 
+    /// KiB of data that its process has, where the system tells it.
+    pub fn data_kib(&self) -> Option<u64> {
+        let told = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = told.lines().find_map(|line| line.strip_prefix("VmData:"))?;
+        line.trim().trim_end_matches(" kB").parse().ok()
+    }
+
     /// Its process.
     pub fn process(&mut self) -> &mut Child {
         &mut self.child
