@@ -3,7 +3,9 @@
 use crate::adapters::Adapters;
 use crate::runtime::Labels;
 use crate::text::Text;
+use engine::processor::TokenSet;
 use grammar::Compiler;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A model, its text and its bounds.
@@ -32,4 +34,13 @@ pub struct Served {
     pub labels: Arc<Labels>,
     /// The numerics of the backend: same words, same bits.
     pub numerics: String,
+    /// Sets of tokens that requests allow by name.
+    pub action_sets: BTreeMap<String, TokenSet>,
+}
+
+impl Served {
+    /// The token that is spelled so, if there is one that logits score.
+    pub fn token(&self, spelling: &str) -> Option<u32> {
+        self.text.tokenizer.token(spelling).filter(|token| *token < self.vocabulary)
+    }
 }
