@@ -20,6 +20,7 @@
 pub mod engine;
 pub mod lora;
 pub mod model;
+pub mod processor;
 pub mod request;
 pub mod schedule;
 pub mod vocabulary;

@@ -1,5 +1,6 @@
 //! What is asked of the engine, and what it answers: tokens and their bytes, no text.
 
+use crate::processor::{Keep, Kept, Processor};
 use grammar::Grammar;
 use std::fmt;
 use std::sync::Arc;
@@ -60,6 +61,8 @@ pub struct Generate {
     pub grammar: Option<Grammar>,
     /// Most likely tokens listed with each generated one; `None`: no log-probabilities.
     pub top: Option<u32>,
+    /// How the tokens that each was drawn from are told; `None`: not at all.
+    pub kept: Option<Keep>,
     /// Most likely tokens listed with each of the prompt; `None`: nothing of the prompt.
     pub prompt_top: Option<u32>,
     /// With `prompt_top`, the first token of the prompt that is scored: those before it
@@ -98,6 +101,8 @@ pub struct Sampling {
     pub allowed: Option<Arc<[u32]>>,
     /// Sequences of tokens that do not come out.
     pub bad_words: Arc<[Vec<u32>]>,
+    /// What changes from step to step.
+    pub processors: Arc<[Processor]>,
 }
 
 /// When an answer ends, besides its length. Requests that are asked together share its lists.
@@ -218,6 +223,8 @@ pub struct Scored {
     pub processed: f32,
     /// The most likely tokens and their raw ones, if they were asked for.
     pub top: Vec<(u32, f32)>,
+    /// The tokens that it was drawn from, if they were asked for; not of the prompt's.
+    pub kept: Option<Kept>,
 }
 
 /// Why an answer has ended.
@@ -229,7 +236,8 @@ pub enum Finish {
     Eos,
     /// A token of [`Stop::tokens`], which is its last one.
     Token(u32),
-    /// Its grammar is complete, and the model has no token to say so.
+    /// Its grammar is complete, and the model has no token to say so; or its last list of
+    /// [`Steps`](crate::processor::Steps) is, which end it.
     Complete,
     /// Bytes of [`Stop::strings`].
     String {
@@ -283,6 +291,7 @@ impl Default for Sampling {
             bias: Arc::default(),
             allowed: None,
             bad_words: Arc::default(),
+            processors: Arc::default(),
         }
     }
 }

@@ -233,12 +233,17 @@ pub enum LoraDtype {
 
 /// A name, and the folder behind it.
 fn module(text: &str) -> Result<(String, PathBuf), String> {
-    match text.split_once('=') {
-        Some((name, folder)) if !name.is_empty() && !folder.is_empty() => {
-            Ok((name.to_owned(), folder.into()))
-        }
-        _ => Err("a name and a folder, as NAME=FOLDER".into()),
-    }
+    named(text).ok_or_else(|| "a name and a folder, as NAME=FOLDER".into())
+}
+
+/// A name, and the file behind it.
+fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    named(text).ok_or_else(|| "a name and a file, as NAME=FILE".into())
+}
+
+fn named(text: &str) -> Option<(String, PathBuf)> {
+    let (name, path) = text.split_once('=')?;
+    (!name.is_empty() && !path.is_empty()).then(|| (name.to_owned(), path.into()))
 }
 
 /// Speculation: what is guessed of answers, so that several tokens come in one step.
@@ -313,6 +318,10 @@ pub struct Serve {
     /// How requests are brought together.
     #[arg(long, value_enum, default_value_t = Scheduler::Continuous, help_heading = "Running")]
     pub scheduler: Scheduler,
+    /// Tokens that requests allow by name in an `action_mask`, as NAME=FILE: a list of them in
+    /// JSON; several, each with its own option.
+    #[arg(long, value_name = "NAME=FILE", help_heading = "Running", value_parser = named_file)]
+    pub action_set: Vec<(String, PathBuf)>,
     /// Bounds on clients.
     #[command(flatten)]
     pub limits: Limits,

@@ -5,7 +5,9 @@ use crate::episodes::Episodes;
 use crate::runtime::Labels;
 use crate::text::Text;
 use crate::weights::Updates;
+use engine::processor::TokenSet;
 use grammar::Compiler;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -41,4 +43,13 @@ pub struct Served {
     pub labels: Arc<Labels>,
     /// The numerics of the backend: same words, same bits.
     pub numerics: String,
+    /// Sets of tokens that requests allow by name.
+    pub action_sets: BTreeMap<String, TokenSet>,
+}
+
+impl Served {
+    /// The token that is spelled so, if there is one that logits score.
+    pub fn token(&self, spelling: &str) -> Option<u32> {
+        self.text.tokenizer.token(spelling).filter(|token| *token < self.vocabulary)
+    }
 }

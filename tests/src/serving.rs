@@ -8,6 +8,7 @@ use checkpoint::Checkpoint;
 use engine::engine::{Engine, Guessing, Settings};
 use engine::lora;
 use engine::model::Model;
+use engine::processor::Kept;
 use engine::request::{
     Event, Finish, Generate, Miss, Refused, Request, Sampling, Scored, Stop, Task,
 };
@@ -74,6 +75,12 @@ fn push(bits: &mut Vec<u64>, scored: &Scored) {
     bits.extend([scored.token, scored.raw.to_bits(), scored.processed.to_bits()].map(u64::from));
     let top = scored.top.iter();
     bits.extend(top.map(|(token, x)| u64::from(*token) << 32 | u64::from(x.to_bits())));
+    match &scored.kept {
+        None => {}
+        Some(Kept::All) => bits.push(1 << 63),
+        Some(Kept::Hash(hash)) => bits.push(*hash),
+        Some(Kept::Tokens(tokens)) => bits.extend(tokens.iter().map(|token| u64::from(*token))),
+    }
 }
 
 /// An engine, and the answers so far.
@@ -336,6 +343,7 @@ pub fn greedy(id: u64, prompt: &[u32], max_new: u32) -> Request {
             sampling,
             stop: Stop::default(),
             top: None,
+            kept: None,
             prompt_top: None,
             prompt_from: 0,
             grammar: None,

@@ -2,13 +2,15 @@
 //! many at once does happen.
 
 use engine::engine::Settings;
+use engine::processor::{Course, Keep, Processor, Schedule, Steps, Then, Thinking, TokenSet};
 use engine::request::{Miss, Pooling, Request, Sampling, Task};
 use engine::weights::Quantize;
 use kernels_core::dtype::Dtype;
 use kernels_core::simd::Level;
 use pagewise_tests::model::golden::{Golden, SERVED};
 use pagewise_tests::model::{Runner, thin};
-use pagewise_tests::serving::{Answer, Making, Served, generate, greedy, prompt, settings};
+use pagewise_tests::serving::{Answer, Making, Served, VOCAB, generate, greedy, prompt, settings};
+use std::sync::Arc;
 
 #[test]
 fn a_greedy_answer_is_what_the_model_finds_most_likely() {
@@ -29,6 +31,20 @@ fn a_greedy_answer_is_what_the_model_finds_most_likely() {
     served.assert_all_pages_free();
 }
 
+/// One of each kind.
+fn processors() -> Arc<[Processor]> {
+    let set = |tokens: &[u32]| TokenSet::new(VOCAB, tokens).expect("they are of it");
+    let lists: Vec<Arc<[u32]>> = vec![(0..60).collect(), (30..110).collect()];
+    [
+        Processor::Allowed(set(&(2..118).collect::<Vec<_>>())),
+        Processor::Disallowed(set(&[40, 41, 99])),
+        Processor::Steps(Steps { lists: lists.into(), then: Then::Free }),
+        Processor::Temperature(Schedule { start: 1.3, end: 0.5, course: Course::Decay(0.9) }),
+        Processor::Thinking(Thinking { tokens: 9, start: None, end: [20, 21].into() }),
+    ]
+    .into()
+}
+
 /// A request that asks for nearly all there is.
 fn subject(id: u64) -> Request {
     let mut request = greedy(id, &prompt(7, 37), 24);
@@ -45,8 +61,9 @@ fn subject(id: u64) -> Request {
         bias: [(5, 1.5), (9, -2.0)].into(),
         allowed: Some((0..120).collect()),
         bad_words: [vec![3], vec![4, 5]].into(),
+        processors: processors(),
     };
-    asked.top = Some(5);
+    (asked.top, asked.kept) = (Some(5), Some(Keep::Tokens));
     request
 }
 

@@ -2,6 +2,7 @@
 //! every page comes back.
 
 use engine::engine::{Guessing, Settings};
+use engine::processor::{Course, Keep, Processor, Schedule, Steps, Then, Thinking, TokenSet};
 use engine::request::{Finish, Generate, Pooling, Request, Sampling, Stop, Task};
 use pagewise_tests::guided::{Cycle, Late};
 use pagewise_tests::serving::{Answer, Making, Served, generate, greedy, prompt, settings};
@@ -196,6 +197,34 @@ fn tokens(most: usize) -> impl Strategy<Value = Vec<u32>> {
     prop::collection::vec(token, 0..most)
 }
 
+/// Good or not, as its numbers fall.
+fn processor() -> impl Strategy<Value = Processor> {
+    let set = |vocab: u32, tokens: Vec<u32>| {
+        TokenSet::new(vocab, &tokens).or_else(|_| TokenSet::new(vocab, &[1])).expect("it has two")
+    };
+    let vocab = prop_oneof![20 => Just(131), 1 => 2u32..200];
+    let lists = prop::collection::vec(tokens(4).prop_map(Into::into), 0..4);
+    let then = prop::sample::select(vec![Then::Free, Then::Last, Then::End]);
+    let course = prop_oneof![
+        number().prop_map(|x| Course::Decay(x.into())),
+        count(9).prop_map(Course::Tokens)
+    ];
+    prop_oneof![
+        (vocab.clone(), tokens(9))
+            .prop_map(move |(vocab, all)| Processor::Allowed(set(vocab, all))),
+        (vocab, tokens(9)).prop_map(move |(vocab, all)| Processor::Disallowed(set(vocab, all))),
+        (lists, then).prop_map(|(lists, then): (Vec<_>, _)| {
+            Processor::Steps(Steps { lists: lists.into(), then })
+        }),
+        (number(), number(), course).prop_map(|(start, end, course)| {
+            Processor::Temperature(Schedule { start: start.into(), end: end.into(), course })
+        }),
+        (count(9), prop::option::of(tokens(3)), tokens(4)).prop_map(|(tokens, start, end)| {
+            Processor::Thinking(Thinking { tokens, start: start.map(Into::into), end: end.into() })
+        }),
+    ]
+}
+
 prop_compose! {
     fn sampling()(
         floats in prop::array::uniform6(number()),
@@ -204,11 +233,13 @@ prop_compose! {
         bad_words in prop::collection::vec(tokens(3), 0..3),
         top_k in count(200),
         seed in any::<u64>(),
+        processors in prop::collection::vec(processor(), 0..3),
     ) -> Sampling {
         let [temperature, top_p, min_p, presence, frequency, repetition] = floats;
         Sampling {
             temperature, top_k, top_p, min_p, seed, presence, frequency, repetition,
             bias: bias.into(), allowed: allowed.map(Into::into), bad_words: bad_words.into(),
+            processors: processors.into(),
         }
     }
 }
@@ -221,6 +252,7 @@ prop_compose! {
         sampling in sampling(),
         stops in (tokens(3), prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3), 0..3)),
         flags in (any::<bool>(), any::<i32>(), 0u8..9),
+        kept in prop::option::weighted(0.2, any::<bool>()),
     ) -> Request {
         let (choices, max_new, min_new) = counts;
         let (top, prompt_top, prompt_from) = tops;
@@ -233,6 +265,7 @@ prop_compose! {
             0 => Task::Embed(Pooling::Last),
             _ => Task::Generate(Generate {
                 choices, max_new, sampling, stop, top, prompt_top, prompt_from, grammar: None,
+                kept: kept.map(|hash| if hash { Keep::Hash } else { Keep::Tokens }),
             }),
         };
         Request { id: 0, prompt, task, priority, salt: [].into(), adapter: None, episode: None, deadline: None }

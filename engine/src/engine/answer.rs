@@ -8,7 +8,8 @@ use super::launch::Draw;
 use super::sequence::{Group, Sequence};
 use super::stop::Found;
 use super::versions::policy_at;
-use crate::request::{Event, Finish, Generate, Pooling, Scored, Task};
+use crate::processor::{Kept, Processor};
+use crate::request::{Event, Finish, Generate, Pooling, Sampling, Scored, Task};
 use kernels_core::Error;
 use kernels_core::params;
 use std::collections::HashMap;
@@ -87,7 +88,7 @@ impl Engine {
                 finite &= status == params::STATUS_OK;
                 let mut listed = tops.next().unwrap_or_default();
                 listed.truncate(top as usize);
-                let scored = Scored { token, raw, processed: raw, top: listed };
+                let scored = Scored { token, raw, processed: raw, top: listed, kept: None };
                 group.scored.push(Some(scored));
             }
             if !finite {
@@ -228,7 +229,9 @@ impl Engine {
         let sequence = self.running.get_mut(&id).expect("it drew");
         let generate = self.groups[&sequence.request].generate().expect("only answers draw");
         let stop = &generate.stop;
-        let Drawn { token, raw, processed, mut top, .. } = drawn;
+        let Drawn { token, raw, processed, mut top, kept: (count, words), .. } = drawn;
+        let vocab = self.device.config().vocab;
+        let kept = generate.kept.map(|keep| Kept::of(&words, count, vocab, keep));
         top.truncate(generate.top.unwrap_or(0) as usize);
         let version = policy_at(&sequence.spans, sequence.tokens.len() - 1).version();
         sequence.tokens.push(token);
@@ -240,7 +243,7 @@ impl Engine {
         self.events.push(Event::Token {
             id: sequence.request,
             choice: sequence.choice,
-            token: Scored { token, raw, processed, top },
+            token: Scored { token, raw, processed, top, kept },
             version,
             held: sequence.scan.held(&stop.strings),
         });
@@ -252,6 +255,8 @@ impl Engine {
             Some(Finish::Token(token))
         } else if let Some(Found { which, before }) = found {
             Some(Finish::String { which, before })
+        } else if end_by_steps(&generate.sampling, count) {
+            Some(Finish::Complete)
         } else if count >= generate.max_new as usize
             || sequence.tokens.len() >= self.settings.len_max() as usize
         {
@@ -260,6 +265,14 @@ impl Engine {
             None
         }
     }
+}
+
+/// Whether an answer of so many tokens has one for each of its lists, and ends so.
+fn end_by_steps(sampling: &Sampling, count: usize) -> bool {
+    sampling.processors.iter().any(|processor| match processor {
+        Processor::Steps(steps) => steps.end_at(count),
+        _ => false,
+    })
 }
 
 /// The rows of a run after which tokens of its prompt are scored.

@@ -1,6 +1,7 @@
 //! What a request must be, field by field: refused by name before any work.
 
 use super::settings::Settings;
+use crate::processor::{Course, Processor, Schedule, Steps, Thinking};
 use crate::request::{Generate, Refused, Request, Sampling, Stop, Task};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -123,7 +124,48 @@ impl Checks<'_> {
             }
             self.tokens("sampling.bad_words", word)?;
         }
-        Ok(())
+        self.processors(&sampling.processors)
+    }
+
+    fn processors(&self, processors: &[Processor]) -> Result<(), Refused> {
+        let field = "sampling.processors";
+        if processors.len() > Processor::MAX {
+            let expected = format!("at most {}", Processor::MAX);
+            return Err(refused(field, expected, processors.len()));
+        }
+        for (kind, is) in [
+            ("temperature", (|it| matches!(it, Processor::Temperature(_))) as fn(&Processor) -> _),
+            ("budget of thinking", |it| matches!(it, Processor::Thinking(_))),
+        ] {
+            let count = processors.iter().filter(|processor| is(processor)).count();
+            if count > 1 {
+                return Err(refused(field, format!("at most one {kind}"), count));
+            }
+        }
+        processors.iter().try_for_each(|processor| match processor {
+            Processor::Allowed(set) | Processor::Disallowed(set) if set.vocab() != self.vocab => {
+                let expected = format!("sets of {} tokens", self.vocab);
+                Err(refused(field, expected, format!("one of {}", set.vocab())))
+            }
+            Processor::Allowed(set) if set.is_empty() => {
+                Err(refused(field, "at least one allowed token", "none"))
+            }
+            Processor::Allowed(_) | Processor::Disallowed(_) => Ok(()),
+            Processor::Steps(Steps { lists, .. }) => {
+                some(field, lists)?;
+                lists.iter().try_for_each(|list| self.some_tokens(field, list))
+            }
+            Processor::Temperature(schedule) => temperatures(field, *schedule),
+            Processor::Thinking(Thinking { start, end, .. }) => {
+                start.iter().try_for_each(|start| self.some_tokens(field, start))?;
+                self.some_tokens(field, end)
+            }
+        })
+    }
+
+    fn some_tokens(&self, field: &'static str, tokens: &[u32]) -> Result<(), Refused> {
+        some(field, tokens)?;
+        self.tokens(field, tokens)
     }
 
     fn stop(&self, stop: &Stop) -> Result<(), Refused> {
@@ -157,4 +199,23 @@ fn number(
     expected: &str,
 ) -> Result<(), Refused> {
     if got.is_finite() && allowed(got) { Ok(()) } else { Err(refused(field, expected, got)) }
+}
+
+fn some<T>(field: &'static str, list: &[T]) -> Result<(), Refused> {
+    if list.is_empty() { Err(refused(field, "lists that are not empty", "one")) } else { Ok(()) }
+}
+
+fn temperatures(field: &'static str, schedule: Schedule) -> Result<(), Refused> {
+    let Schedule { start, end, course } = schedule;
+    let bounds = 0.0..=f64::from(f32::MAX);
+    if let Some(wrong) = [start, end].iter().find(|it| !bounds.contains(*it)) {
+        return Err(refused(field, "finite temperatures, at least 0", wrong));
+    }
+    match course {
+        Course::Decay(decay) if !(0.0..=1.0).contains(&decay) => {
+            Err(refused(field, "a decay of 0 to 1", decay))
+        }
+        Course::Tokens(0) => Err(refused(field, "at least one token", 0)),
+        Course::Decay(_) | Course::Tokens(_) => Ok(()),
+    }
 }

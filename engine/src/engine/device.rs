@@ -3,7 +3,7 @@
 
 use super::check::{BANNED_MAX, BIAS_MAX};
 use super::memory::Copy;
-use super::record::{self, Masked, Sampled, Scores};
+use super::record::{self, Masked, Sampled, Scores, Told};
 use super::sampling::Masks;
 use crate::lora::{self, Image, Slots};
 use crate::model::step::part;
@@ -64,6 +64,8 @@ struct Sampling {
     masked: bool,
     /// Whether adapters may add to the logits.
     adapted: bool,
+    /// Whether the tokens that were kept are told.
+    kept: bool,
     top: u32,
 }
 
@@ -83,6 +85,8 @@ pub(super) struct Draws<'a> {
     pub masks: Option<&'a Masks>,
     /// Most likely tokens to list.
     pub top: u32,
+    /// Whether to tell which tokens were kept.
+    pub kept: bool,
 }
 
 /// A token that was drawn, or not.
@@ -93,6 +97,8 @@ pub(super) struct Drawn {
     pub raw: f32,
     pub processed: f32,
     pub top: Vec<(u32, f32)>,
+    /// How many tokens were kept, and a bit for each; none where nobody asked.
+    pub kept: (u32, Vec<u32>),
 }
 
 impl Device {
@@ -133,7 +139,7 @@ impl Device {
             programs: HashMap::new(),
         };
         // So that what cannot be served is refused now.
-        let draws = Some(Sampling { masked: false, adapted: false, top: 0 });
+        let draws = Some(Sampling { masked: false, adapted: false, kept: false, top: 0 });
         device.program(Kind::Step { weights, adapted: false, copies: true, draws })?;
         Ok(device)
     }
@@ -234,7 +240,8 @@ impl Device {
         let slot = |row: &u32| self.last.1.get(*row as usize).copied();
         let adapted =
             adapts && draws.rows.iter().any(|row| slot(row).is_some_and(|slot| slot != LORA_NONE));
-        Sampling { masked: draws.masks.is_some(), adapted, top: top_of(draws.top) }
+        let (masked, kept) = (draws.masks.is_some(), draws.kept);
+        Sampling { masked, adapted, kept, top: top_of(draws.top) }
     }
 
     /// Runs a step; a token for each of the draws.
@@ -292,9 +299,10 @@ impl Device {
         if let (Some(masks), Some(masked)) = (draws.masks, &self.masked) {
             masked.writes(masks, &mut writes);
         }
-        let reads = self.sampled.reads(count[0], top);
+        let reads = self.sampled.reads(count[0], top, draws.kept);
         let words = submit(self.backend.as_mut(), &writes, program, &reads)?;
-        Ok(drawn(&words, draws.rows.len(), top as usize))
+        let kept_words = if draws.kept { self.config.vocab.div_ceil(32) } else { 0 };
+        Ok(drawn(&words, draws.rows.len(), top as usize, kept_words as usize))
     }
 
     /// The log-probability of a token after each of some rows of the last step, and
@@ -332,7 +340,8 @@ impl Device {
             masks.clear();
             tokens.iter().for_each(|&token| masks.push_forced(token));
             let settings = vec![greedy; rows.len()];
-            let draws = Draws { rows, settings: &settings, masks: Some(&masks), top: 0 };
+            let draws =
+                Draws { rows, settings: &settings, masks: Some(&masks), top: 0, kept: false };
             all.extend(self.draw(&draws)?.iter().map(|drawn| (drawn.raw, drawn.status)));
         }
         Ok(all)
@@ -344,7 +353,8 @@ impl Device {
         let greedy = SampleRow { top_p: 1.0, ..SampleRow::default() };
         for rows in rows.chunks(self.capacity.logit_rows_max as usize) {
             let settings = vec![greedy; rows.len()];
-            let drawn = self.draw(&Draws { rows, settings: &settings, masks: None, top })?;
+            let draws = Draws { rows, settings: &settings, masks: None, top, kept: false };
+            let drawn = self.draw(&draws)?;
             all.extend(drawn.into_iter().map(|drawn| {
                 let mut list = drawn.top;
                 list.truncate(top as usize);
@@ -422,15 +432,19 @@ impl Device {
     fn record_sampling(
         &mut self,
         weights: u64,
-        Sampling { masked, adapted, top }: Sampling,
+        Sampling { masked, adapted, kept, top }: Sampling,
         commands: &mut Vec<Command>,
     ) -> Result<(), Error> {
         let (vocab, rows) = (self.config.vocab, self.capacity.logit_rows_max);
+        if kept {
+            self.sampled.keep(self.backend.as_mut(), rows, vocab)?;
+        }
+        let told = Told { top_n: top, kept };
         let count = self.logit_rows.count;
         let model = &self.models[&weights];
         let logits = model.logits(&self.place(adapted), self.hidden, self.logit_rows, commands);
         if !masked {
-            commands.push(self.sampled.sample(logits, None, top, (rows, vocab), count));
+            commands.push(self.sampled.sample(logits, None, told, (rows, vocab), count));
             return Ok(());
         }
         let to = self.backend.as_mut();
@@ -440,7 +454,7 @@ impl Device {
         };
         masked.record(logits, count, commands);
         let raw = Some(logits);
-        commands.push(self.sampled.sample(masked.logits, raw, top, (rows, vocab), count));
+        commands.push(self.sampled.sample(masked.logits, raw, told, (rows, vocab), count));
         self.masked = Some(masked);
         Ok(())
     }
@@ -493,9 +507,11 @@ pub(super) fn submit(
 }
 
 /// The results of sampling, from the words of [`Sampled::reads`].
-fn drawn(words: &[u32], rows: usize, top: usize) -> Vec<Drawn> {
+fn drawn(words: &[u32], rows: usize, top: usize, kept_words: usize) -> Vec<Drawn> {
     let (ones, tops) = words.split_at(4 * rows);
-    let (tokens, logprobs) = tops.split_at(rows * top);
+    let (tokens, tops) = tops.split_at(rows * top);
+    let (logprobs, kept) = tops.split_at(rows * top);
+    let (counts, kept) = kept.split_at(if kept_words > 0 { rows } else { 0 });
     let of = |row: usize| {
         let listed = tokens[row * top..][..top].iter().zip(&logprobs[row * top..][..top]);
         let listed = listed.filter(|(token, _)| **token != params::NONE);
@@ -505,6 +521,10 @@ fn drawn(words: &[u32], rows: usize, top: usize) -> Vec<Drawn> {
             raw: f32::from_bits(ones[2 * rows + row]),
             processed: f32::from_bits(ones[3 * rows + row]),
             top: listed.map(|(&token, &logprob)| (token, f32::from_bits(logprob))).collect(),
+            kept: match counts.get(row) {
+                Some(&count) => (count, kept[row * kept_words..][..kept_words].to_vec()),
+                None => (0, Vec::new()),
+            },
         }
     };
     (0..rows).map(of).collect()

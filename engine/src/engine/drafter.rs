@@ -78,7 +78,8 @@ impl Engine {
         let mut guesses = vec![Vec::new(); runs.len()];
         while !all.is_empty() {
             let settings: Vec<SampleRow> = all.iter().map(Drafted::row).collect();
-            let draws = Draws { rows: &rows, settings: &settings, masks: None, top: 0 };
+            let draws =
+                Draws { rows: &rows, settings: &settings, masks: None, top: 0, kept: false };
             let drawn = drafter.device.draw(&draws)?;
             for (drafted, drawn) in all.iter_mut().zip(drawn) {
                 drafted.tokens.push(drawn.token);

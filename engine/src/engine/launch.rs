@@ -29,12 +29,13 @@ struct Drawing {
     settings: Vec<SampleRow>,
     masked: bool,
     top: u32,
+    kept: bool,
 }
 
 impl Drawing {
     fn draws<'a>(&'a self, masks: &'a Masks) -> Draws<'a> {
-        let Self { rows, settings, masked, top } = self;
-        Draws { rows, settings, masks: masked.then_some(masks), top: *top }
+        let Self { rows, settings, masked, top, kept } = self;
+        Draws { rows, settings, masks: masked.then_some(masks), top: *top, kept: *kept }
     }
 }
 
@@ -177,7 +178,7 @@ impl Engine {
     /// How the tokens of a step are drawn, if any are.
     fn drawing(&mut self, runs: &[Run], draws: &[Draw]) -> Option<Drawing> {
         self.masks.clear();
-        let (mut masked, mut top) = (false, 0);
+        let (mut masked, mut top, mut kept) = (false, 0, false);
         let mut settings = Vec::with_capacity(draws.len());
         let guesses = guesses_of(runs);
         for draw in draws {
@@ -196,9 +197,10 @@ impl Engine {
             masked |= is_masked(generate, sequence);
             sequence.tokens.truncate(known);
             top = top.max(generate.top.unwrap_or(0));
+            kept |= generate.kept.is_some();
         }
         let rows: Vec<u32> = draws.iter().map(|draw| draw.row).collect();
-        (!rows.is_empty()).then_some(Drawing { rows, settings, masked, top })
+        (!rows.is_empty()).then_some(Drawing { rows, settings, masked, top, kept })
     }
 
     /// Counts a step in which so many run.

@@ -47,6 +47,26 @@ pub(super) struct Sampled {
     /// `[rows, top]` for the longest list.
     top_token: Slice,
     top_logprob: Slice,
+    /// Made when somebody first asks.
+    kept: Option<KeptRoom>,
+}
+
+/// Where the tokens that were kept are told.
+struct KeptRoom {
+    /// `[rows]` u32: how many.
+    count: Slice,
+    /// `[rows, words]` u32: a bit for each token.
+    bits: Slice,
+    words: u32,
+}
+
+/// What sampling tells beside the token.
+#[derive(Clone, Copy)]
+pub(super) struct Told {
+    /// Most likely tokens.
+    pub top_n: u32,
+    /// Whether those that were kept.
+    pub kept: bool,
 }
 
 impl Sampled {
@@ -59,7 +79,18 @@ impl Sampled {
             processed: words(backend, rows)?,
             top_token: words(backend, rows * top_max)?,
             top_logprob: words(backend, rows * top_max)?,
+            kept: None,
         })
+    }
+
+    /// Makes room for the tokens that are kept, if there is none.
+    pub fn keep(&mut self, backend: &mut dyn Backend, rows: u32, vocab: u32) -> Result<(), Error> {
+        if self.kept.is_none() {
+            let each = vocab.div_ceil(32);
+            let bits = words(backend, u64::from(rows) * u64::from(each))?;
+            self.kept = Some(KeptRoom { count: words(backend, rows)?, bits, words: each });
+        }
+        Ok(())
     }
 
     /// One token for each row of logits, which lie as close as they can.
@@ -67,10 +98,11 @@ impl Sampled {
         &self,
         logits: Slice,
         raw: Option<Slice>,
-        top_n: u32,
+        Told { top_n, kept }: Told,
         (rows_max, vocab): (u32, u32),
         count: Slice,
     ) -> Command {
+        let kept = self.kept.as_ref().filter(|_| kept);
         let listed = |slice: Slice| (top_n > 0).then_some(Write(slice));
         let command = Sample {
             params: params::Sample {
@@ -79,7 +111,7 @@ impl Sampled {
                 rows_max,
                 vocab,
                 top_n,
-                kept_words: 0,
+                kept_words: kept.map_or(0, |kept| kept.words),
             },
             logits: Read(logits),
             raw_logits: raw.map(Read),
@@ -90,21 +122,26 @@ impl Sampled {
             processed_logprob: Some(Write(self.processed)),
             top_token: listed(self.top_token),
             top_logprob: listed(self.top_logprob),
-            kept: None,
-            kept_count: None,
+            kept: kept.map(|kept| Write(kept.bits)),
+            kept_count: kept.map(|kept| Write(kept.count)),
             rows: Some(Read(count)),
         };
         command.into()
     }
 
-    /// What so many rows came to: token, status, the two log-probabilities, the lists.
-    pub fn reads(&self, rows: u32, top: u32) -> Vec<Slice> {
+    /// What so many rows came to: token, status, the two log-probabilities, the lists, the
+    /// tokens that were kept.
+    pub fn reads(&self, rows: u32, top: u32, kept: bool) -> Vec<Slice> {
         let first = |slice: Slice, count: u32| Slice { bytes: 4 * u64::from(count), ..slice };
         let mut reads: Vec<Slice> = [self.token, self.status, self.raw, self.processed]
             .map(|slice| first(slice, rows))
             .into();
         reads.push(first(self.top_token, rows * top));
         reads.push(first(self.top_logprob, rows * top));
+        if let Some(kept) = self.kept.as_ref().filter(|_| kept) {
+            reads.push(first(kept.count, rows));
+            reads.push(first(kept.bits, rows * kept.words));
+        }
         reads.retain(|slice| slice.bytes > 0);
         reads
     }

@@ -2,6 +2,7 @@
 
 use super::guide::Guide;
 use super::sequence::Sequence;
+use crate::processor::Processor;
 use crate::request::{Generate, Sampling};
 use kernels_core::params::{self, LogitMaskRow, SampleRow};
 
@@ -11,11 +12,20 @@ pub(super) fn sample_row(sampling: &Sampling, sequence: &Sequence) -> SampleRow 
         seed: sampling.seed,
         position: sequence.tokens.len() as u32,
         fork: sequence.noise,
-        temperature: sampling.temperature,
+        temperature: temperature(sampling, sequence.generated().len()),
         top_k: sampling.top_k,
         top_p: sampling.top_p,
         min_p: sampling.min_p,
     }
+}
+
+/// The temperature of the token after so many of its answer.
+fn temperature(sampling: &Sampling, place: usize) -> f32 {
+    let schedule = sampling.processors.iter().find_map(|processor| match processor {
+        Processor::Temperature(schedule) => Some(schedule),
+        _ => None,
+    });
+    schedule.map_or(sampling.temperature, |schedule| schedule.at(place))
 }
 
 /// Whether penalties read what was seen and drawn.
@@ -28,10 +38,23 @@ pub(super) fn is_masked(generate: &Generate, sequence: &Sequence) -> bool {
     let sampling = &generate.sampling;
     counts(sampling)
         || !sampling.bias.is_empty()
-        || sampling.allowed.is_some()
+        || has_set(sampling)
+        || !only(sampling, sequence).is_empty()
         || !sampling.bad_words.is_empty()
         || generate.grammar.is_some()
         || sequence.generated().len() < generate.stop.min_new as usize
+}
+
+/// Whether the same tokens are allowed in every step, and not all.
+fn has_set(sampling: &Sampling) -> bool {
+    sampling.allowed.is_some() || sampling.processors.iter().any(Processor::is_set)
+}
+
+/// Lists of tokens of which the next one has to be.
+fn only<'a>(sampling: &'a Sampling, sequence: &Sequence) -> Vec<&'a [u32]> {
+    let Sequence { tokens, prompt_len, .. } = sequence;
+    let lists = sampling.processors.iter();
+    lists.filter_map(|processor| processor.only(tokens, *prompt_len)).collect()
 }
 
 /// What a slot counts of an answer: tokens that came, then some that were guessed.
@@ -135,16 +158,18 @@ impl Masks {
     pub fn push(&mut self, generate: &Generate, sequence: &mut Sequence, node: usize) {
         let (sampling, seat) = (&generate.sampling, sequence.seat.expect("it runs"));
         let counts = counts(sampling);
-        let allowed = sampling.allowed.as_deref();
+        let restricted = has_set(sampling);
         let place = self.places + self.rows.len() as u32;
         let words = self.vocab.div_ceil(32) as usize;
         let guided = match &sequence.guide {
             Some(Guide::Here { masks, .. }) => Some(&masks[node * words..][..words]),
             _ => None,
         };
+        let only = only(sampling, sequence);
+        let own = guided.is_some() || !only.is_empty();
         self.rows.push(LogitMaskRow {
-            mask: guided.map_or(params::NONE, |_| place),
-            action: allowed.map_or(params::NONE, |_| seat),
+            mask: if own { place } else { params::NONE },
+            action: if restricted { seat } else { params::NONE },
             slot: if counts { seat } else { params::NONE },
             // Sampling divides by it.
             temperature: 0.0,
@@ -152,13 +177,16 @@ impl Masks {
             presence: sampling.presence,
             frequency: sampling.frequency,
         });
-        if let Some(allowed) = allowed.filter(|_| sequence.fresh) {
-            self.allow(seat, allowed);
-        }
         let ended = guided.is_some_and(|mask| self.lets_only_ends(mask));
-        if let Some(mask) = guided {
-            self.mask_places.push(place);
-            self.mask_words.extend(mask);
+        if own {
+            let mask = self.mask(place);
+            if let Some(guided) = guided {
+                mask.copy_from_slice(guided);
+            }
+            only.into_iter().for_each(|tokens| keep_only(mask, tokens));
+        }
+        if restricted && sequence.fresh {
+            self.restrict(seat, sampling);
         }
         if counts && sequence.fresh {
             self.slots.push((seat, self.counted(sequence)));
@@ -188,7 +216,7 @@ impl Masks {
             presence: 0.0,
             frequency: 0.0,
         });
-        self.allow(place, &[token]);
+        keep_only(self.mask(place), &[token]);
         self.banned_starts.push(0);
         self.bias_starts.push(0);
         self.counted_starts.push(0);
@@ -220,13 +248,27 @@ impl Masks {
         }
     }
 
-    /// A mask with a bit for each token that is allowed.
-    fn allow(&mut self, place: u32, allowed: &[u32]) {
+    /// The words of a mask at a place, which allows all tokens.
+    fn mask(&mut self, place: u32) -> &mut [u32] {
         let first = self.mask_words.len();
         self.mask_places.push(place);
-        self.mask_words.resize(first + self.vocab.div_ceil(32) as usize, 0);
-        for token in allowed {
-            self.mask_words[first + (token / 32) as usize] |= 1 << (token % 32);
+        self.mask_words.resize(first + self.vocab.div_ceil(32) as usize, u32::MAX);
+        &mut self.mask_words[first..]
+    }
+
+    /// The mask of what is allowed in every step.
+    fn restrict(&mut self, place: u32, sampling: &Sampling) {
+        let mask = self.mask(place);
+        if let Some(allowed) = &sampling.allowed {
+            keep_only(mask, allowed);
+        }
+        for processor in sampling.processors.iter() {
+            let (set, flip) = match processor {
+                Processor::Allowed(set) => (set, 0),
+                Processor::Disallowed(set) => (set, u32::MAX),
+                _ => continue,
+            };
+            mask.iter_mut().zip(set.words()).for_each(|(word, own)| *word &= own ^ flip);
         }
     }
 
@@ -244,4 +286,13 @@ impl Masks {
         }
         counts
     }
+}
+
+/// Takes all but these tokens out of a mask.
+fn keep_only(mask: &mut [u32], tokens: &[u32]) {
+    let mut kept = vec![0; mask.len()];
+    for token in tokens {
+        kept[(token / 32) as usize] |= 1 << (token % 32);
+    }
+    mask.iter_mut().zip(kept).for_each(|(word, kept)| *word &= kept);
 }

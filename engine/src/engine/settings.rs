@@ -111,8 +111,9 @@ impl Settings {
     pub fn workspace_bytes(&self, config: &Config) -> u64 {
         let capacity = self.capacity();
         let logits = u64::from(capacity.logit_rows_max) * u64::from(config.vocab);
-        // Changed logits as f32, a count of each token in 16 bits, a bit of each of two masks.
-        let masked = logits * 6 + logits / 4;
+        // Changed logits as f32, a count of each token in 16 bits, a bit of each of two masks,
+        // and one of what was kept.
+        let masked = logits * 6 + logits / 4 + logits / 8;
         Scratch::bytes(config, &capacity) + masked + 4 * u64::from(capacity.page_ids_max())
     }
 

@@ -19,6 +19,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use kernels_core::device::Backend;
 use kernels_core::dtype::Dtype;
 use kernels_core::workers::Inline;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -200,6 +201,7 @@ pub fn load(
         dtype: dtype_of(&checkpoint),
         labels: Arc::default(),
         numerics,
+        action_sets: BTreeMap::new(),
     };
     let masker = Box::new(grammar::Threads::new(mask_threads, MASK_PATIENCE));
     let mut engine = Engine::new(backend, loaded, vocabulary, masker, settings)?;

@@ -1,5 +1,6 @@
 //! What the binary does, one file for each command, and what they share.
 
+mod action_sets;
 pub mod bench;
 pub mod chat;
 pub mod complete;

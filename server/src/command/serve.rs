@@ -1,7 +1,7 @@
 //! `pagewise serve`.
 
-use super::Failure;
 use super::load::{Loaded, load};
+use super::{Failure, action_sets};
 use crate::backend::Busy;
 use crate::config::{self, LogFormat};
 use crate::http::{self, Door};
@@ -37,6 +37,7 @@ pub fn run(
         return host.close();
     };
     served.trust_request_chat_template = settings.limits.trust_request_chat_template;
+    served.action_sets = action_sets::read(&settings.action_set, served.vocabulary)?;
     tell(out, given, &told)?;
     let (name, address) = (served.name.clone(), host.address);
     let serving = host.serve(engine, busy, served, settings)?;

@@ -2,6 +2,7 @@
 
 use super::answer::{Answers, End, Piece, StopReason, VersionSpan};
 use super::fields::Fields;
+use super::kept::{self, SamplingMask};
 use super::messages;
 use super::prompts::{Cut, Prompt, Reading};
 use super::sampling::{Asked, TOP_MAX};
@@ -50,6 +51,8 @@ struct Choice {
     token_ids: Option<Vec<u32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     weight_versions: Option<Vec<VersionSpan>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sampling_mask: Option<Vec<SamplingMask>>,
 }
 
 #[derive(Serialize)]
@@ -137,6 +140,7 @@ impl Chat {
         fields.done()?;
         asked.adapter = adapter;
         let room = asked.room((name, new), &prompt, served)?;
+        asked.check_kept(&[room], served)?;
         asked.compile(served)?;
         let head = Head::new("chatcmpl", &asked, &context);
         Ok(Self { head, asked, prompt, room, context })
@@ -177,6 +181,7 @@ impl Chat {
             token_ids: self.asked.show_tokens.then(tokens),
             weight_versions: answers
                 .and_then(|answers| answers.told(piece, &self.asked, &self.context)),
+            sampling_mask: self.asked.kept.map(|_| kept::told(&piece.tokens)),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::answer::{Answers, Piece, StopReason, VersionSpan};
 use super::fields::Fields;
+use super::kept::{self, SamplingMask};
 use super::logprobs::{Echo, Echoed, Logprobs};
 use super::prompts::{self, Cut, Prompt, Reading};
 use super::sampling::{Asked, TOP_MAX};
@@ -53,6 +54,8 @@ struct Choice<'a> {
     prompt_logprobs: Option<PromptScores<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     weight_versions: Option<Vec<VersionSpan>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sampling_mask: Option<Vec<SamplingMask>>,
 }
 
 /// What was echoed, and what came.
@@ -91,7 +94,8 @@ impl Completions {
         }
         asked.check_repeated(&prompts, echo)?;
         let room = |prompt: &Prompt| asked.room(("max_tokens", max_new), prompt, served);
-        let room = prompts.iter().map(room).collect::<Result<_, _>>()?;
+        let room = prompts.iter().map(room).collect::<Result<Vec<_>, _>>()?;
+        asked.check_kept(&room, served)?;
         asked.compile(served)?;
         let head = Head::new("cmpl", &asked, &context);
         let tokenizer = &served.text.tokenizer;
@@ -125,6 +129,7 @@ impl Completions {
             prompt_token_ids: (first && self.asked.show_tokens).then_some(tokens),
             prompt_logprobs: shown.map(|top| PromptScores { scores, top, names: self.names() }),
             weight_versions: answers.told(piece, &self.asked, &self.context),
+            sampling_mask: self.asked.kept.map(|_| kept::told(&piece.tokens)),
         }
     }
 

@@ -29,7 +29,6 @@ const UNSUPPORTED: &[&str] = &[
     "reasoning",
     "reasoning_effort",
     "routed_experts_prompt_start",
-    "thinking_token_budget",
     "tool_choice",
     "tools",
     "parallel_tool_calls",

@@ -4,6 +4,8 @@
 pub mod answer;
 pub mod embeddings;
 pub mod fields;
+pub mod kept;
+pub mod processors;
 pub mod prompts;
 pub mod refusal;
 pub mod sampling;

@@ -2,12 +2,15 @@
 
 use super::Refusal;
 use super::fields::Fields;
+use super::kept::{self, KEPT_MAX};
+use super::processors;
 use super::prompts::Prompt;
 use super::structured::Structure;
 use super::tools::Tools;
 use crate::adapters::Known;
 use crate::served::Served;
 use crate::text::calls::Form;
+use engine::processor::{self, Keep, Then};
 use engine::request::{Generate, Request, Sampling, Stop, Task};
 use grammar::Grammar;
 use serde_json::Value;
@@ -53,6 +56,8 @@ pub struct Asked {
     pub skip_special: bool,
     /// Most likely tokens to list with each of an answer.
     pub top: Option<u32>,
+    /// How the tokens that each of an answer was drawn from are told.
+    pub kept: Option<Keep>,
     /// Most likely tokens to list with each of the prompt, as `prompt_logprobs` asks.
     pub prompt_top: Option<u32>,
     /// The first token of the prompt that is scored.
@@ -103,6 +108,7 @@ impl Asked {
             keep_stop: fields.switch("include_stop_str_in_output")?,
             skip_special: fields.take("skip_special_tokens")?.unwrap_or(true),
             top,
+            kept: kept::read(fields)?,
             prompt_top: fields.within("prompt_logprobs", 0..=TOP_MAX)?,
             prompt_from: fields.take("prompt_logprob_start")?.unwrap_or(0),
             stream: streaming(fields)?,
@@ -160,6 +166,7 @@ impl Asked {
                 sampling,
                 stop: self.stop.clone(),
                 top: self.top,
+                kept: self.kept,
                 prompt_top,
                 prompt_from: self.prompt_from,
                 grammar: self.grammar.clone(),
@@ -198,6 +205,52 @@ impl Asked {
             return Err(Refusal::expected("min_tokens", &words, self.stop.min_new));
         }
         Ok(new)
+    }
+
+    /// What answers tell of the tokens that were kept is bounded: `room` are the tokens of an
+    /// answer to each prompt.
+    pub fn check_kept(&self, room: &[u32], served: &Served) -> Result<(), Refusal> {
+        if self.kept != Some(Keep::Tokens) {
+            return Ok(());
+        }
+        let most = u64::from(self.kept_most(served));
+        let tokens: u64 = room.iter().map(|room| u64::from(*room)).sum();
+        let all = u64::from(self.choices).saturating_mul(tokens).saturating_mul(most);
+        if all <= KEPT_MAX {
+            return Ok(());
+        }
+        let expected = format!(
+            "at most {KEPT_MAX} tokens in all sampling masks, got {all}: `n` x tokens of an \
+             answer x {most}, the most that `top_k` and masks leave of {}; `sampling_mask`: \
+             \"hash\" has no such bound",
+            served.vocabulary
+        );
+        Err(Refusal::field("return_sampling_mask", format!("expected {expected}")))
+    }
+
+    /// Tokens that one is drawn from, at most.
+    fn kept_most(&self, served: &Served) -> u32 {
+        let sampling = &self.sampling;
+        let mut most = served.vocabulary;
+        let mut greedy = sampling.temperature == 0.0;
+        let allowed = sampling.allowed.as_ref().map(|list| list.len() as u32);
+        let top_k = (sampling.top_k > 0).then_some(sampling.top_k);
+        most = most.min(allowed.unwrap_or(most)).min(top_k.unwrap_or(most));
+        for processor in sampling.processors.iter() {
+            most = most.min(match processor {
+                processor::Processor::Allowed(set) => set.len(),
+                processor::Processor::Disallowed(set) => served.vocabulary - set.len(),
+                processor::Processor::Steps(steps) if steps.then != Then::Free => {
+                    steps.lists.iter().map(|list| list.len() as u32).max().unwrap_or(most)
+                }
+                processor::Processor::Temperature(_) => {
+                    greedy = false;
+                    continue;
+                }
+                processor::Processor::Steps(_) | processor::Processor::Thinking(_) => continue,
+            });
+        }
+        if greedy { 1 } else { most }
     }
 
     /// What answers repeat of their prompts is bounded: on the wire each has its own.
@@ -248,6 +301,8 @@ pub fn is_request_id(text: &str) -> bool {
 fn sampling(fields: &mut Fields, served: &Served) -> Result<Sampling, Refusal> {
     let top_k: i64 = fields.within("top_k", -1..=i64::from(u32::MAX))?.unwrap_or(0);
     let bad_words = bad_words(fields)?;
+    let processors = processors::read(fields)?;
+    let processors = processors.iter().map(|processor| processor.of(served));
     Ok(Sampling {
         temperature: fields.within("temperature", 0.0..=100.0)?.unwrap_or(1.0),
         top_k: top_k.max(0) as u32,
@@ -260,6 +315,7 @@ fn sampling(fields: &mut Fields, served: &Served) -> Result<Sampling, Refusal> {
         bias: bias(fields, served)?,
         allowed: tokens(fields, "allowed_token_ids", served)?,
         bad_words: sequences(&bad_words, served)?,
+        processors: processors.collect::<Result<_, _>>()?,
     })
 }
 

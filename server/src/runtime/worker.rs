@@ -496,6 +496,7 @@ mod tests {
             sampling: Sampling::default(),
             stop: Stop::default(),
             top: None,
+            kept: None,
             prompt_top: None,
             prompt_from: 0,
             grammar: None,
@@ -517,7 +518,7 @@ mod tests {
         let metrics = Metrics::new("tiny", 32, 8);
         let mut live = Live::new(&request, "".into(), 0, false, unbounded_channel().0);
         let at = |seconds| live.arrived + Duration::from_secs(seconds);
-        let token = Scored { token: 1, raw: -1.0, processed: -1.0, top: Vec::new() };
+        let token = Scored { token: 1, raw: -1.0, processed: -1.0, top: Vec::new(), kept: None };
         // A seat in the step from second 3 to 5, the prompt done in that from 5 to 9.
         let steps = [
             (Event::Admitted { id: 1 }, at(3)..at(5)),

@@ -157,6 +157,8 @@ struct Said {
     salts: Each<String>,
     keys: Each<String>,
     adapters: Each<String>,
+    processors: Each<String>,
+    thinking: Each<u32>,
     priority: i32,
 }
 
@@ -173,6 +175,8 @@ impl Said {
             salts: Each::read(fields, "cache_salt", input)?,
             keys: Each::read(fields, "extra_key", input)?,
             adapters: Each::read(fields, "lora_path", input)?,
+            processors: Each::read(fields, "custom_logit_processor", input)?,
+            thinking: Each::read(fields, "max_thinking_tokens", input)?,
             priority: priority as i32,
         })
     }
@@ -239,6 +243,8 @@ impl Said {
             prompt_from: from.filter(|from| *from < prompt.tokens.len()),
             salt: salt(self.salts.of(at), self.keys.of(at)),
             priority: self.priority,
+            processor: self.processors.of(at).cloned(),
+            thinking: self.thinking.of(at).copied(),
         }
     }
 }
@@ -250,11 +256,6 @@ fn told_bytes(params: &Map<String, Value>) -> usize {
 
 /// One clear place for each thing that is refused, by its name.
 fn refuse_what_is_not_done(fields: &mut Fields) -> Result<(), Refusal> {
-    if fields.take::<Value>("custom_logit_processor")?.is_some() {
-        let words = "holds a pickle, and this server never executes one: what is in it is not \
-                     looked at";
-        return Err(Refusal::field("custom_logit_processor", words));
-    }
     if fields.has("input_embeds") {
         return Err(Refusal::unsupported("input_embeds"));
     }
@@ -266,7 +267,6 @@ fn refuse_what_is_not_done(fields: &mut Fields) -> Result<(), Refusal> {
     for name in NEVER {
         fields.only(name, &[Value::Bool(false)])?;
     }
-    fields.only("max_thinking_tokens", &[])?;
     fields.only("routed_experts_start_len", &[0.into()])?;
     fields.only("routed_dp_rank", &[0.into()])?;
     for name in REMARKS {

@@ -27,6 +27,8 @@ const SAME: &[&str] = &[
     "ignore_eos",
     "skip_special_tokens",
     "logit_bias",
+    "custom_params",
+    "processors",
 ];
 /// Those that have another one: here, there.
 const RENAMED: &[(&str, &str)] = &[
@@ -43,7 +45,12 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("top_logprobs_num", "prompt_logprobs"),
     ("top_logprobs_num", "logprobs"),
     ("extra_key", "cache_salt"),
+    (PROCESSOR, PROCESSOR),
+    (THINKING, THINKING),
 ];
+/// Fields beside the parameters that have the same name here and there.
+const PROCESSOR: &str = "custom_logit_processor";
+const THINKING: &str = "max_thinking_tokens";
 
 /// What else a request says of an answer.
 #[derive(PartialEq)]
@@ -58,6 +65,10 @@ pub struct Beside {
     pub salt: String,
     /// Smaller comes first.
     pub priority: i32,
+    /// A class that changes logits, by a pickle that names it.
+    pub processor: Option<String>,
+    /// Tokens of thinking at most.
+    pub thinking: Option<u32>,
 }
 
 /// What is asked of an answer.
@@ -158,10 +169,6 @@ fn within(mut refusal: Refusal, place: &str) -> Refusal {
 }
 
 fn refuse_what_is_not_done(fields: &mut Fields) -> Result<(), Refusal> {
-    if fields.take::<Value>("custom_params")?.is_some_and(|value| value != json!({})) {
-        let words = "goes with `custom_logit_processor`, which this server does not run";
-        return Err(Refusal::field("custom_params", words));
-    }
     if let Some(expressions) = fields.take::<Value>("stop_regex")?
         && expressions != json!([])
         && expressions != json!("")
@@ -202,6 +209,15 @@ fn translated(fields: &mut Fields, beside: &Beside) -> Result<Map<String, Value>
     }
     ours.insert("cache_salt".into(), beside.salt.clone().into());
     ours.insert("priority".into(), beside.priority.into());
+    // Without a class that reads them they say nothing.
+    if beside.processor.is_none() {
+        ours.remove("custom_params");
+    }
+    let beside = [
+        (PROCESSOR, beside.processor.clone().map(Value::from)),
+        (THINKING, beside.thinking.map(Value::from)),
+    ];
+    ours.extend(beside.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
     Ok(ours)
 }
 
@@ -225,7 +241,8 @@ fn structure(fields: &mut Fields) -> Result<Option<Map<String, Value>>, Refusal>
 /// Whether tokens are drawn, and from all there are.
 fn is_unfiltered(ours: &Map<String, Value>) -> bool {
     let number = |name: &str, absent: f64| ours.get(name).map_or(Some(absent), Value::as_f64);
-    number("temperature", 1.0).is_some_and(|x| x > 0.0)
+    let free = ["processors", PROCESSOR, THINKING].iter().all(|name| !ours.contains_key(*name));
+    free && number("temperature", 1.0).is_some_and(|x| x > 0.0)
         && number("top_p", 1.0) == Some(1.0)
         && number("top_k", -1.0).is_some_and(|x| x <= 0.0)
         && number("min_p", 0.0) == Some(0.0)

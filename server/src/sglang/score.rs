@@ -201,6 +201,7 @@ fn scored(prompt: Vec<u32>, from: u32) -> Request {
         sampling: Sampling::default(),
         stop: Stop::default(),
         grammar: None,
+        kept: None,
         top: None,
         prompt_top: Some(0),
         prompt_from: from,

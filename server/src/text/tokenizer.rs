@@ -108,6 +108,11 @@ impl Tokenizer {
         self.inner.id_to_token(token)
     }
 
+    /// The token of a spelling.
+    pub fn token(&self, spelling: &str) -> Option<u32> {
+        self.inner.token_to_id(spelling)
+    }
+
     /// All tokens as grammars see them; `ends` are those that end an answer.
     pub fn grammar_tokens(&self, ends: &[u32]) -> grammar::Tokens {
         let special = (0..).zip(&self.special).filter(|(_, special)| **special);

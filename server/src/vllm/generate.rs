@@ -2,6 +2,7 @@
 
 use crate::openai::answer::{Answers, Piece, StopReason, VersionSpan};
 use crate::openai::fields::Fields;
+use crate::openai::kept::{self, SamplingMask};
 use crate::openai::prompts::Prompt;
 use crate::openai::sampling::{Asked, TOP_MAX, known};
 use crate::openai::shape::{Names, PromptScores, Usage, said, usage};
@@ -52,7 +53,8 @@ struct Choice {
     text: Option<String>,
     logprobs: Option<Logprobs>,
     routed_experts: Option<()>,
-    sampling_mask: Option<()>,
+    /// Null is not asked for; within it, all tokens.
+    sampling_mask: Option<Vec<SamplingMask>>,
     weight_versions: Option<Vec<VersionSpan>>,
 }
 
@@ -101,9 +103,17 @@ impl Generate {
         };
         let mut inner: Map<String, Value> = outer.must("sampling_params")?;
         // These stand beside the sampling, and mean what they mean elsewhere.
-        for name in
-            ["stream", "stream_options", "cache_salt", "priority", "request_id", "return_token_ids"]
-        {
+        for name in [
+            "stream",
+            "stream_options",
+            "cache_salt",
+            "priority",
+            "request_id",
+            "return_token_ids",
+            "return_sampling_mask",
+            "sampling_mask",
+            "processors",
+        ] {
             if let Some(value) = outer.take::<Value>(name)? {
                 inner.insert(name.to_owned(), value);
             }
@@ -134,6 +144,7 @@ impl Generate {
         let prompt = Prompt { name: "token_ids".into(), tokens, text: None };
         asked.check_repeated(std::slice::from_ref(&prompt), false)?;
         let room = asked.room(("max_tokens", max_new), &prompt, served)?;
+        asked.check_kept(&[room], served)?;
         asked.compile(served)?;
         let id = asked.request_id.clone().unwrap_or_else(|| context.request_id.clone());
         let model = asked.model(served);
@@ -180,7 +191,7 @@ impl Generate {
             text: self.text.then_some(piece.text),
             logprobs: content,
             routed_experts: None,
-            sampling_mask: None,
+            sampling_mask: self.asked.kept.map(|_| kept::told(&piece.tokens)),
             weight_versions: spans,
         }
     }
