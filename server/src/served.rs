@@ -1,6 +1,7 @@
 //! The model that is served, as the surfaces know it.
 
 use crate::adapters::Adapters;
+use crate::rollouts::Shelf;
 use crate::runtime::Labels;
 use crate::text::Text;
 use grammar::Compiler;
@@ -28,6 +29,8 @@ pub struct Served {
     pub adapters: Arc<Adapters>,
     /// The type that its checkpoint computes in, as its files say.
     pub dtype: &'static str,
+    /// The store of trajectories, if there is one.
+    pub shelf: Option<Arc<Shelf>>,
     /// What versions are called.
     pub labels: Arc<Labels>,
     /// The numerics of the backend: same words, same bits.

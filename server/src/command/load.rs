@@ -194,6 +194,7 @@ pub fn load(
         trust_request_chat_template: false,
         adapters: Arc::new(adapters),
         dtype: dtype_of(&checkpoint),
+        shelf: None,
         labels: Arc::default(),
         numerics,
     };

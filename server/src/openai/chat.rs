@@ -8,6 +8,7 @@ use super::sampling::{Asked, TOP_MAX};
 use super::shape::{Head, Names, PromptScores, Usage, said, usage};
 use super::tools::Tools;
 use super::{Context, Refusal, Surface};
+use crate::rollouts::{Collected, Heading, Rollout};
 use crate::text::calls::read::Came;
 use engine::request::{Request, Scored};
 use serde::Serialize;
@@ -34,6 +35,8 @@ struct Response<'a> {
     prompt_token_ids: Option<Arc<[u32]>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_logprobs: Option<PromptScores<'a>>,
+    #[serde(flatten)]
+    rollout: Option<Heading>,
 }
 
 #[derive(Serialize)]
@@ -50,6 +53,8 @@ struct Choice {
     token_ids: Option<Vec<u32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     weight_versions: Option<Vec<VersionSpan>>,
+    #[serde(flatten)]
+    collected: Option<Collected>,
 }
 
 #[derive(Serialize)]
@@ -115,7 +120,7 @@ impl Chat {
         let reading = Reading { served, special, cut };
         let tools = Tools::read(&mut fields, served.text.form())?;
         let told = tools.as_ref().and_then(Tools::told);
-        let tokens = messages::prompt(&mut fields, told.as_deref(), reading)?;
+        let (tokens, template) = messages::prompt(&mut fields, told.as_deref(), reading)?;
         let mut prompt = Prompt { name: "messages".into(), tokens, text: None };
         let shown = fields.switch("logprobs")?;
         let top = fields.within("top_logprobs", 0..=TOP_MAX)?;
@@ -134,6 +139,8 @@ impl Chat {
         if let Some(tools) = &tools {
             asked.offer(tools)?;
         }
+        let rollout = Rollout::read(&mut fields, &context)?;
+        asked.rollout = rollout.map(|it| Arc::new(Rollout { template_hash: Some(template), ..it }));
         fields.done()?;
         asked.adapter = adapter;
         let room = asked.room((name, new), &prompt, served)?;
@@ -177,6 +184,7 @@ impl Chat {
             token_ids: self.asked.show_tokens.then(tokens),
             weight_versions: answers
                 .and_then(|answers| answers.told(piece, &self.asked, &self.context)),
+            collected: answers.and_then(|answers| answers.rollout.of(piece)),
         }
     }
 
@@ -210,6 +218,7 @@ impl Chat {
             usage: None,
             prompt_token_ids: None,
             prompt_logprobs: None,
+            rollout: None,
         }
     }
 
@@ -246,8 +255,10 @@ impl Surface for Chat {
             let message = Message { role: Some("assistant"), content, tool_calls };
             Choice { message: Some(message), ..choice }
         };
+        let heading = answers.rollout.heading(&pieces);
         let mut response =
             self.response("chat.completion", pieces.into_iter().map(message).collect());
+        response.rollout = heading;
         response.usage = Some(self.usage(answers));
         response.prompt_token_ids = self.asked.show_tokens.then(|| self.prompt.tokens.clone());
         response.prompt_logprobs = self.prompt_logprobs(answers);

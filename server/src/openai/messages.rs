@@ -11,22 +11,26 @@ use std::sync::Arc;
 /// Who may speak.
 const ROLES: &[&str] = &["system", "developer", "user", "assistant", "tool"];
 
-/// The prompt of a request's conversation.
+/// The prompt of a request's conversation, and the hash of the template that made it.
 pub fn prompt(
     fields: &mut Fields,
     tools: Option<&[Value]>,
     reading: Reading<'_>,
-) -> Result<Arc<[u32]>, Refusal> {
-    let text = text(fields, tools, reading.served)?;
+) -> Result<(Arc<[u32]>, u64), Refusal> {
+    let (text, template) = text(fields, tools, reading.served)?;
     let tokens = prompts::encode("messages", &text, reading)?;
     if tokens.is_empty() {
         return Err(Refusal::field("messages", "have no tokens"));
     }
-    Ok(tokens)
+    Ok((tokens, template))
 }
 
 /// What the template makes of a request's conversation.
-fn text(fields: &mut Fields, tools: Option<&[Value]>, served: &Served) -> Result<String, Refusal> {
+fn text(
+    fields: &mut Fields,
+    tools: Option<&[Value]>,
+    served: &Served,
+) -> Result<(String, u64), Refusal> {
     let messages: Vec<Value> = fields.must("messages")?;
     if messages.is_empty() {
         return Err(Refusal::expected("messages", "at least one", "none"));
@@ -59,7 +63,8 @@ fn text(fields: &mut Fields, tools: Option<&[Value]>, served: &Served) -> Result
     let conversation =
         Conversation { messages: &messages, tools, add_generation_prompt: begin, more: &more };
     let text = template.render(&conversation)?;
-    if go_on { unfinished(text, &messages) } else { Ok(text) }
+    let text = if go_on { unfinished(text, &messages)? } else { text };
+    Ok((text, template.hash))
 }
 
 /// A message with plain text for its content.
