@@ -143,7 +143,10 @@ impl Adapters {
         };
         tracing::info!(adapter = known.name, "an adapter comes back");
         let placed = Placed { number, image, pinned, again: true };
-        self.place(runtime, placed, None, label.to_string()).await.map(drop)
+        // It is no new version for anybody: who has the one before keeps it, even where the
+        // engine rests.
+        let in_flight = Some(InFlight::Wait);
+        self.place(runtime, placed, in_flight, label.to_string()).await.map(drop)
     }
 
     /// Reads an adapter, checks it and packs it, on a thread that stands back.
