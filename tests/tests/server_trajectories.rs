@@ -97,7 +97,9 @@ fn lines(server: &Server, query: &str) -> Vec<Value> {
 fn an_answer_of_every_surface_is_in_the_store_with_the_bits_of_its_reply() {
     let kept = shared();
     let server = &kept.server;
-    let session = json!({ "session_id": "bits", "group_id": "g", "metadata": { "a": [1, "é"] } });
+    let session = json!({
+        "session_id": "bits", "group_id": "g", "metadata": { "a": [1, "é"] }, "max_staleness": 3,
+    });
     let reply = server.ask("/inference/v1/generate", &tokens(session.clone()));
     let choice = &reply["choices"][0];
     assert_eq!(reply["trajectory_ids"], json!([choice["trajectory_id"]]));
@@ -391,12 +393,12 @@ fn two_servers_do_not_share_a_folder() {
 }
 
 /// Loads an adapter, or a new version of it.
-fn load(server: &Server, name: &str, seed: u64) {
+fn load(server: &Server, name: &str, seed: u64, more: Value) {
     let base = checkpoint::open(server.folder());
     let folder = Folder::new();
     let adapter = adapter(&base, &["_proj"], 4, seed);
     ::checkpoint::write_adapter(&folder.0, &adapter, &base.config, "base").expect("it is written");
-    let body = json!({ "lora_name": name, "lora_path": folder.0 });
+    let body = with(json!({ "lora_name": name, "lora_path": folder.0 }), more);
     let response = server.post("/load_lora_adapter", &body);
     assert_eq!(response.status, 200, "{}", String::from_utf8_lossy(&response.body));
 }
@@ -405,7 +407,7 @@ fn load(server: &Server, name: &str, seed: u64) {
 fn an_answer_that_versions_have_overtaken_is_stale_and_not_collected() {
     let kept = keeping(&["--max-loras", "4", "--max-lora-rank", "8"]);
     let server = &kept.server;
-    load(server, "a", 1);
+    load(server, "a", 1, json!({}));
     let long = |most: Option<u64>| {
         let mut body = json!({
             "prompt": "A", "lora_adapter": "a", "max_tokens": 400, "ignore_eos": true,
@@ -419,22 +421,15 @@ fn an_answer_that_versions_have_overtaken_is_stale_and_not_collected() {
     let last = |most: Option<u64>, seed: u64| {
         let mut wire = Wire::open(server.address);
         wire.post("/v1/completions", long(most).to_string().as_bytes());
-        let mut text = wire.some(1 << 16);
-        while !text.windows(6).any(|bytes| bytes == b"data: ") {
-            text.extend(wire.some(1 << 16));
-        }
+        let mut text = begun(&mut wire);
         // It has begun: it rests while two versions come.
         server.ask("/pause?mode=keep", &json!({}));
-        load(server, "a", seed);
-        load(server, "a", seed + 1);
-        load(server, "other", seed);
+        load(server, "a", seed, json!({}));
+        load(server, "a", seed + 1, json!({}));
+        load(server, "other", seed, json!({}));
         server.ask("/resume", &json!({}));
         text.extend(wire.rest());
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let event = text.lines().find(|line| line.contains("\"finish_reason\":\"length\""));
-        let event = event.and_then(|line| line.strip_prefix("data: ")).expect("it ends");
-        let event: Value = serde_json::from_str(event).expect("JSON");
-        event["choices"][0].clone()
+        ended(&text)
     };
     let fine = last(Some(2), 10);
     assert_eq!((&fine["staleness"], fine.get("stale")), (&json!(2), None));
@@ -486,18 +481,53 @@ fn an_answer_that_versions_have_overtaken_is_stale_and_not_collected() {
 
 #[test]
 fn an_adapter_that_comes_back_makes_nothing_stale() {
-    let kept = keeping(&["--max-loras", "1", "--max-lora-rank", "8"]);
+    let kept = keeping(&["--max-loras", "2", "--max-lora-rank", "8"]);
     let server = &kept.server;
-    load(server, "a", 1);
-    load(server, "b", 2);
-    let ask = |name: &str| {
-        let reply = server.ask("/inference/v1/generate", &tokens(json!({ "lora_adapter": name })));
-        (reply["model"].clone(), reply["choices"][0]["staleness"].clone())
-    };
-    // Each has to make room for the other.
-    for name in ["a", "b", "a", "b", "a"] {
-        assert_eq!(ask(name), (json!(name), json!(0)));
+    load(server, "a", 1, json!({}));
+    let mut wire = Wire::open(server.address);
+    let long = json!({
+        "prompt": "A", "lora_adapter": "a", "max_tokens": 400, "ignore_eos": true,
+        "stream": true, "collect_trajectory": true,
+    });
+    wire.post("/v1/completions", long.to_string().as_bytes());
+    let mut text = begun(&mut wire);
+    server.ask("/pause?mode=keep", &json!({}));
+    // Its version stays in its slot; the next one has the other, and makes room there.
+    load(server, "a", 2, json!({ "in_flight": "wait" }));
+    load(server, "b", 3, json!({}));
+    std::thread::scope(|scope| {
+        let back = json!({ "lora_adapter": "a" });
+        let back = scope.spawn(|| server.ask("/inference/v1/generate", &tokens(back)));
+        // While nothing is computed, it comes back all the same.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        server.ask("/resume", &json!({}));
+        let back = back.join().expect("an answer");
+        assert_eq!(back["choices"][0]["weight_versions"][0]["version"], "a@2");
+        assert_eq!(back["choices"][0]["staleness"], 0);
+    });
+    text.extend(wire.rest());
+    let old = ended(&text);
+    assert_eq!(old["staleness"], 1);
+    let versions = json!([{ "version": "a@1", "start": 0, "end": 400 }]);
+    assert_eq!(trajectory(server, &old["trajectory_id"])["versions"], versions);
+}
+
+/// What comes of a stream until it has begun.
+fn begun(wire: &mut Wire) -> Vec<u8> {
+    let mut text = wire.some(1 << 16);
+    while !text.windows(6).any(|bytes| bytes == b"data: ") {
+        text.extend(wire.some(1 << 16));
     }
+    text
+}
+
+/// The last piece of a stream's answer.
+fn ended(text: &[u8]) -> Value {
+    let text = String::from_utf8_lossy(text).into_owned();
+    let event = text.lines().find(|line| line.contains("\"finish_reason\":\"length\""));
+    let event = event.and_then(|line| line.strip_prefix("data: ")).expect("it ends");
+    let event: Value = serde_json::from_str(event).expect("JSON");
+    event["choices"][0].clone()
 }
 
 #[test]
