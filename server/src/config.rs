@@ -3,7 +3,9 @@
 mod commands;
 mod file;
 mod read;
+mod trajectories;
 
+pub use self::trajectories::Trajectories;
 pub use commands::{Bench, Complete, Drawing, Info, Talk};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -325,6 +327,9 @@ pub struct Serve {
     /// Bounds on clients.
     #[command(flatten)]
     pub limits: Limits,
+    /// Trajectories that outlive the server.
+    #[command(flatten)]
+    pub trajectories: Trajectories,
     /// Where it is run.
     #[command(flatten)]
     pub machine: Machine,

@@ -11,6 +11,7 @@ mod hub;
 mod metrics;
 mod openai;
 mod page;
+mod rollouts;
 mod runtime;
 mod served;
 mod sglang;

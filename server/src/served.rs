@@ -2,6 +2,7 @@
 
 use crate::adapters::Adapters;
 use crate::episodes::Episodes;
+use crate::rollouts::Shelf;
 use crate::runtime::Labels;
 use crate::text::Text;
 use crate::weights::Updates;
@@ -39,6 +40,8 @@ pub struct Served {
     pub updates: Arc<Updates>,
     /// The type that its checkpoint computes in, as its files say.
     pub dtype: &'static str,
+    /// The store of trajectories, if there is one.
+    pub shelf: Option<Arc<Shelf>>,
     /// What versions are called.
     pub labels: Arc<Labels>,
     /// The numerics of the backend: same words, same bits.

@@ -12,6 +12,12 @@ impl Trajectory {
     pub const METADATA_BYTES_MAX: usize = 64 << 10;
     /// Objects and lists within each other in metadata at most.
     pub const METADATA_DEPTH_MAX: usize = 64;
+
+    /// Refuses what [`Store::append`](crate::Store::append) would refuse in any store, for
+    /// those who want to know before there is an answer.
+    pub fn check(&self) -> Result<(), Error> {
+        trajectory(self)
+    }
 }
 
 /// Refuses what is no trajectory to append.

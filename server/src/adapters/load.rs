@@ -2,7 +2,7 @@
 
 use super::{Adapters, Entry, From, Known, Line, unknown};
 use crate::openai::Refusal;
-use crate::runtime::{Runtime, Swapped};
+use crate::runtime::{Coming, Runtime, Swapped};
 use engine::engine::{InFlight, Publish};
 use engine::lora::{Adapter, Image};
 use engine::model::Source;
@@ -66,7 +66,7 @@ impl Adapters {
         let count = old.as_ref().map_or(0, |old| old.count) + 1;
         let label = load.label.unwrap_or_else(|| format!("{}@{count}", load.name));
         let number = old.as_ref().map_or_else(|| self.number(), |old| old.number);
-        let placed = Placed { number, image: image.clone(), pinned: load.pinned };
+        let placed = Placed { number, image: image.clone(), pinned: load.pinned, again: false };
         let swapped = self.place(runtime, placed, load.in_flight, label).await?;
         let entry = Entry {
             number,
@@ -103,7 +103,8 @@ impl Adapters {
             let words = format!("the adapter `{name}` has had no other version");
             return Err(Refusal::new(StatusCode::CONFLICT, words));
         };
-        let placed = Placed { number: old.number, image: image.clone(), pinned: old.pinned };
+        let placed =
+            Placed { number: old.number, image: image.clone(), pinned: old.pinned, again: false };
         let swapped = self.place(runtime, placed, in_flight, label.to_string()).await?;
         let entry = Entry {
             label: swapped.label.clone(),
@@ -144,8 +145,11 @@ impl Adapters {
             return Err(unknown(&known.name));
         };
         tracing::info!(adapter = known.name, "an adapter comes back");
-        let placed = Placed { number, image, pinned };
-        self.place(runtime, placed, None, label.to_string()).await.map(drop)
+        let placed = Placed { number, image, pinned, again: true };
+        // It is no new version for anybody: who has the one before keeps it, even where the
+        // engine rests.
+        let in_flight = Some(InFlight::Wait);
+        self.place(runtime, placed, in_flight, label.to_string()).await.map(drop)
     }
 
     /// Refuses an adapter whose rows were brought to lengths over other weights.
@@ -206,14 +210,14 @@ impl Adapters {
     async fn place(
         &self,
         runtime: &Runtime,
-        Placed { number, image, pinned }: Placed,
+        Placed { number, image, pinned, again }: Placed,
         in_flight: Option<InFlight>,
         label: String,
     ) -> Result<Swapped, Refusal> {
         let follows = in_flight.is_none();
         let in_flight = in_flight.unwrap_or(InFlight::Wait);
         let publish = Publish { adapter: number, image, in_flight, pinned };
-        let placing = runtime.publish(publish, follows, label);
+        let placing = runtime.publish(publish, Coming { label, follows, again });
         match tokio::time::timeout(PLACE_WITHIN, placing).await {
             Ok(placed) => placed,
             Err(_) => {
@@ -236,6 +240,8 @@ struct Placed {
     number: u64,
     image: Arc<Image>,
     pinned: bool,
+    /// It has made room for others, and comes back.
+    again: bool,
 }
 
 fn absent(path: &Path) -> Refusal {

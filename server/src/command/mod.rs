@@ -27,6 +27,8 @@ pub enum Failure {
     Missing(hub::Missing),
     /// Its files do not say what a model is.
     Checkpoint(checkpoint::Error),
+    /// Its trajectories cannot be kept.
+    Trajectories(trajectories::Error),
     /// Its weights are not those of its configuration.
     Weights(engine::weights::LoadError),
     /// Its tokenizer or template cannot be used.
@@ -60,6 +62,7 @@ impl fmt::Display for Failure {
             Self::Stream(error) => write!(to, "input or output broke: {error}"),
             Self::Missing(error) => error.fmt(to),
             Self::Checkpoint(error) => error.fmt(to),
+            Self::Trajectories(error) => write!(to, "--trajectory-dir: {error}"),
             Self::Weights(error) => error.fmt(to),
             Self::Text(error) => error.fmt(to),
             Self::Engine(error) => error.fmt(to),
@@ -99,6 +102,12 @@ impl From<hub::Missing> for Failure {
 impl From<checkpoint::Error> for Failure {
     fn from(error: checkpoint::Error) -> Self {
         Self::Checkpoint(error)
+    }
+}
+
+impl From<trajectories::Error> for Failure {
+    fn from(error: trajectories::Error) -> Self {
+        Self::Trajectories(error)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::backend::Busy;
 use crate::config::{self, LogFormat};
 use crate::http::{self, Door};
 use crate::metrics::Metrics;
+use crate::rollouts::Shelf;
 use crate::runtime::{self, Pace, Runtime};
 use crate::served::Served;
 use engine::engine::Engine;
@@ -87,8 +88,13 @@ impl Host {
     fn load(&mut self, settings: &config::Serve) -> Result<Option<Loaded>, Failure> {
         let (settings, Self { threads, signals, .. }) = (settings.clone(), self);
         let loading = threads.spawn_blocking(move || {
+            // Before the model: a folder that is taken is known at once.
+            let shelf = Shelf::open(&settings.trajectories)?;
             let name = settings.served_model_name.as_deref();
-            load(&settings.model, name, &settings.running, &settings.machine)
+            let mut loaded = load(&settings.model, name, &settings.running, &settings.machine)?;
+            loaded.told.extend(shelf.as_ref().map(|shelf| ("store", shelf.described())));
+            loaded.served.shelf = shelf.map(Arc::new);
+            Ok(loaded)
         });
         threads.block_on(async {
             tokio::select! {

@@ -56,7 +56,12 @@ impl Session {
     /// What a surface is told.
     pub fn context(&self) -> Arc<Context> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Arc::new(Context { served: self.served.clone(), request_id: "here".into(), now })
+        Arc::new(Context {
+            served: self.served.clone(),
+            request_id: "here".into(),
+            session: None,
+            now,
+        })
     }
 
     /// Hears of Ctrl-C, which no longer ends the process from now on.

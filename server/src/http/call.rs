@@ -3,27 +3,23 @@
 use super::upload::Upload;
 use crate::openai::Refusal;
 use crate::openai::fields::Fields;
-use hyper::Method;
-use hyper::header::HeaderMap;
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// What a path is asked.
 pub struct Call {
-    /// Its method.
-    pub method: Method,
-    /// Its headers.
-    pub headers: HeaderMap,
     /// What stands behind the path, by name.
     query: Vec<(String, String)>,
+    /// What the path has where its route has braces.
+    part: String,
     /// Its body, which may be empty.
     pub body: Upload,
 }
 
 impl Call {
     /// With a query as it stands in the address.
-    pub fn new(method: Method, headers: HeaderMap, query: Option<&str>, body: Upload) -> Self {
+    pub fn new(query: Option<&str>, body: Upload) -> Self {
         let parts = query.unwrap_or("").split('&').filter(|part| !part.is_empty());
         let decoded = |text: &str| {
             let spaced = text.replace('+', " ");
@@ -33,7 +29,25 @@ impl Call {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             (decoded(name), decoded(value))
         };
-        Self { method, headers, query: parts.map(pair).collect(), body }
+        Self { query: parts.map(pair).collect(), part: String::new(), body }
+    }
+
+    /// With what the path has where its route has braces, as it stands in the address.
+    pub fn at(self, part: &str) -> Self {
+        Self { part: percent_decode_str(part).decode_utf8_lossy().into_owned(), ..self }
+    }
+
+    /// What the path has where its route has braces.
+    pub fn part(&self) -> &str {
+        &self.part
+    }
+
+    /// Nothing else stands behind the path.
+    pub fn only(&self, names: &[&str]) -> Result<(), Refusal> {
+        match self.query.iter().find(|(name, _)| !names.contains(&name.as_str())) {
+            None => Ok(()),
+            Some((name, _)) => Err(Refusal::unknown(name)),
+        }
     }
 
     /// The last value of a name behind the path.

@@ -1,28 +1,25 @@
 //! Answers as the engine makes them: gathered, or sent piece by piece.
 
 use super::body::Reply;
-use super::entry::{Course, Entry, Streamed};
+use super::entry::{self, Entry, Streamed};
 use super::{Begun, Server, closed};
 use crate::adapters::Known;
 use crate::openai::answer::{Answers, Piece};
 use crate::openai::embeddings::Embeddings;
 use crate::openai::{Refusal, Surface};
+use crate::rollouts::Collector;
 use crate::runtime::{News, Ticket};
 use bytes::Bytes;
 use engine::request::{Event, Finish, Request};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{Sender, channel};
 
 /// Pieces that wait to be sent; more wait as events.
 const PIECES_WAITING: usize = 16;
 /// Times that an adapter is brought back for one request, while others take its slot.
 const COMES_BACK_TIMES: u32 = 8;
-/// When to come again, where there are too many streams.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Answers of a surface.
 pub async fn generate(
@@ -36,24 +33,20 @@ pub async fn generate(
         return Ok(told_again(reply, asked.stream.is_some()));
     }
     let requests = surface.requests();
-    let answers = Answers::new(asked, requests.len());
+    let (served, metrics) = (&server.served, &server.metrics);
+    let course = Course {
+        answers: Answers::new(asked, requests.len()),
+        collector: Collector::new(asked, &requests, served, metrics)?,
+    };
     let name = asked.request_id.as_deref().unwrap_or(&entry.id).to_owned();
     if asked.stream.is_none() {
         let ticket = submit(&server, &name, asked.adapter.as_ref(), requests, false).await?;
-        return gathered(&server, surface.as_ref(), answers, ticket).await;
+        return gathered(&server, surface.as_ref(), course, ticket).await;
     }
-    let permit = may_stream(&server)?;
+    let permit = server.stream()?;
     let ticket = submit(&server, &name, asked.adapter.as_ref(), requests, true).await?;
-    let stream = |sender| stream(server, surface, answers, ticket, sender);
+    let stream = |sender| stream(server, surface, course, ticket, sender);
     Ok(streamed(entry, (permit, begun), stream))
-}
-
-/// That one more stream is open, until it is dropped; or there are too many.
-pub fn may_stream(server: &Server) -> Result<OwnedSemaphorePermit, Refusal> {
-    server.streams.clone().try_acquire_owned().map_err(|_| {
-        let most = server.limits.max_concurrent_streams;
-        Refusal::busy(format!("{most} streams are open: no more may be"), RETRY_AFTER)
-    })
 }
 
 /// A response of events as they are sent, which holds something until its end.
@@ -63,7 +56,7 @@ pub fn streamed<F>(
     send: impl FnOnce(Sender<Bytes>) -> F,
 ) -> Response<Reply>
 where
-    F: Future<Output = Course> + Send + 'static,
+    F: Future<Output = entry::Course> + Send + 'static,
 {
     let (sender, receiver) = channel(PIECES_WAITING);
     let sent = send(sender);
@@ -125,29 +118,45 @@ pub fn json(body: Vec<u8>) -> Response<Reply> {
 async fn gathered(
     server: &Server,
     surface: &dyn Surface,
-    mut answers: Answers,
+    mut course: Course,
     mut ticket: Ticket,
 ) -> Result<Response<Reply>, Refusal> {
-    let mut course = Course::default();
-    let mut whole: Vec<Piece> = (0..answers.count()).map(Piece::empty).collect();
-    while !answers.ended() {
-        for piece in next(server, &mut answers, &mut ticket).await? {
-            course.take(&piece);
+    let mut log = entry::Course::default();
+    let mut whole: Vec<Piece> = (0..course.answers.count()).map(Piece::empty).collect();
+    while !course.answers.ended() {
+        for piece in course.next(server, &mut ticket).await? {
+            log.take(&piece);
             whole[piece.index].join(piece);
         }
     }
-    let mut response = json(surface.whole(whole, &answers));
-    response.extensions_mut().insert(course);
+    if let Some(collector) = &course.collector {
+        whole.retain(|piece| !collector.is_cancelled(piece.index));
+    }
+    let mut response = json(surface.whole(whole, &course.answers));
+    response.extensions_mut().insert(log);
     Ok(response)
 }
 
-async fn next(
-    server: &Server,
-    answers: &mut Answers,
-    ticket: &mut Ticket,
-) -> Result<Vec<Piece>, Refusal> {
-    let News { at, events } = news(ticket).await?;
-    answers.take(at, events, &server.served.text.tokenizer)
+/// Answers while they come.
+struct Course {
+    answers: Answers,
+    /// What is made of them besides, if anything is.
+    collector: Option<Collector>,
+}
+
+impl Course {
+    /// What came next. Answers that end with it are in the store by then, if they are to be.
+    async fn next(&mut self, server: &Server, ticket: &mut Ticket) -> Result<Vec<Piece>, Refusal> {
+        let News { at, events } = news(ticket).await?;
+        let pieces = self.answers.take(at, events, &server.served.text.tokenizer)?;
+        if let Some(collector) = &mut self.collector {
+            collector.take(&pieces, &mut self.answers).await;
+            if collector.has_enough() {
+                ticket.end();
+            }
+        }
+        Ok(pieces)
+    }
 }
 
 /// What happened next. Nobody gives up a request whose ticket is held but a server that
@@ -163,43 +172,43 @@ pub async fn news(ticket: &mut Ticket) -> Result<News, Refusal> {
 async fn stream(
     server: Arc<Server>,
     surface: Arc<dyn Surface>,
-    mut answers: Answers,
+    mut course: Course,
     mut ticket: Ticket,
     to: Sender<Bytes>,
-) -> Course {
-    let mut course = Course::default();
+) -> entry::Course {
+    let mut log = entry::Course::default();
     for piece in surface.beginning() {
         if to.send(event(&piece)).await.is_err() {
-            return course.broken("client gone");
+            return log.broken("client gone");
         }
     }
-    let mut begun = vec![false; answers.count()];
-    while !answers.ended() {
+    let mut begun = vec![false; course.answers.count()];
+    while !course.answers.ended() {
         let pieces = tokio::select! {
-            pieces = next(&server, &mut answers, &mut ticket) => pieces,
+            pieces = course.next(&server, &mut ticket) => pieces,
             // The client has gone: the ticket goes, too.
-            () = to.closed() => return course.broken("client gone"),
+            () = to.closed() => return log.broken("client gone"),
         };
         let sent = match pieces {
             Ok(pieces) => {
-                pieces.iter().for_each(|piece| course.take(piece));
-                send(surface.as_ref(), pieces, &mut begun, &answers, &to).await
+                pieces.iter().for_each(|piece| log.take(piece));
+                send(surface.as_ref(), pieces, &mut begun, &course.answers, &to).await
             }
             Err(refusal) => {
                 let _ = to.send(event(refusal.body().to_string().as_bytes())).await;
                 let _ = to.send(event(b"[DONE]")).await;
-                return course.broken(refusal.code.unwrap_or("error"));
+                return log.broken(refusal.code.unwrap_or("error"));
             }
         };
         if !sent {
-            return course.broken("client gone");
+            return log.broken("client gone");
         }
     }
     if surface.asked().stream.is_some_and(|stream| stream.usage) {
-        let _ = to.send(event(&surface.last(&answers))).await;
+        let _ = to.send(event(&surface.last(&course.answers))).await;
     }
     let _ = to.send(event(b"[DONE]")).await;
-    course
+    log
 }
 
 /// Whether the client is still there.

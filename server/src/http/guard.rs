@@ -54,6 +54,11 @@ pub fn name(headers: &HeaderMap) -> Option<String> {
     is_request_id(name).then(|| name.to_owned())
 }
 
+/// The episode that the request is a turn of, if its headers say so.
+pub fn session(headers: &HeaderMap) -> Option<String> {
+    Some(headers.get("x-session-id")?.to_str().ok()?.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::{key, name, origin};

@@ -22,7 +22,7 @@ use crate::openai::Refusal;
 use crate::runtime::Runtime;
 use crate::served::Served;
 use crate::sglang::Kept;
-use generate::json;
+pub use generate::json;
 use hyper::Response;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use upload::Uploads;
 
 /// Connections at a time; more wait to be accepted.
@@ -44,6 +44,8 @@ const CONNECTIONS_MAX: usize = 8192;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client may take nothing of what it is sent.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// When to come again, where there are too many streams.
+const STREAM_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Waited where the system has no room for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -87,6 +89,20 @@ pub struct Server {
 
 /// Says while it is held that a request is being answered.
 pub type Begun = watch::Receiver<()>;
+
+/// What is sent piece by piece: a server that closes waits for it.
+pub struct Held {
+    server: Arc<Server>,
+    _permit: OwnedSemaphorePermit,
+    _begun: Begun,
+}
+
+impl Held {
+    /// Whether the server is closing.
+    pub fn closing(&self) -> bool {
+        self.server.draining()
+    }
+}
 
 impl Door {
     /// With nobody behind it yet.
@@ -132,6 +148,9 @@ pub fn text_of(text: String) -> Response<Reply> {
 fn shown_metrics(server: &Server, headers: &HeaderMap) -> Response<Reply> {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
     let format = Format::asked(accept.unwrap_or(""));
+    if let Some(shelf) = &server.served.shelf {
+        server.metrics.trajectories.bytes(shelf.store.stats().bytes);
+    }
     let mut response = Response::new(Reply::whole(server.metrics.text(format)));
     let kind = HeaderValue::from_static(format.content_type());
     response.headers_mut().insert(CONTENT_TYPE, kind);
@@ -147,6 +166,20 @@ impl Server {
     /// What is answered to who waits where the server is closing.
     pub fn stopping(&self) -> Result<(), Refusal> {
         if self.draining() { Err(closed::stopping()) } else { Ok(()) }
+    }
+
+    /// Begins what is sent piece by piece, however long that takes.
+    pub fn hold(self: &Arc<Self>) -> Result<Held, Refusal> {
+        let begun = self.begin()?;
+        Ok(Held { server: self.clone(), _permit: self.stream()?, _begun: begun })
+    }
+
+    /// One more stream, if there may be one.
+    pub fn stream(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.streams.clone().try_acquire_owned().map_err(|_| {
+            let most = self.limits.max_concurrent_streams;
+            Refusal::busy(format!("{most} streams are open: no more may be"), STREAM_RETRY_AFTER)
+        })
     }
 
     fn draining(&self) -> bool {

@@ -156,14 +156,15 @@ async fn dispatch(
             generate::embed(server, &asked).await.map(json)
         }
         How::Answers(how) => {
-            let (begun, body, _) = begin(server, &head.headers, body, entry).await?;
-            let call = Call::new(method, head.headers, head.uri.query(), body);
-            how(server.clone(), Asking { call, begun, entry: entry.clone() }).await
+            let (begun, body, context) = begin(server, &head.headers, body, entry).await?;
+            let call = Call::new(head.uri.query(), body);
+            how(server.clone(), Asking { call, context, begun, entry: entry.clone() }).await
         }
         How::Control(how) => {
             guard::no_strange_page(&head.headers, &server.limits.allowed_origins)?;
             let body = server.uploads.read_maybe(&head.headers, body).await?;
-            let call = Call::new(method, head.headers, head.uri.query(), body);
+            let call = Call::new(head.uri.query(), body);
+            let call = call.at(route.part(head.uri.path()).unwrap_or(""));
             how(server.clone(), call).await
         }
     }
@@ -204,7 +205,9 @@ async fn begin(
     let body = server.uploads.read(headers, body).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let served = server.served.clone();
-    Ok((begun, body, Arc::new(Context { served, request_id: entry.id.clone(), now })))
+    let session = guard::session(headers);
+    let context = Context { served, request_id: entry.id.clone(), session, now };
+    Ok((begun, body, Arc::new(context)))
 }
 
 /// Reads a body where a long text does not keep others waiting; its room is free then. A

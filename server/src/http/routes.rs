@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// A path.
 pub struct Route {
-    /// As it stands in the address.
+    /// As it stands in the address, where braces stand for one part of it.
     pub path: &'static str,
     /// How it may be asked; HEAD is GET.
     pub methods: &'static [Method],
@@ -51,6 +51,8 @@ pub enum How {
 pub struct Asking {
     /// All that came.
     pub call: Call,
+    /// What surfaces are told besides.
+    pub context: Arc<Context>,
     /// Held until it is answered.
     pub begun: Begun,
     /// Its line in the log.
@@ -92,19 +94,30 @@ const ROUTES: &[Route] = &[
     plain("/debug/metrics", true, |server, _| Ok(json(server.metrics.debug()))),
 ];
 
-/// The route of a path.
+/// The route of a path: one without braces comes before those with.
 pub fn find(path: &str) -> Option<&'static Route> {
-    [
+    let all = [
         ROUTES,
         crate::vllm::ROUTES,
         crate::adapters::ROUTES,
         crate::weights::ROUTES,
         crate::episodes::ROUTES,
+        crate::rollouts::ROUTES,
         sglang::ROUTES,
-    ]
-    .into_iter()
-    .flatten()
-    .find(|route| route.path == path)
+    ];
+    let all = || all.into_iter().flatten();
+    let exact = all().find(|route| route.path == path);
+    exact.or_else(|| all().find(|route| route.part(path).is_some()))
+}
+
+impl Route {
+    /// What a path of this route has in place of the braces.
+    pub fn part<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let (before, rest) = self.path.split_once('{')?;
+        let (_, after) = rest.split_once('}')?;
+        let part = path.strip_prefix(before)?.strip_suffix(after)?;
+        (!part.is_empty() && !part.contains('/')).then_some(part)
+    }
 }
 
 /// A path that generates.
@@ -136,4 +149,26 @@ pub const fn controls(
     how: fn(Arc<Server>, Call) -> Answer,
 ) -> Route {
     Route { path, methods, key: true, how: How::Control(how) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::find;
+
+    #[test]
+    fn braces_stand_for_one_part_of_a_path() {
+        let path = |path: &str| find(path).map(|route| route.path);
+        let one = Some("/v1/trajectories/{id}");
+        assert_eq!(path("/v1/trajectories"), Some("/v1/trajectories"));
+        assert_eq!(path("/v1/trajectories/stats"), Some("/v1/trajectories/stats"));
+        assert_eq!([path("/v1/trajectories/7"), path("/v1/trajectories/a%2Fb")], [one; 2]);
+        let reward = Some("/v1/trajectories/{id}/reward");
+        assert_eq!(path("/v1/trajectories/7/reward"), reward);
+        for none in ["", "/v1/trajectories/", "/v1/trajectories/7/", "/v1/trajectories/7/8"] {
+            assert_eq!(path(none), None, "{none}");
+        }
+        assert_eq!(path("/v1/trajectories//reward"), None);
+        let route = find("/v1/trajectories/7/reward").expect("it is there");
+        assert_eq!(route.part("/v1/trajectories/7/reward"), Some("7"));
+    }
 }

@@ -3,10 +3,12 @@
 mod format;
 mod names;
 mod steps;
+mod trajectories;
 
 pub use format::Format;
 pub use steps::Step;
 
+use self::trajectories::Trajectories;
 use engine::request::Miss;
 use names::Names;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
@@ -78,6 +80,8 @@ pub struct Metrics {
     requests: Requests,
     step_tokens: Histogram,
     responses: Family<Response, Counter>,
+    /// Of trajectories.
+    pub trajectories: Trajectories,
 }
 
 /// Of requests that have ended.
@@ -146,6 +150,7 @@ impl Metrics {
             ),
             requests: Requests::new(&mut names),
             step_tokens: names.add("iteration_tokens_total", "Tokens of a step", names::by_steps()),
+            trajectories: Trajectories::new(&mut names),
             responses: names.plain("http_requests", "Responses", Family::default()),
             registry: names.registry,
         }

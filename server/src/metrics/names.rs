@@ -90,3 +90,8 @@ pub fn by_steps() -> Histogram {
 pub fn by_choices() -> Histogram {
     Histogram::new([1.0, 2.0, 5.0, 10.0, 20.0])
 }
+
+/// Of versions that came while something was done.
+pub fn by_versions() -> Histogram {
+    Histogram::new([0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0])
+}

@@ -4,6 +4,7 @@
 use super::sampling::Asked;
 use super::shape::CompletionDetails;
 use super::{Context, Refusal};
+use crate::rollouts::Told;
 use crate::runtime::Labels;
 use crate::text::calls::read::{Calls, Came};
 use crate::text::characters::Characters;
@@ -43,6 +44,11 @@ impl Versions {
         }
     }
 
+    /// The last one.
+    pub fn last(&self) -> Option<u64> {
+        self.0.last().map(|(version, _)| *version)
+    }
+
     /// With those of what came next.
     fn join(&mut self, next: &Self) {
         next.0.iter().for_each(|&(version, count)| self.push(version, count));
@@ -60,9 +66,9 @@ impl Versions {
         self.0.iter().map(span).collect()
     }
 
-    /// The last one.
-    pub fn last(&self) -> Option<u64> {
-        self.0.last().map(|(version, _)| *version)
+    /// How many have come since the oldest of them.
+    pub fn behind(&self, labels: &Labels) -> u64 {
+        self.0.iter().map(|(version, _)| labels.behind(*version)).max().unwrap_or(0)
     }
 }
 
@@ -143,6 +149,8 @@ pub struct Answers {
     pub guessed: CompletionDetails,
     /// What made the tokens of each answer.
     pub versions: Vec<Versions>,
+    /// What became of them besides, where that was asked.
+    pub rollout: Told,
 }
 
 impl Answers {
@@ -158,6 +166,11 @@ impl Answers {
             new: 0,
             guessed: CompletionDetails::default(),
             versions: vec![Versions::default(); prompts * per_prompt],
+            rollout: Told {
+                each: vec![None; prompts * per_prompt],
+                group: None,
+                collects: asked.rollout.as_ref().is_some_and(|it| it.collect.is_some()),
+            },
         }
     }
 

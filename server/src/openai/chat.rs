@@ -9,6 +9,7 @@ use super::sampling::{Asked, TOP_MAX};
 use super::shape::{Head, Names, PromptScores, Usage, said, usage};
 use super::tools::Tools;
 use super::{Context, Refusal, Surface};
+use crate::rollouts::{Collected, Heading, Rollout};
 use crate::text::calls::read::Came;
 use engine::request::{Request, Scored};
 use serde::Serialize;
@@ -35,6 +36,8 @@ struct Response<'a> {
     prompt_token_ids: Option<Arc<[u32]>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_logprobs: Option<PromptScores<'a>>,
+    #[serde(flatten)]
+    rollout: Option<Heading>,
 }
 
 #[derive(Serialize)]
@@ -53,6 +56,8 @@ struct Choice {
     weight_versions: Option<Vec<VersionSpan>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sampling_mask: Option<Vec<SamplingMask>>,
+    #[serde(flatten)]
+    collected: Option<Collected>,
 }
 
 #[derive(Serialize)]
@@ -118,7 +123,7 @@ impl Chat {
         let reading = Reading { served, special, cut };
         let tools = Tools::read(&mut fields, served.text.form())?;
         let told = tools.as_ref().and_then(Tools::told);
-        let tokens = messages::prompt(&mut fields, told.as_deref(), reading)?;
+        let (tokens, template) = messages::prompt(&mut fields, told.as_deref(), reading)?;
         let mut prompt = Prompt { name: "messages".into(), tokens, text: None };
         let shown = fields.switch("logprobs")?;
         let top = fields.within("top_logprobs", 0..=TOP_MAX)?;
@@ -137,6 +142,8 @@ impl Chat {
         if let Some(tools) = &tools {
             asked.offer(tools)?;
         }
+        let rollout = Rollout::read(&mut fields, &context)?;
+        asked.rollout = rollout.map(|it| Arc::new(Rollout { template_hash: Some(template), ..it }));
         fields.done()?;
         asked.adapter = adapter;
         let room = asked.room((name, new), &prompt, served)?;
@@ -182,6 +189,7 @@ impl Chat {
             weight_versions: answers
                 .and_then(|answers| answers.told(piece, &self.asked, &self.context)),
             sampling_mask: self.asked.kept.map(|_| kept::told(&piece.tokens)),
+            collected: answers.and_then(|answers| answers.rollout.of(piece)),
         }
     }
 
@@ -215,6 +223,7 @@ impl Chat {
             usage: None,
             prompt_token_ids: None,
             prompt_logprobs: None,
+            rollout: None,
         }
     }
 
@@ -251,8 +260,10 @@ impl Surface for Chat {
             let message = Message { role: Some("assistant"), content, tool_calls };
             Choice { message: Some(message), ..choice }
         };
+        let heading = answers.rollout.heading(&pieces);
         let mut response =
             self.response("chat.completion", pieces.into_iter().map(message).collect());
+        response.rollout = heading;
         response.usage = Some(self.usage(answers));
         response.prompt_token_ids = self.asked.show_tokens.then(|| self.prompt.tokens.clone());
         response.prompt_logprobs = self.prompt_logprobs(answers);

@@ -8,6 +8,7 @@ use super::prompts::{self, Cut, Prompt, Reading};
 use super::sampling::{Asked, TOP_MAX};
 use super::shape::{Head, Names, PromptScores, Usage, usage};
 use super::{Context, Refusal, Surface};
+use crate::rollouts::{Collected, Heading, Rollout};
 use engine::request::{Request, Scored};
 use serde::{Serialize, Serializer};
 use std::sync::Arc;
@@ -16,6 +17,9 @@ use std::sync::Arc;
 const MAX_NEW: u32 = 16;
 /// Answers to all prompts of a request, at most.
 const ANSWERS_MAX: usize = 1 << 16;
+
+/// What every answer is.
+const OBJECT: &str = "text_completion";
 
 /// What is asked.
 pub struct Completions {
@@ -35,6 +39,8 @@ struct Response<'a> {
     #[serde(flatten)]
     head: &'a Head,
     choices: Vec<Choice<'a>>,
+    #[serde(flatten)]
+    rollout: Option<Heading>,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
 }
@@ -56,6 +62,8 @@ struct Choice<'a> {
     weight_versions: Option<Vec<VersionSpan>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sampling_mask: Option<Vec<SamplingMask>>,
+    #[serde(flatten)]
+    collected: Option<Collected>,
 }
 
 /// What was echoed, and what came.
@@ -85,7 +93,12 @@ impl Completions {
         let echo = fields.switch("echo")?;
         fields.only("suffix", &["".into()])?;
         let mut asked = Asked::read(&mut fields, served, top)?;
+        let rollout = Rollout::read(&mut fields, &context)?;
+        asked.group(&mut fields, rollout)?;
         fields.done()?;
+        if asked.is_group() && prompts.len() != 1 {
+            return Err(Refusal::expected("prompt", "one, for it is a `group`", prompts.len()));
+        }
         asked.adapter = adapter;
         let answers = prompts.len() * asked.choices as usize;
         if answers > ANSWERS_MAX {
@@ -130,6 +143,7 @@ impl Completions {
             prompt_logprobs: shown.map(|top| PromptScores { scores, top, names: self.names() }),
             weight_versions: answers.told(piece, &self.asked, &self.context),
             sampling_mask: self.asked.kept.map(|_| kept::told(&piece.tokens)),
+            collected: answers.rollout.of(piece),
         }
     }
 
@@ -139,8 +153,8 @@ impl Completions {
     }
 
     fn response(&self, choices: Vec<Choice<'_>>, usage: Option<Usage>) -> Vec<u8> {
-        let object = "text_completion";
-        super::written(&Response { object, head: &self.head, choices, usage })
+        let object = OBJECT;
+        super::written(&Response { object, head: &self.head, choices, rollout: None, usage })
     }
 
     fn usage(&self, answers: &Answers) -> Usage {
@@ -164,7 +178,13 @@ impl Surface for Completions {
 
     fn whole(&self, pieces: Vec<Piece>, answers: &Answers) -> Vec<u8> {
         let choices = pieces.iter().map(|piece| self.choice(piece, true, answers));
-        self.response(choices.collect(), Some(self.usage(answers)))
+        super::written(&Response {
+            object: OBJECT,
+            head: &self.head,
+            choices: choices.collect(),
+            rollout: answers.rollout.heading(&pieces),
+            usage: Some(self.usage(answers)),
+        })
     }
 
     fn beginning(&self) -> Vec<Vec<u8>> {

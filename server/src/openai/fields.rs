@@ -14,6 +14,7 @@ const UNSUPPORTED: &[&str] = &[
     "documents",
     "function_call",
     "functions",
+    "group",
     "guided_choice",
     "guided_grammar",
     "guided_json",

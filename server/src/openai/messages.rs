@@ -14,13 +14,13 @@ const PREFIX: &str = "required_prefix_token_ids";
 /// Who may speak.
 const ROLES: &[&str] = &["system", "developer", "user", "assistant", "tool"];
 
-/// The prompt of a request's conversation.
+/// The prompt of a request's conversation, and the hash of the template that made it.
 pub fn prompt(
     fields: &mut Fields,
     tools: Option<&[Value]>,
     reading: Reading<'_>,
-) -> Result<Arc<[u32]>, Refusal> {
-    let text = text(fields, tools, reading.served)?;
+) -> Result<(Arc<[u32]>, u64), Refusal> {
+    let (text, template) = text(fields, tools, reading.served)?;
     let tokens = match fields.take::<Vec<u32>>(PREFIX)? {
         None => prompts::encode("messages", &text, reading)?,
         Some(prefix) => after(prefix, &text, reading)?,
@@ -28,7 +28,7 @@ pub fn prompt(
     if tokens.is_empty() {
         return Err(Refusal::field("messages", "have no tokens"));
     }
-    Ok(tokens)
+    Ok((tokens, template))
 }
 
 /// The tokens of a text that begins with given ones: turns before are not tokenized again,
@@ -52,7 +52,11 @@ fn after(mut prefix: Vec<u32>, text: &str, reading: Reading<'_>) -> Result<Arc<[
 }
 
 /// What the template makes of a request's conversation.
-fn text(fields: &mut Fields, tools: Option<&[Value]>, served: &Served) -> Result<String, Refusal> {
+fn text(
+    fields: &mut Fields,
+    tools: Option<&[Value]>,
+    served: &Served,
+) -> Result<(String, u64), Refusal> {
     let messages: Vec<Value> = fields.must("messages")?;
     if messages.is_empty() {
         return Err(Refusal::expected("messages", "at least one", "none"));
@@ -85,7 +89,8 @@ fn text(fields: &mut Fields, tools: Option<&[Value]>, served: &Served) -> Result
     let conversation =
         Conversation { messages: &messages, tools, add_generation_prompt: begin, more: &more };
     let text = template.render(&conversation)?;
-    if go_on { unfinished(text, &messages) } else { Ok(text) }
+    let text = if go_on { unfinished(text, &messages)? } else { text };
+    Ok((text, template.hash))
 }
 
 /// A message with plain text for its content.

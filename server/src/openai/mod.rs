@@ -38,6 +38,8 @@ pub struct Context {
     pub served: Arc<Served>,
     /// The request's name, which its response carries.
     pub request_id: String,
+    /// The episode that it is a turn of, if its headers say so.
+    pub session: Option<String>,
     /// Seconds since 1970.
     pub now: u64,
 }
@@ -98,7 +100,11 @@ fn card(served: &Served, name: &str, adapter: Option<&Line>) -> serde_json::Valu
 
 /// A request may leave the model out, or name an adapter; it may not ask for another model.
 pub fn check_model(fields: &mut Fields, served: &Served) -> Result<Option<Known>, Refusal> {
-    let Some(name) = fields.take::<String>("model")? else { return Ok(None) };
+    let (model, adapter) = (fields.take::<String>("model")?, fields.take("lora_adapter")?);
+    if let Some(name) = adapter {
+        return check_adapter(model, name, served).map(Some);
+    }
+    let Some(name) = model else { return Ok(None) };
     if name == served.name {
         return Ok(None);
     }
@@ -106,6 +112,17 @@ pub fn check_model(fields: &mut Fields, served: &Served) -> Result<Option<Known>
     let own = name.strip_prefix(&served.name).and_then(|rest| rest.strip_prefix(':'));
     let known = served.adapters.find(&name).or_else(|| served.adapters.find(own?));
     known.map(Some).ok_or_else(|| Refusal::model(&name, &served.name))
+}
+
+/// An adapter by a field of its own, which may not say another than the model's.
+fn check_adapter(model: Option<String>, name: String, served: &Served) -> Result<Known, Refusal> {
+    if let Some(model) = model.filter(|model| *model != name) {
+        let expected = format!("the same name as `model`, `{model}`, or that one alone");
+        return Err(Refusal::expected("lora_adapter", &expected, format!("`{name}`")));
+    }
+    let unknown =
+        || Refusal { param: Some("lora_adapter".into()), ..Refusal::model(&name, &served.name) };
+    served.adapters.find(&name).ok_or_else(unknown)
 }
 
 /// As JSON.

@@ -50,6 +50,17 @@ impl Refusal {
         Self::field(name, format!("expected {expected}, got {got}"))
     }
 
+    /// Of a field within another one.
+    pub fn within(mut self, outer: &str) -> Self {
+        if let Some(inner) = &self.param {
+            let name = format!("{outer}.{inner}");
+            // The words of a field begin with its name.
+            self.message = shortened(format!("{outer}.{}", self.message));
+            self.param = Some(name);
+        }
+        self
+    }
+
     /// What a field asks for does not fit the model's context.
     pub fn too_long(name: &str, why: impl AsRef<str>) -> Self {
         let mut refusal = Self::field(name, why);

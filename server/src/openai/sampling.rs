@@ -8,6 +8,7 @@ use super::prompts::Prompt;
 use super::structured::Structure;
 use super::tools::Tools;
 use crate::adapters::Known;
+use crate::rollouts::Rollout;
 use crate::served::Served;
 use crate::text::calls::Form;
 use engine::processor::{self, Keep, Then};
@@ -78,6 +79,8 @@ pub struct Asked {
     pub request_id: Option<String>,
     /// The adapter that is asked for.
     pub adapter: Option<Known>,
+    /// What is made of answers besides, if anything is.
+    pub rollout: Option<Arc<Rollout>>,
 }
 
 /// How pieces are sent.
@@ -119,6 +122,7 @@ impl Asked {
             priority: fields.take("priority")?.unwrap_or(0),
             request_id: request_id(fields)?,
             adapter: None,
+            rollout: None,
         };
         fields.only("detokenize", &[Value::Bool(true)])?;
         fields.only("spaces_between_special_tokens", &[Value::Bool(true)])?;
@@ -128,6 +132,31 @@ impl Asked {
         fields.only("best_of", &[asked.choices.into()])?;
         fields.only("service_tier", &["auto".into(), "default".into()])?;
         Ok(asked)
+    }
+
+    /// With what is made of answers besides, and the group that they may be of.
+    pub fn group(
+        &mut self,
+        fields: &mut Fields,
+        mut rollout: Option<Rollout>,
+    ) -> Result<(), Refusal> {
+        if let Some(begun) = Rollout::read_group(&mut rollout, fields)? {
+            if self.stream.is_some() {
+                return Err(Refusal::field("group", "not together with `stream`"));
+            }
+            if self.choices != 1 && self.choices != begun {
+                let expected = format!("{begun}, as the `group` says, or nothing");
+                return Err(Refusal::expected("n", &expected, self.choices));
+            }
+            self.choices = begun;
+        }
+        self.rollout = rollout.map(Arc::new);
+        Ok(())
+    }
+
+    /// Whether its answers are a group.
+    pub fn is_group(&self) -> bool {
+        self.rollout.as_ref().is_some_and(|rollout| rollout.group.is_some())
     }
 
     /// Offers tools.
@@ -157,6 +186,7 @@ impl Asked {
     pub fn request(&self, prompt: &[u32], max_new: u32, prompt_top: Option<u32>) -> Request {
         let sampling =
             Sampling { seed: self.seed.unwrap_or_else(any_seed), ..self.sampling.clone() };
+        let collects = self.rollout.as_ref().is_some_and(|rollout| rollout.collect.is_some());
         Request {
             id: 0,
             prompt: prompt.to_vec(),
@@ -165,7 +195,8 @@ impl Asked {
                 max_new,
                 sampling,
                 stop: self.stop.clone(),
-                top: self.top,
+                // Who collects wants them, whoever shows them.
+                top: self.top.or(collects.then_some(0)),
                 kept: self.kept,
                 prompt_top,
                 prompt_from: self.prompt_from,

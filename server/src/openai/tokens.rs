@@ -22,7 +22,8 @@ pub fn tokenize(body: &[u8], served: &Served) -> Result<Vec<u8>, Refusal> {
         None => {
             let tools = Tools::read(&mut fields, served.text.form())?;
             let told = tools.as_ref().and_then(Tools::told);
-            messages::prompt(&mut fields, told.as_deref(), reading).map_err(unasked)?
+            let prompt = messages::prompt(&mut fields, told.as_deref(), reading);
+            prompt.map_err(unasked)?.0
         }
     };
     let tokenizer = &served.text.tokenizer;

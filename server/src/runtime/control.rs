@@ -38,6 +38,17 @@ pub struct Swapped {
     pub moved: Moved,
 }
 
+/// A version on its way, besides what the engine is told of it.
+#[derive(Clone, Debug)]
+pub struct Coming {
+    /// What it is called.
+    pub label: String,
+    /// Whether what becomes of answers in flight may follow from how the engine rests.
+    pub follows: bool,
+    /// It was the current one before, and comes back to the device: none is older for it.
+    pub again: bool,
+}
+
 /// Which requests, by their names.
 pub type Which = Box<dyn Fn(&str) -> bool + Send>;
 
@@ -48,13 +59,7 @@ pub(super) enum Control {
     /// End those with what they have; says how many.
     Abort(Which, oneshot::Sender<usize>),
     /// Bring a version of an adapter, called so.
-    Publish {
-        publish: Publish,
-        /// Whether what becomes of answers in flight may follow from how the engine rests.
-        follows: bool,
-        label: String,
-        done: oneshot::Sender<Result<Swapped, Refusal>>,
-    },
+    Publish { publish: Publish, coming: Coming, done: oneshot::Sender<Result<Swapped, Refusal>> },
     /// Serve other weights, called so.
     Weights {
         made: Box<(Aside, Model)>,
@@ -123,13 +128,8 @@ impl Runtime {
 
     /// Brings a version of an adapter, and waits until it is the current one. `in_flight`
     /// of `None` follows from how the engine rests: where it does not, they wait.
-    pub async fn publish(
-        &self,
-        publish: Publish,
-        follows: bool,
-        label: String,
-    ) -> Result<Swapped, Refusal> {
-        self.order(|done| Control::Publish { publish, follows, label, done }).await?
+    pub async fn publish(&self, publish: Publish, coming: Coming) -> Result<Swapped, Refusal> {
+        self.order(|done| Control::Publish { publish, coming, done }).await?
     }
 
     /// Serves other weights, which were made ready aside; a count calls them, if nothing else

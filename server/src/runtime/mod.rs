@@ -5,7 +5,7 @@ mod control;
 mod labels;
 mod worker;
 
-pub use control::{PAUSED, Pause, Swapped};
+pub use control::{Coming, PAUSED, Pause, Swapped};
 pub use labels::Labels;
 pub use worker::{Pace, start};
 
@@ -27,8 +27,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub struct Runtime {
     to: mpsc::Sender<Message>,
     load: Arc<Load>,
-    /// What versions are called.
-    pub labels: Arc<Labels>,
 }
 
 /// What the engine has to do.
@@ -50,6 +48,8 @@ enum Message {
     Control(Control),
     /// Give up those of these numbers.
     Cancel(Range<u64>),
+    /// End them with what they have.
+    End(Range<u64>),
     /// Give up all, and whatever comes after.
     GiveUp,
     /// Break, as a fault would.
@@ -182,6 +182,13 @@ impl Ticket {
     /// What happened next; `None` where the engine has stopped.
     pub async fn next(&mut self) -> Option<News> {
         self.news.recv().await
+    }
+
+    /// Ends all answers that have not ended, with what they have; their ends are among the
+    /// news that follow, and their pages are free by then.
+    pub fn end(&self) {
+        // An engine that has stopped has ended all.
+        let _ = self.to.send(Message::End(self.requests.clone()));
     }
 }
 

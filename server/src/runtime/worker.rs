@@ -1,7 +1,7 @@
 //! The thread that owns the engine: takes what arrives, steps while there is work, and
 //! sends what came of it.
 
-use super::control::{Control, Pause, Swapped, by_rest, unplaced, untaken};
+use super::control::{Coming, Control, Pause, Swapped, by_rest, unplaced, untaken};
 use super::labels::Labels;
 use super::{Load, Message, News, Runtime, Submission, answers};
 use crate::backend::Busy;
@@ -52,7 +52,7 @@ pub fn start(
         pause: watch::Sender::new(None),
     };
     let load = Arc::new(load);
-    let first = labels.add(FIRST_LABEL);
+    let first = labels.add(FIRST_LABEL, None);
     let alive = Alive(load.clone());
     // So that what there is can be seen before anything happens.
     metrics.step(&Step { counters: engine.counters(), ..Step::default() });
@@ -67,7 +67,7 @@ pub fn start(
         load: load.clone(),
         live: HashMap::new(),
         next: 1,
-        labels: labels.clone(),
+        labels,
         called: HashMap::from([(engine_weights, first)]),
         current: HashMap::from([(None, engine_weights)]),
         coming: HashMap::new(),
@@ -81,7 +81,7 @@ pub fn start(
         let _alive = alive;
         worker.run();
     })?;
-    Ok((Runtime { to, load, labels }, thread))
+    Ok((Runtime { to, load }, thread))
 }
 
 /// Says that the thread has ended, however it did.
@@ -199,6 +199,7 @@ impl Worker {
             Message::Submit(submission) => self.submit(submission),
             Message::Control(control) => self.control(control),
             Message::Cancel(ids) => self.cancel(ids),
+            Message::End(ids) => self.end(ids),
             Message::GiveUp => {
                 self.gives_up = true;
                 for id in self.live.keys() {
@@ -226,13 +227,18 @@ impl Worker {
                 ids.iter().for_each(|&id| self.engine.abort(id));
                 let _ = done.send(ids.len());
             }
-            Control::Publish { mut publish, follows, label, done } => {
+            Control::Publish { mut publish, coming, done } => {
+                let Coming { label, follows, again } = coming;
+                let adapter = publish.adapter;
                 if follows {
                     publish.in_flight = by_rest(*self.load.pause.borrow(), publish.in_flight);
                 }
                 match self.engine.publish(publish) {
                     Ok(version) => {
-                        let name = self.labels.add(&label);
+                        let name = match again {
+                            true => self.labels.add(&label, Some(adapter)),
+                            false => self.labels.coming(&label, Some(adapter)),
+                        };
                         self.coming.insert(version, (name, done));
                     }
                     Err(refused) => {
@@ -247,7 +253,7 @@ impl Worker {
                     Ok(version) => {
                         self.updates += 1;
                         let label = label.unwrap_or_else(|| self.updates.to_string());
-                        self.coming.insert(version, (self.labels.add(&label), done));
+                        self.coming.insert(version, (self.labels.coming(&label, None), done));
                     }
                     Err(error) => {
                         let words = format!("the weights are not served: {error}");
@@ -258,7 +264,7 @@ impl Worker {
             }
             Control::Relabel(adapter, label, done) => {
                 if let Some(version) = self.current.get(&adapter) {
-                    self.called.insert(*version, self.labels.add(&label));
+                    self.called.insert(*version, self.labels.add(&label, adapter));
                 }
                 let _ = done.send(());
             }
@@ -282,6 +288,7 @@ impl Worker {
                 Change::Current { adapter, version, moved } => {
                     self.current.insert(adapter, version);
                     let Some((name, done)) = self.coming.remove(&version) else { continue };
+                    self.labels.came(name);
                     self.called.insert(version, name);
                     let label = self.labels.name(name);
                     let _ = done.send(Ok(Swapped { label, moved }));
@@ -302,6 +309,14 @@ impl Worker {
         for id in ids {
             if self.live.contains_key(&id) {
                 self.engine.cancel(id);
+            }
+        }
+    }
+
+    fn end(&mut self, ids: Range<u64>) {
+        for id in ids {
+            if self.live.contains_key(&id) {
+                self.engine.abort(id);
             }
         }
     }

@@ -3,16 +3,16 @@
 use super::ask::{self, Ask, Body, Native};
 use super::names::Taken;
 use super::reply::{Around, Reply, Told};
-use crate::http::generate::{event, json, may_stream, news, streamed};
+use crate::http::generate::{event, json, news, streamed};
 use crate::http::{self, Answer, Asking, Course, Server, route};
+use crate::openai::Refusal;
 use crate::openai::answer::{Answers, Computed};
-use crate::openai::{Context, Refusal};
 use crate::runtime::{News, PAUSED, Pause, Ticket};
 use bytes::Bytes;
 use engine::request::{Event, Finish};
 use serde_json::json;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
 
 /// How often who waits before the engine's door looks whether the server is closing.
@@ -21,10 +21,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Answers a body.
 pub fn generate(server: Arc<Server>, asking: Asking) -> Answer {
     Box::pin(async move {
-        let Asking { call, begun, entry } = asking;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let served = server.served.clone();
-        let context = Arc::new(Context { served, request_id: entry.id.clone(), now });
+        let Asking { call, context, begun, entry } = asking;
         let reader = server.clone();
         let read = move |body: &[u8]| ask::read(body, context, &reader.kept);
         let native = match route::read(call.body, read).await? {
@@ -44,7 +41,7 @@ pub fn generate(server: Arc<Server>, asking: Asking) -> Answer {
             response.extensions_mut().insert(making.course);
             return Ok(response);
         }
-        let permit = may_stream(&server)?;
+        let permit = server.stream()?;
         let making = Making::begin(&server, native, &taken, entry.begun).await?;
         let held = (permit, begun, taken);
         Ok(streamed(entry, held, |to| stream(server, making, to)))
@@ -215,7 +212,7 @@ impl Making {
             prompt: computed
                 .map_or((0, &[]), |Computed { cached, logprobs, .. }| (*cached, logprobs)),
             current,
-            labels: &server.runtime.labels,
+            labels: &server.served.labels,
             tokenizer: &server.served.text.tokenizer,
             index: (streamed && self.native.listed).then_some(at * choices + choice),
         };

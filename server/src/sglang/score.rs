@@ -24,7 +24,7 @@ const SCORES_MAX: usize = 1 << 16;
 /// Answers a body.
 pub fn score(server: Arc<Server>, asking: Asking) -> Answer {
     Box::pin(async move {
-        let Asking { call, begun: _begun, entry } = asking;
+        let Asking { call, begun: _begun, entry, .. } = asking;
         let served = server.served.clone();
         match route::read(call.body, move |body| read(body, &served)).await? {
             Asked::Labels(labels) => labels.answer(&server, &entry.id).await.map(json),

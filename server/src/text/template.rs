@@ -22,6 +22,8 @@ pub struct Template {
     special: BTreeMap<String, String>,
     /// How it has calls of tools written.
     pub form: Form,
+    /// Of its source: FNV-1a, in 64 bits, which is the same wherever it is computed.
+    pub hash: u64,
 }
 
 /// What a template is told.
@@ -82,9 +84,10 @@ impl Template {
         environment.add_function("raise_exception", raise);
         environment.add_function("strftime_now", now);
         let form = Form::of_template(&source);
+        let hash = hash(&source);
         let source = without_generation(&source);
         environment.add_template_owned(NAME, source).map_err(|error| refusal(&error))?;
-        Ok(Self { environment, special, form })
+        Ok(Self { environment, special, form, hash })
     }
 
     /// The prompt of a conversation.
@@ -97,6 +100,11 @@ impl Template {
         let context = context! { ..told, ..special, ..absent };
         template.render(context).map_err(|error| refusal(&error))
     }
+}
+
+fn hash(source: &str) -> u64 {
+    let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
+    source.bytes().fold(0xCBF2_9CE4_8422_2325, mix)
 }
 
 /// An error with what caused it, which holds the words of `raise_exception`.

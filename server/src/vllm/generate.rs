@@ -7,6 +7,7 @@ use crate::openai::prompts::Prompt;
 use crate::openai::sampling::{Asked, TOP_MAX, known};
 use crate::openai::shape::{Names, PromptScores, Usage, said, usage};
 use crate::openai::{Context, Refusal, Surface, check_model, written};
+use crate::rollouts::{Collected, Heading, Rollout};
 use engine::request::{Request, Scored};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -14,6 +15,26 @@ use std::sync::Arc;
 
 /// Bytes of a salt.
 const SALT_BYTES_MAX: usize = 1024;
+
+/// Fields beside the sampling.
+const OUTER: [&str; 16] = [
+    "stream",
+    "stream_options",
+    "cache_salt",
+    "priority",
+    "request_id",
+    "return_token_ids",
+    "return_sampling_mask",
+    "sampling_mask",
+    "processors",
+    "collect_trajectory",
+    "scoring_function",
+    "metadata",
+    "group_id",
+    "session_id",
+    "max_staleness",
+    "group",
+];
 
 /// What is asked.
 pub struct Generate {
@@ -41,6 +62,8 @@ struct Response<'a> {
     mm_placeholders: Option<()>,
     metrics: Option<()>,
     kv_transfer_params: Option<()>,
+    #[serde(flatten)]
+    rollout: Option<Heading>,
 }
 
 #[derive(Serialize)]
@@ -56,6 +79,8 @@ struct Choice {
     /// Null is not asked for; within it, all tokens.
     sampling_mask: Option<Vec<SamplingMask>>,
     weight_versions: Option<Vec<VersionSpan>>,
+    #[serde(flatten)]
+    collected: Option<Collected>,
 }
 
 #[derive(Serialize)]
@@ -103,17 +128,7 @@ impl Generate {
         };
         let mut inner: Map<String, Value> = outer.must("sampling_params")?;
         // These stand beside the sampling, and mean what they mean elsewhere.
-        for name in [
-            "stream",
-            "stream_options",
-            "cache_salt",
-            "priority",
-            "request_id",
-            "return_token_ids",
-            "return_sampling_mask",
-            "sampling_mask",
-            "processors",
-        ] {
+        for name in OUTER {
             if let Some(value) = outer.take::<Value>(name)? {
                 inner.insert(name.to_owned(), value);
             }
@@ -139,6 +154,8 @@ impl Generate {
         fields.only("extra_args", &[serde_json::json!({})])?;
         fields.only("skip_reading_prefix_cache", &[false.into()])?;
         let mut asked = Asked::read(&mut fields, served, top)?;
+        let rollout = Rollout::read(&mut fields, &context)?;
+        asked.group(&mut fields, rollout)?;
         fields.done()?;
         asked.adapter = adapter;
         let prompt = Prompt { name: "token_ids".into(), tokens, text: None };
@@ -165,6 +182,7 @@ impl Generate {
             mm_placeholders: None,
             metrics: None,
             kv_transfer_params: None,
+            rollout: None,
         }
     }
 
@@ -179,7 +197,8 @@ impl Generate {
         response
     }
 
-    fn choice(&self, piece: Piece, spans: Option<Vec<VersionSpan>>) -> Choice {
+    fn choice(&self, piece: Piece, spans: Option<Vec<VersionSpan>>, answers: &Answers) -> Choice {
+        let collected = answers.rollout.of(&piece);
         let content = self.asked.top.map(|top| Logprobs {
             content: piece.tokens.iter().map(|(scored, _)| self.entry(scored, top)).collect(),
         });
@@ -193,6 +212,7 @@ impl Generate {
             routed_experts: None,
             sampling_mask: self.asked.kept.map(|_| kept::told(&piece.tokens)),
             weight_versions: spans,
+            collected,
         }
     }
 
@@ -236,12 +256,13 @@ impl Surface for Generate {
 
     fn whole(&self, pieces: Vec<Piece>, answers: &Answers) -> Vec<u8> {
         let labels = &self.context.served.labels;
+        let rollout = answers.rollout.heading(&pieces);
         let each = pieces.into_iter().map(|piece| {
             let spans = piece.versions.spans(0, labels);
-            self.choice(piece, Some(spans))
+            self.choice(piece, Some(spans), answers)
         });
         let response = self.response(each.collect());
-        let response = Response { usage: Some(self.usage(answers)), ..response };
+        let response = Response { usage: Some(self.usage(answers)), rollout, ..response };
         written(&self.told(response, answers))
     }
 
@@ -255,7 +276,7 @@ impl Surface for Generate {
         let labels = &self.context.served.labels;
         let spans = ended.then(|| answers.versions[piece.index].spans(0, labels));
         let first = first && piece.index == 0;
-        let response = self.response(vec![self.choice(piece, spans)]);
+        let response = self.response(vec![self.choice(piece, spans, answers)]);
         written(&if first { self.told(response, answers) } else { response })
     }
 

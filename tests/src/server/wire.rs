@@ -15,9 +15,14 @@ pub struct Wire {
 impl Wire {
     /// To a server.
     pub fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("a connection");
+        Self::open_maybe(address).expect("a connection")
+    }
+
+    /// To a server that may be gone.
+    pub fn open_maybe(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).ok()?;
         stream.set_read_timeout(Some(ANSWER_WITHIN)).expect("a socket");
-        Self { stream }
+        Some(Self { stream })
     }
 
     /// Sends bytes; the server may have had enough of them.

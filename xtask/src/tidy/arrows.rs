@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["kernels-core", "kv", "grammar"]),
     ("ffi", &["kernels-core", "backends", "kv", "grammar"]),
     ("checkpoint", &["kernels-core", "backends", "engine"]),
-    ("server", &["kernels-core", "backends", "engine", "checkpoint", "grammar"]),
+    ("server", &["kernels-core", "backends", "engine", "checkpoint", "grammar", "trajectories"]),
     ("tests", &["kernels-core", "backends", "kv", "grammar", "engine", "checkpoint", "ffi"]),
     (
         "benches",

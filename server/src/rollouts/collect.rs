@@ -1,0 +1,248 @@
+//! Answers on their way to the store: gathered while they come, scored and appended where
+//! they end, before the last of them is told.
+
+use super::ask::Rollout;
+use super::shelf::{Shelf, reason, refused};
+use super::told::Collected;
+use crate::metrics::Metrics;
+use crate::openai::Refusal;
+use crate::openai::answer::{Answers, Piece};
+use crate::openai::sampling::Asked;
+use crate::served::Served;
+use engine::request::{Request, Task};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use trajectories::{Logprobs, Sampling, Span, Trajectory};
+
+/// Bytes that a record has besides its tokens, at least: its frame and the names of its
+/// fields.
+const RECORD_BYTES_LEAST: u64 = 256;
+
+/// The answers of one request.
+pub struct Collector {
+    rollout: Arc<Rollout>,
+    served: Arc<Served>,
+    metrics: Arc<Metrics>,
+    model: String,
+    prompts: Vec<Prompt>,
+    drafts: Vec<Draft>,
+    per_prompt: usize,
+    /// What those that ended by themselves are worth.
+    rewards: Vec<f64>,
+    /// Those that were given up, for the group had enough.
+    cancelled: Vec<bool>,
+    enough: bool,
+}
+
+/// What all answers to a prompt have in common.
+struct Prompt {
+    tokens: Vec<u32>,
+    sampling: Sampling,
+}
+
+/// What has come of an answer.
+#[derive(Default)]
+struct Draft {
+    text: String,
+    tokens: Vec<u32>,
+    raw: Vec<f32>,
+    processed: Vec<f32>,
+}
+
+/// An answer that has ended.
+struct Ended {
+    rollout: Arc<Rollout>,
+    shelf: Option<Arc<Shelf>>,
+    metrics: Arc<Metrics>,
+    text: String,
+    trajectory: Trajectory,
+    staleness: u64,
+}
+
+impl Collector {
+    /// For the answers of a request that asks for anything of the kind. Where it is plain
+    /// that the store has no room for them, they are refused before they begin.
+    pub fn new(
+        asked: &Asked,
+        requests: &[Request],
+        served: &Arc<Served>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Option<Self>, Refusal> {
+        let Some(rollout) = asked.rollout.clone() else { return Ok(None) };
+        let per_prompt = asked.choices as usize;
+        let count = requests.len() * per_prompt;
+        if let (Some(shelf), Some(_)) = (&served.shelf, &rollout.collect) {
+            // A token takes a byte at least.
+            let tokens: usize = requests.iter().map(|request| request.prompt.len()).sum();
+            let each = requests.len() as u64 * RECORD_BYTES_LEAST + tokens as u64;
+            shelf.check_room(each * per_prompt as u64).inspect_err(|_| {
+                metrics.trajectories.refused("full");
+            })?;
+        }
+        Ok(Some(Self {
+            rollout,
+            served: served.clone(),
+            metrics: metrics.clone(),
+            model: asked.model(served),
+            prompts: requests.iter().map(Prompt::of).collect(),
+            drafts: std::iter::repeat_with(Draft::default).take(count).collect(),
+            per_prompt,
+            rewards: Vec::new(),
+            cancelled: vec![false; count],
+            enough: false,
+        }))
+    }
+
+    /// Takes what came; what has ended with it is in the store when this returns, and
+    /// `answers` tell of it.
+    pub async fn take(&mut self, pieces: &[Piece], answers: &mut Answers) {
+        let mut ended = Vec::new();
+        for piece in pieces {
+            self.drafts[piece.index].push(piece);
+            let Some(end) = &piece.end else { continue };
+            if self.enough && end.reason == "abort" {
+                self.cancelled[piece.index] = true;
+                continue;
+            }
+            let answer = self.ended(piece.index, end.reason, answers);
+            // The disk and long texts keep nobody else waiting.
+            ended.push((piece.index, tokio::task::spawn_blocking(|| answer.settle())));
+        }
+        for (index, answer) in ended {
+            let collected = answer.await.unwrap_or_else(|_| Collected {
+                trajectory_error: Some("a fault of the server".to_owned()),
+                ..Collected::default()
+            });
+            self.rewards.extend(collected.reward);
+            answers.rollout.each[index] = Some(collected);
+        }
+        if let Some(group) = &self.rollout.group {
+            let cancelled = self.cancelled.iter().filter(|cancelled| **cancelled).count();
+            answers.rollout.group = Some(group.summary(&self.rewards, cancelled));
+        }
+    }
+
+    /// Whether it has just become plain that no more answers are needed.
+    pub fn has_enough(&mut self) -> bool {
+        let group = self.rollout.group.as_ref();
+        let enough = group.is_some_and(|group| group.is_enough(&self.rewards));
+        enough && !std::mem::replace(&mut self.enough, true)
+    }
+
+    /// Whether an answer was given up.
+    pub fn is_cancelled(&self, index: usize) -> bool {
+        self.cancelled[index]
+    }
+
+    fn ended(&mut self, index: usize, finish: &str, answers: &Answers) -> Ended {
+        let Draft { text, tokens, raw, processed } = std::mem::take(&mut self.drafts[index]);
+        let labels = &self.served.labels;
+        let staleness = answers.versions[index].behind(labels);
+        let prompt = &self.prompts[index / self.per_prompt];
+        let choice = (index % self.per_prompt) as u32;
+        let common = self.rollout.collect.as_ref().map(|collect| collect.common.clone());
+        let trajectory = Trajectory {
+            model: self.model.clone(),
+            prompt: prompt.tokens.clone(),
+            answer: tokens,
+            logprobs: Logprobs { raw, processed },
+            versions: spans(answers, index, labels),
+            sampling: Sampling { choice, ..prompt.sampling.clone() },
+            finish: finish.to_owned(),
+            template_hash: self.rollout.template_hash,
+            created_ms: now_ms(),
+            staleness: Some(u32::try_from(staleness).unwrap_or(u32::MAX)),
+            ..common.unwrap_or_default()
+        };
+        Ended {
+            rollout: self.rollout.clone(),
+            shelf: self.served.shelf.clone(),
+            metrics: self.metrics.clone(),
+            text,
+            trajectory,
+            staleness,
+        }
+    }
+}
+
+impl Prompt {
+    fn of(request: &Request) -> Self {
+        let tokens = request.prompt.clone();
+        let Task::Generate(generate) = &request.task else {
+            return Self { tokens, sampling: Sampling::default() };
+        };
+        let engine::request::Sampling { temperature, top_p, top_k, min_p, seed, .. } =
+            generate.sampling;
+        Self { tokens, sampling: Sampling { temperature, top_p, top_k, min_p, seed, choice: 0 } }
+    }
+}
+
+impl Draft {
+    fn push(&mut self, piece: &Piece) {
+        self.text.push_str(&piece.text);
+        for (scored, _) in &piece.tokens {
+            self.tokens.push(scored.token);
+            self.raw.push(scored.raw);
+            self.processed.push(scored.processed);
+        }
+    }
+}
+
+impl Ended {
+    /// Scores it and keeps it. The reward comes after the trajectory: whoever is told of one
+    /// has been told of neither before.
+    fn settle(self) -> Collected {
+        let scoring = self.rollout.scoring.as_ref();
+        let reward = scoring.map(|it| it.score(&self.text, self.trajectory.answer.len()));
+        let collected = Collected { reward, ..Collected::default() };
+        let (Some(collect), Some(shelf)) = (&self.rollout.collect, &self.shelf) else {
+            return collected;
+        };
+        let metrics = &self.metrics.trajectories;
+        metrics.staleness(self.staleness);
+        let staleness = self.trajectory.staleness;
+        let collected = Collected { staleness, ..collected };
+        if let Some(most) = collect.max_staleness.filter(|most| self.staleness > *most) {
+            metrics.refused("stale");
+            let words = format!(
+                "not collected: {} versions came after that of its oldest token, at most {most} \
+                 may",
+                self.staleness
+            );
+            return Collected { stale: true, trajectory_error: Some(words), ..collected };
+        }
+        let id = match shelf.store.append(&self.trajectory) {
+            Ok(id) => id,
+            Err(error) => {
+                metrics.refused(reason(&error));
+                let words = format!("not collected: {}", refused(&error).message);
+                tracing::warn!(%error, "a trajectory was not kept");
+                return Collected { trajectory_error: Some(words), ..collected };
+            }
+        };
+        metrics.collected();
+        let collected = Collected { trajectory_id: Some(id), ..collected };
+        let given = reward.zip(scoring).map(|(reward, scoring)| {
+            shelf.store.reward(id, reward, scoring.name).inspect(|()| metrics.rewarded())
+        });
+        let Some(Err(error)) = given else { return collected };
+        metrics.refused(reason(&error));
+        let words = format!("its reward is not in the store: {}", refused(&error).message);
+        Collected { trajectory_error: Some(words), ..collected }
+    }
+}
+
+fn spans(answers: &Answers, index: usize, labels: &crate::runtime::Labels) -> Vec<Span> {
+    let spans = answers.versions[index].spans(0, labels).into_iter();
+    let span = |span: crate::openai::answer::VersionSpan| Span {
+        version: span.version.to_string(),
+        start: span.start as u32,
+        end: span.end as u32,
+    };
+    spans.map(span).collect()
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

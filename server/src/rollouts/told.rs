@@ -1,0 +1,63 @@
+//! What a reply says of the rollouts that its answers are.
+
+use super::group::Summary;
+use crate::openai::answer::Piece;
+use serde::Serialize;
+use trajectories::Id;
+
+/// What became of one answer besides its text.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Collected {
+    /// The number of its trajectory, which the store has from then on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trajectory_id: Option<Id>,
+    /// What it is worth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reward: Option<f64>,
+    /// Versions that came after that of its oldest token, until it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub staleness: Option<u32>,
+    /// Those were more than asked: it was not collected.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stale: bool,
+    /// Why it, or its reward, is not in the store, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trajectory_error: Option<String>,
+}
+
+/// The same of all answers to a request.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Of each answer that has ended, where anything is to be told.
+    pub each: Vec<Option<Collected>>,
+    /// Of the group, if they are one.
+    pub group: Option<Summary>,
+    /// Whether they were to be collected.
+    pub collects: bool,
+}
+
+/// What heads a whole reply.
+#[derive(Debug, Serialize)]
+pub struct Heading {
+    /// Of each answer in it; null where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trajectory_ids: Option<Vec<Option<Id>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<Summary>,
+}
+
+impl Told {
+    /// Of an answer, with its last piece.
+    pub fn of(&self, piece: &Piece) -> Option<Collected> {
+        piece.end.as_ref()?;
+        self.each.get(piece.index)?.clone()
+    }
+
+    /// Of a reply with these answers.
+    pub fn heading(&self, pieces: &[Piece]) -> Option<Heading> {
+        let id = |piece: &Piece| self.each.get(piece.index)?.as_ref()?.trajectory_id;
+        let trajectory_ids = self.collects.then(|| pieces.iter().map(id).collect());
+        let said = trajectory_ids.is_some() || self.group.is_some();
+        said.then(|| Heading { trajectory_ids, group: self.group.clone() })
+    }
+}
