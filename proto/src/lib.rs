@@ -1,6 +1,11 @@
 //! The gRPC contract as Rust types, made from `pagewise.proto`.
 
-#[allow(missing_docs, clippy::all, reason = "generated; its words are in the .proto file")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; its words are in the .proto file"
+)]
 mod v1 {
     tonic::include_proto!("pagewise.v1");
 }

@@ -523,6 +523,7 @@ mod tests {
             priority: 0,
             salt: [].into(),
             adapter: None,
+            episode: None,
             deadline: None,
         }
     }
