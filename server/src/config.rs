@@ -311,6 +311,9 @@ pub struct Serve {
     /// Port to listen at; 0 takes a free one.
     #[arg(long, default_value_t = 8000, help_heading = "Address")]
     pub port: u16,
+    /// Port to listen at for gRPC; 0 takes a free one; none, if not given.
+    #[arg(long, value_name = "PORT", help_heading = "Address")]
+    pub grpc_port: Option<u16>,
     /// How it is run.
     #[command(flatten)]
     pub running: Running,

@@ -6,6 +6,7 @@ mod command;
 mod config;
 mod demo;
 mod episodes;
+mod grpc;
 mod http;
 mod hub;
 mod metrics;

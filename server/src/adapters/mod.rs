@@ -8,6 +8,7 @@ mod load;
 mod routes;
 pub mod spelling;
 
+pub use load::{Given, Load};
 pub use routes::ROUTES;
 
 use crate::openai::Refusal;

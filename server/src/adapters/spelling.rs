@@ -9,12 +9,15 @@ use serde_json::Value;
 
 /// What a version is to be called, if that is said.
 pub fn label(fields: &mut Fields) -> Result<Option<String>, Refusal> {
-    // Trainers count their versions: as text or as numbers.
-    match fields.take::<Value>("weight_version")? {
-        None => Ok(None),
-        Some(Value::Number(number)) => Ok(Some(number.to_string())),
-        Some(Value::String(label)) if (1..=256).contains(&label.len()) => Ok(Some(label)),
-        Some(other) => {
+    fields.take::<Value>("weight_version")?.map(label_of).transpose()
+}
+
+/// What a version is called by a value: trainers count theirs, as text or as numbers.
+pub fn label_of(value: Value) -> Result<String, Refusal> {
+    match value {
+        Value::Number(number) => Ok(number.to_string()),
+        Value::String(label) if (1..=256).contains(&label.len()) => Ok(label),
+        other => {
             Err(Refusal::expected("weight_version", "a number, or text of 1 to 256 bytes", other))
         }
     }
@@ -22,16 +25,19 @@ pub fn label(fields: &mut Fields) -> Result<Option<String>, Refusal> {
 
 /// What becomes of answers in flight, if that is said.
 pub fn in_flight(fields: &mut Fields) -> Result<Option<InFlight>, Refusal> {
-    let name = "in_flight";
-    let said: Option<String> = fields.take(name)?;
-    said.map(|said| match said.as_str() {
+    let said: Option<String> = fields.take("in_flight")?;
+    said.map(|said| in_flight_of(&said)).transpose()
+}
+
+/// What becomes of answers in flight, by its name.
+pub fn in_flight_of(said: &str) -> Result<InFlight, Refusal> {
+    match said {
         "wait" => Ok(InFlight::Wait),
         "recompute" => Ok(InFlight::Recompute),
         "keep" => Ok(InFlight::Keep),
         "abort" => Ok(InFlight::Abort),
-        other => Err(Refusal::expected(name, "wait, recompute, keep or abort", other)),
-    })
-    .transpose()
+        other => Err(Refusal::expected("in_flight", "wait, recompute, keep or abort", other)),
+    }
 }
 
 /// The bytes of a safetensors file from base64. A pickle is told apart, and never opened.

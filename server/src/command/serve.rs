@@ -4,6 +4,7 @@ use super::load::{Loaded, load};
 use super::{Failure, action_sets};
 use crate::backend::Busy;
 use crate::config::{self, LogFormat};
+use crate::grpc;
 use crate::http::{self, Door};
 use crate::metrics::Metrics;
 use crate::rollouts::Shelf;
@@ -41,6 +42,9 @@ pub fn run(
     served.action_sets = action_sets::read(&settings.action_set, served.vocabulary)?;
     tell(out, given, &told)?;
     let (name, address) = (served.name.clone(), host.address);
+    if let Some((_, address)) = &host.grpc {
+        writeln!(out, "listening grpc://{address}")?;
+    }
     let serving = host.serve(engine, busy, served, settings)?;
     invite(out, address, &name)?;
     serving.attend()
@@ -50,6 +54,8 @@ pub fn run(
 struct Host {
     threads: tokio::runtime::Runtime,
     address: SocketAddr,
+    /// Where gRPC is to be listened for, if it is, until somebody does.
+    grpc: Option<(tokio::net::TcpListener, SocketAddr)>,
     door: Arc<Door>,
     /// By which it is told to stop.
     signals: [Signal; 2],
@@ -74,14 +80,20 @@ impl Host {
             .enable_all()
             .build()
             .map_err(Failure::Thread)?;
-        let (listener, signals) = threads.block_on(async {
+        let grpc = settings.grpc_port.map(|port| listen(&settings.host, port)).transpose()?;
+        let (listener, grpc, signals) = threads.block_on(async {
             let signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
-            io::Result::Ok((tokio::net::TcpListener::from_std(listener)?, signals))
+            let grpc = grpc.map(|listener| {
+                let address = listener.local_addr()?;
+                io::Result::Ok((tokio::net::TcpListener::from_std(listener)?, address))
+            });
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            io::Result::Ok((listener, grpc.transpose()?, signals))
         })?;
         let door = Door::new(settings.limits.clone());
         let (stop, stopped) = watch::channel(false);
         let connections = threads.spawn(http::serve(listener, door.clone(), stopped));
-        Ok(Self { threads, address, door, signals, stop, connections })
+        Ok(Self { threads, address, grpc, door, signals, stop, connections })
     }
 
     /// The model, unless it is told to stop before that is loaded.
@@ -117,7 +129,7 @@ impl Host {
 
     /// Lets clients in to a model.
     fn serve(
-        self,
+        mut self,
         engine: Engine,
         busy: Busy,
         served: Served,
@@ -139,6 +151,9 @@ impl Host {
                 .map_err(Failure::Thread)?;
         self.threads.spawn(served.episodes.clone().reap(runtime.clone()));
         self.door.open(Arc::new(served), runtime.clone(), metrics);
+        if let (Some((listener, _)), Some(server)) = (self.grpc.take(), self.door.server()) {
+            self.threads.spawn(grpc::serve(listener, server, self.stop.subscribe()));
+        }
         Ok(Serving { host: self, runtime, engine })
     }
 }

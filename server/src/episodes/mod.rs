@@ -7,4 +7,5 @@ mod routes;
 mod step;
 
 pub use held::Episodes;
-pub use routes::ROUTES;
+pub use routes::{ROUTES, opening};
+pub use step::Step;

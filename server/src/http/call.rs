@@ -32,6 +32,11 @@ impl Call {
         Self { query: parts.map(pair).collect(), part: String::new(), body }
     }
 
+    /// With a body that came otherwise, and nothing behind the path.
+    pub fn of(body: Value) -> Self {
+        Self::new(None, Upload::of(body.to_string()))
+    }
+
     /// With what the path has where its route has braces, as it stands in the address.
     pub fn at(self, part: &str) -> Self {
         Self { part: percent_decode_str(part).decode_utf8_lossy().into_owned(), ..self }

@@ -33,11 +33,7 @@ pub async fn generate(
         return Ok(told_again(reply, asked.stream.is_some()));
     }
     let requests = surface.requests();
-    let (served, metrics) = (&server.served, &server.metrics);
-    let course = Course {
-        answers: Answers::new(asked, requests.len()),
-        collector: Collector::new(asked, &requests, served, metrics)?,
-    };
+    let course = Course::new(surface.as_ref(), &requests, &server)?;
     let name = asked.request_id.as_deref().unwrap_or(&entry.id).to_owned();
     if asked.stream.is_none() {
         let ticket = submit(&server, &name, asked.adapter.as_ref(), requests, false).await?;
@@ -138,15 +134,34 @@ async fn gathered(
 }
 
 /// Answers while they come.
-struct Course {
-    answers: Answers,
+pub struct Course {
+    /// As far as they have come.
+    pub answers: Answers,
     /// What is made of them besides, if anything is.
     collector: Option<Collector>,
 }
 
 impl Course {
+    /// Of what a surface asks.
+    pub fn new(
+        surface: &dyn Surface,
+        requests: &[Request],
+        server: &Server,
+    ) -> Result<Self, Refusal> {
+        let asked = surface.asked();
+        let (served, metrics) = (&server.served, &server.metrics);
+        Ok(Self {
+            answers: Answers::new(asked, requests.len()),
+            collector: Collector::new(asked, requests, served, metrics)?,
+        })
+    }
+
     /// What came next. Answers that end with it are in the store by then, if they are to be.
-    async fn next(&mut self, server: &Server, ticket: &mut Ticket) -> Result<Vec<Piece>, Refusal> {
+    pub async fn next(
+        &mut self,
+        server: &Server,
+        ticket: &mut Ticket,
+    ) -> Result<Vec<Piece>, Refusal> {
         let News { at, events } = news(ticket).await?;
         let pieces = self.answers.take(at, events, &server.served.text.tokenizer)?;
         if let Some(collector) = &mut self.collector {

@@ -14,6 +14,7 @@ mod upload;
 pub use body::Reply;
 pub use call::Call;
 pub use entry::Course;
+pub use guard::key;
 pub use routes::{Answer, Asking, How, Route, controls};
 
 use crate::config::Limits;
@@ -111,6 +112,11 @@ impl Door {
         Arc::new(Self { limits, requests, server: OnceLock::new() })
     }
 
+    /// What requests are answered with, once there is a model.
+    pub fn server(&self) -> Option<Arc<Server>> {
+        self.server.get().cloned()
+    }
+
     /// Lets requests in to a model.
     pub fn open(&self, served: Arc<Served>, runtime: Runtime, metrics: Arc<Metrics>) {
         let limits = self.limits.clone();
@@ -187,7 +193,7 @@ impl Server {
     }
 
     /// Begins a request, unless the server is closing.
-    fn begin(&self) -> Result<Begun, Refusal> {
+    pub fn begin(&self) -> Result<Begun, Refusal> {
         // In this order: whoever closes looks for requests when `draining` is set.
         let begun = self.begun.subscribe();
         if self.draining() { Err(closed::stopping()) } else { Ok(begun) }

@@ -185,15 +185,23 @@ pub fn sleep(server: Arc<Server>, call: Call) -> Answer {
 
 pub fn wake_up(server: Arc<Server>, call: Call) -> Answer {
     Box::pin(async move {
-        let mut tags: Vec<&str> = call.all("tags").collect();
-        if let Some(unknown) = tags.iter().find(|tag| !["weights", "kv_cache"].contains(tag)) {
+        let tags: Vec<String> = call.all("tags").map(str::to_owned).collect();
+        wake(server, tags).await
+    })
+}
+
+/// Wakes what these tags name; all, where none is named.
+pub fn wake(server: Arc<Server>, mut tags: Vec<String>) -> Answer {
+    Box::pin(async move {
+        let all = ["weights", "kv_cache"];
+        if let Some(unknown) = tags.iter().find(|tag| !all.contains(&tag.as_str())) {
             return Err(Refusal::expected("tags", "weights or kv_cache", unknown));
         }
         if tags.is_empty() {
-            tags = vec!["weights", "kv_cache"];
+            tags = all.map(str::to_owned).to_vec();
         }
         // Weights never went: only the pages are waited for.
-        let awake = tags.contains(&"kv_cache");
+        let awake = tags.iter().any(|tag| tag == "kv_cache");
         if awake {
             server.runtime.rest(None).await?;
             server.sleeping.store(false, std::sync::atomic::Ordering::SeqCst);

@@ -1,6 +1,6 @@
 //! vLLM's own surfaces: tokens in and out, and the controls that trainers call.
 
-mod control;
+pub mod control;
 mod generate;
 
 pub use control::server_info;

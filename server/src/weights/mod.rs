@@ -7,7 +7,7 @@
 
 mod routes;
 
-pub use routes::ROUTES;
+pub use routes::{ROUTES, update};
 
 use crate::openai::Refusal;
 use crate::runtime::{Runtime, Swapped};

@@ -36,7 +36,7 @@ fn start(server: Arc<Server>, words: &'static str) -> Answer {
 }
 
 /// One path of three clients: told apart by their bodies.
-fn update(server: Arc<Server>, call: Call) -> Answer {
+pub fn update(server: Arc<Server>, call: Call) -> Answer {
     Box::pin(async move {
         let mut fields = call.fields()?;
         let updates = &server.served.updates;

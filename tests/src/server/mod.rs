@@ -22,6 +22,8 @@ pub struct Server {
     child: Child,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it listens for gRPC, if it does.
+    pub grpc: Option<SocketAddr>,
     agent: ureq::Agent,
     /// That goes with it.
     folder: Option<PathBuf>,
@@ -124,23 +126,29 @@ impl Server {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary starts");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let begun = Instant::now();
+        let mut grpc = None;
         let address = loop {
             assert!(begun.elapsed() < UP_WITHIN, "the server does not come up");
             let line = lines.next().expect("it says where it listens").expect("text");
             if let Some(address) = line.strip_prefix("listening http://") {
                 break address.trim().parse().expect("an address");
             }
+            if let Some(address) = line.strip_prefix("listening grpc://") {
+                grpc = Some(address.trim().parse().expect("an address"));
+            }
         };
         // Whatever it says further is not looked at, but must not fill its pipe.
         std::thread::spawn(move || lines.for_each(drop));
-        Self::already(child, address)
+        let mut server = Self::already(child, address);
+        server.grpc = grpc;
+        server
     }
 
     /// One that was started already, and listens there.
     pub fn already(child: Child, address: SocketAddr) -> Self {
         let config = ureq::Agent::config_builder().http_status_as_error(false);
         let agent = config.timeout_global(Some(Duration::from_secs(120))).build().into();
-        Self { child, address, agent, folder: None }
+        Self { child, address, grpc: None, agent, folder: None }
     }
 
     /// Asks without a body.

@@ -1,0 +1,236 @@
+//! gRPC of a real server: what it says is what HTTP says, and calls that end early leave what
+//! came.
+
+use pagewise_tests::server::Server;
+use proto::control_client::ControlClient;
+use proto::episodes_client::EpisodesClient;
+use proto::step_request::Observation;
+use proto::{
+    AbortRequest, EndEpisodeRequest, ForkEpisodeRequest, GetEpisodeRequest, GetModelInfoRequest,
+    GetWeightVersionRequest, IsPausedRequest, ListLorasRequest, LoadLoraRequest,
+    PauseGenerationRequest, PauseMode, ResumeGenerationRequest, StartEpisodeRequest, StepRequest,
+    StepResponse, Tokens, UpdateWeightVersionRequest,
+};
+use serde_json::json;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use tonic::transport::Channel;
+use tonic::{Code, Request};
+
+struct Served {
+    server: Server,
+    threads: Runtime,
+    channel: Channel,
+}
+
+fn served(options: &[&str]) -> Served {
+    let options = [&["--grpc-port", "0"], options].concat();
+    let server = Server::start(&options);
+    let threads = Runtime::new().expect("threads");
+    let address = format!("http://{}", server.grpc.expect("it listens"));
+    let channel = Channel::from_shared(address).expect("an address");
+    let channel = threads.block_on(channel.connect()).expect("a connection");
+    Served { server, threads, channel }
+}
+
+fn step(id: &str, tokens: &[u32]) -> StepRequest {
+    StepRequest {
+        episode_id: id.into(),
+        observation: Some(Observation::Tokens(Tokens { ids: tokens.to_vec() })),
+        max_tokens: Some(6),
+        temperature: Some(0.0),
+        ignore_eos: Some(true),
+        logprobs: Some(1),
+        ..StepRequest::default()
+    }
+}
+
+async fn whole(
+    client: &mut EpisodesClient<Channel>,
+    request: StepRequest,
+) -> Result<Vec<StepResponse>, tonic::Status> {
+    let mut stream = client.step(request).await?.into_inner();
+    let mut pieces = Vec::new();
+    while let Some(piece) = stream.message().await? {
+        pieces.push(piece);
+    }
+    Ok(pieces)
+}
+
+fn tokens(pieces: &[StepResponse]) -> Vec<u32> {
+    pieces.iter().flat_map(|piece| piece.token_ids.iter().copied()).collect()
+}
+
+#[test]
+fn an_episode_says_over_grpc_what_http_says_of_the_same_tokens() {
+    let Served { server, threads, channel } = served(&[]);
+    let mut client = EpisodesClient::new(channel);
+    threads.block_on(async {
+        let begun = client.start_episode(StartEpisodeRequest::default()).await.expect("it begins");
+        let id = begun.into_inner().episode_id;
+        let mut all = Vec::new();
+        for new in [vec![65, 66, 67], vec![70], vec![71, 72]] {
+            let request =
+                StepRequest { expected_position: Some(all.len() as u64), ..step(&id, &new) };
+            let pieces = whole(&mut client, request.clone()).await.expect("a step");
+            all.extend(&new);
+            let plain = server.ask(
+                "/inference/v1/generate",
+                &json!({
+                    "token_ids": all, "sampling_params":
+                        { "max_tokens": 6, "temperature": 0, "ignore_eos": true, "logprobs": 1 },
+                }),
+            );
+            let expected: Vec<u32> =
+                serde_json::from_value(plain["choices"][0]["token_ids"].clone()).expect("tokens");
+            assert_eq!(tokens(&pieces), expected);
+            let logprobs: Vec<u32> = pieces
+                .iter()
+                .flat_map(|piece| piece.logprobs.iter().map(|entry| entry.logprob.to_bits()))
+                .collect();
+            let content = plain["choices"][0]["logprobs"]["content"].as_array().expect("entries");
+            let expected: Vec<u32> = content
+                .iter()
+                .map(|entry| (entry["logprob"].as_f64().expect("a number") as f32).to_bits())
+                .collect();
+            assert_eq!(logprobs, expected, "bit for bit");
+            let last = pieces.last().expect("pieces");
+            all.extend(tokens(&pieces));
+            assert_eq!((last.position, last.rebuilt_tokens), (all.len() as u64, Some(0)));
+            assert_eq!(last.finish_reason.as_deref(), Some("length"));
+            assert_eq!(last.weight_versions[0].end, 6);
+            // Sent again, it is told again.
+            let count = server.count("generated_tokens");
+            let again = whole(&mut client, request).await.expect("the same step");
+            assert_eq!(tokens(&again), tokens(&pieces));
+            assert_eq!(server.count("generated_tokens"), count);
+        }
+        let fork = ForkEpisodeRequest { from_episode_id: id.clone(), ..Default::default() };
+        let fork = client.fork_episode(fork).await.expect("it forks").into_inner();
+        assert_eq!(fork.position, all.len() as u64);
+        let state = GetEpisodeRequest { episode_id: fork.episode_id };
+        let state = client.get_episode(state).await.expect("it stands").into_inner();
+        assert_eq!((state.token_ids, state.step_in_flight), (all.clone(), false));
+        let end = EndEpisodeRequest { episode_id: id.clone() };
+        let ended = client.end_episode(end.clone()).await.expect("it ends").into_inner();
+        assert_eq!(ended.position, all.len() as u64);
+        let gone = client.end_episode(end).await.expect_err("it has ended");
+        assert_eq!(gone.code(), Code::NotFound);
+    });
+}
+
+#[test]
+fn a_call_that_is_cancelled_or_late_ends_its_step_and_leaves_what_came() {
+    let Served { server, threads, channel } = served(&["--max-model-len", "300"]);
+    let mut client = EpisodesClient::new(channel);
+    threads.block_on(async {
+        let begun = client.start_episode(StartEpisodeRequest::default()).await.expect("it begins");
+        let id = begun.into_inner().episode_id;
+        let long =
+            |tokens: &[u32], most| StepRequest { max_tokens: Some(most), ..step(&id, tokens) };
+        let stream = client.step(long(&[65, 66], 250)).await.expect("it begins");
+        let mut stream = stream.into_inner();
+        stream.message().await.expect("a piece").expect("one");
+        // So that it is in its middle for as long as this test looks.
+        server.ask("/pause?mode=keep", &json!({}));
+        let busy = client.step(step(&id, &[70])).await.expect_err("one is in flight");
+        assert_eq!(busy.code(), Code::FailedPrecondition);
+        drop(stream);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        server.ask("/resume", &json!({}));
+        let get = GetEpisodeRequest { episode_id: id.clone() };
+        let rested = async |client: &mut EpisodesClient<Channel>| {
+            loop {
+                let state = client.get_episode(get.clone()).await.expect("it lives").into_inner();
+                if !state.step_in_flight {
+                    return state.position;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let position = rested(&mut client).await;
+        assert!((3..252).contains(&position), "{position}");
+        server.ask("/pause?mode=keep", &json!({}));
+        let mut late = Request::new(long(&[70], 2));
+        late.set_timeout(Duration::from_millis(50));
+        let outcome = match client.step(late).await {
+            Err(status) => status,
+            Ok(stream) => {
+                let mut stream = stream.into_inner();
+                loop {
+                    match stream.message().await {
+                        Ok(Some(_)) => {}
+                        Ok(None) => panic!("it was too long for its time"),
+                        Err(status) => break status,
+                    }
+                }
+            }
+        };
+        assert!(matches!(outcome.code(), Code::DeadlineExceeded | Code::Cancelled), "{outcome}");
+        server.ask("/resume", &json!({}));
+        rested(&mut client).await;
+        // The episode may still settle.
+        let wrong = StepRequest { expected_position: Some(1), ..step(&id, &[70]) };
+        let wrong = loop {
+            let refused = client.step(wrong.clone()).await.expect_err("not so many");
+            if !refused.message().contains("in flight") {
+                break refused;
+            }
+        };
+        assert_eq!(wrong.code(), Code::FailedPrecondition);
+        assert!(wrong.message().contains("expected_position"), "{wrong}");
+    });
+    drop(client);
+    server.rests();
+}
+
+#[test]
+fn controls_do_what_their_http_calls_do_and_errors_have_codes() {
+    let Served { server, threads, channel } = served(&["--api-key", "secret"]);
+    threads.block_on(async {
+        let mut bare = ControlClient::new(channel.clone());
+        let refused = bare.is_paused(IsPausedRequest {}).await.expect_err("no key");
+        assert_eq!(refused.code(), Code::Unauthenticated);
+        let key = |mut request: Request<()>| {
+            request.metadata_mut().insert("authorization", "Bearer secret".parse().expect("one"));
+            Ok(request)
+        };
+        let mut control = ControlClient::with_interceptor(channel.clone(), key);
+        let info = control.get_model_info(GetModelInfoRequest {}).await.expect("told");
+        assert!(info.into_inner().vocab_size > 0);
+        let pause = PauseGenerationRequest { mode: PauseMode::Keep.into(), clear_cache: None };
+        control.pause_generation(pause).await.expect("it rests");
+        let paused = control.is_paused(IsPausedRequest {}).await.expect("told").into_inner();
+        assert!(paused.is_paused);
+        control.resume_generation(ResumeGenerationRequest {}).await.expect("it goes on");
+        let version = UpdateWeightVersionRequest { new_version: "v8".into() };
+        control.update_weight_version(version).await.expect("named");
+        let version = control.get_weight_version(GetWeightVersionRequest {}).await;
+        assert_eq!(version.expect("told").into_inner().weight_version, "v8");
+        let load = LoadLoraRequest {
+            lora_name: "a".into(),
+            source_path: "/no/such".into(),
+            ..Default::default()
+        };
+        let refused = control.load_lora(load).await.expect_err("no folder");
+        assert_eq!(refused.code(), Code::NotFound);
+        let list = control.list_loras(ListLorasRequest {}).await.expect("told").into_inner();
+        assert!(list.adapters.is_empty());
+        let aborted = control.abort(AbortRequest::default()).await.expect("told").into_inner();
+        assert_eq!(aborted.aborted, 0);
+        let mut episodes = EpisodesClient::with_interceptor(channel, key);
+        let wrong = StartEpisodeRequest { model: Some("nobody".into()), ..Default::default() };
+        let refused = episodes.start_episode(wrong).await.expect_err("no such model");
+        assert_eq!(refused.code(), Code::NotFound);
+        let begun = episodes.start_episode(StartEpisodeRequest::default()).await.expect("begins");
+        let id = begun.into_inner().episode_id;
+        let hot = StepRequest { temperature: Some(-1.0), ..step(&id, &[65]) };
+        let refused = episodes.step(hot).await.expect_err("a wrong field");
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains("temperature"), "{refused}");
+        let options = StepRequest { options_json: Some("{\"n\": 3}".into()), ..step(&id, &[65]) };
+        let refused = episodes.step(options).await.expect_err("one answer");
+        assert_eq!(refused.code(), Code::InvalidArgument);
+    });
+    drop(server);
+}
