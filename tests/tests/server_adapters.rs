@@ -158,6 +158,18 @@ fn an_adapter_is_asked_for_by_its_name_and_goes_by_it() {
 }
 
 #[test]
+fn an_adapter_may_be_there_from_the_start() {
+    let first = server();
+    let there = folder(&first, 31);
+    load(&first, "/load_lora_adapter", "early", &there.0, json!({}));
+    let expected = ask(&first, Some("early"), json!({}));
+    let module = format!("early={}", there.0.display());
+    let server = Server::start(&["--lora-modules", &module]);
+    let early = ask(&server, Some("early"), json!({}));
+    assert_eq!(early["choices"][0]["logprobs"], expected["choices"][0]["logprobs"]);
+}
+
+#[test]
 fn more_adapters_than_slots_take_turns_and_come_back_as_they_were() {
     let server = Server::start(&["--max-loras", "2", "--max-lora-rank", "8"]);
     let folders: Vec<Folder> = (0..5).map(|seed| folder(&server, seed)).collect();

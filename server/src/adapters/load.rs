@@ -35,6 +35,20 @@ pub struct Load {
     pub in_flight: Option<InFlight>,
 }
 
+impl Load {
+    /// One that is there before anybody asks.
+    pub fn at_start(name: &str, folder: &Path) -> Self {
+        Self {
+            name: name.to_owned(),
+            source: Given::Folder(folder.to_owned()),
+            replace: false,
+            pinned: false,
+            label: None,
+            in_flight: None,
+        }
+    }
+}
+
 /// What an adapter is made of.
 pub enum Given {
     /// A folder.

@@ -2,11 +2,13 @@
 
 use super::load::{Loaded, load};
 use super::{Failure, action_sets};
+use crate::adapters::Load;
 use crate::backend::Busy;
 use crate::config::{self, LogFormat};
 use crate::grpc;
 use crate::http::{self, Door};
 use crate::metrics::Metrics;
+use crate::openai::Refusal;
 use crate::rollouts::Shelf;
 use crate::runtime::{self, Pace, Runtime};
 use crate::served::Served;
@@ -150,7 +152,14 @@ impl Host {
             runtime::start(engine, busy, pace, metrics.clone(), served.labels.clone())
                 .map_err(Failure::Thread)?;
         self.threads.spawn(served.episodes.clone().reap(runtime.clone()));
-        self.door.open(Arc::new(served), runtime.clone(), metrics);
+        let served = Arc::new(served);
+        for (name, folder) in &settings.running.adapters.lora_modules {
+            let load = Load::at_start(name, folder);
+            let loaded = self.threads.block_on(served.adapters.load(&runtime, load));
+            let words = |refusal: Refusal| format!("--lora-modules {name}: {}", refusal.message);
+            loaded.map_err(|refusal| Failure::Setting(words(refusal)))?;
+        }
+        self.door.open(served, runtime.clone(), metrics);
         if let (Some((listener, _)), Some(server)) = (self.grpc.take(), self.door.server()) {
             self.threads.spawn(grpc::serve(listener, server, self.stop.subscribe()));
         }

@@ -8,14 +8,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kv", &[]),
     ("grammar", &[]),
     ("trajectories", &[]),
+    ("proto", &[]),
     ("backends", &["kernels-core"]),
     ("cuda", &["kernels-core"]),
     ("metal", &["kernels-core"]),
     ("engine", &["kernels-core", "kv", "grammar"]),
     ("ffi", &["kernels-core", "backends", "kv", "grammar"]),
     ("checkpoint", &["kernels-core", "backends", "engine"]),
-    ("server", &["kernels-core", "backends", "engine", "checkpoint", "grammar", "trajectories"]),
-    ("tests", &["kernels-core", "backends", "kv", "grammar", "engine", "checkpoint", "ffi"]),
+    (
+        "server",
+        &["kernels-core", "backends", "engine", "checkpoint", "grammar", "trajectories", "proto"],
+    ),
+    (
+        "tests",
+        &["kernels-core", "backends", "kv", "grammar", "engine", "checkpoint", "ffi", "proto"],
+    ),
     (
         "benches",
         &["kernels-core", "backends", "kv", "grammar", "engine", "checkpoint", "ffi", "tests"],
