@@ -30,7 +30,8 @@ const FEATURES: &[&str] =
     &["server/src/backend.rs", "ffi/src/backend.rs", "tests/", "benches/", "fuzz/"];
 
 /// Where the environment may be read.
-const ENVIRONMENT: &[&str] = &["server/src/config.rs", "xtask/src/", "tests/src/harness/hashes.rs"];
+const ENVIRONMENT: &[&str] =
+    &["server/src/config.rs", "xtask/src/", "tests/src/harness/hashes.rs", "proto/build.rs"];
 
 /// Places in the lists above that are no more; a crate that is still to come may have its
 /// place before it.
