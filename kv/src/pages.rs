@@ -107,8 +107,13 @@ impl Pages {
     /// Whether nobody but the index would hold the page, or nobody at all, if one of those
     /// that do let go of it.
     pub fn has_one_user(&self, page: Page) -> bool {
+        self.users(page) == 1
+    }
+
+    /// How many hold the page besides the index.
+    pub fn users(&self, page: Page) -> u32 {
         let holders = self.holders.get(page.0 as usize).copied().unwrap_or_default();
-        holders.all - holders.indexed == 1
+        holders.all - holders.indexed
     }
 
     fn change(&mut self, page: Page, change: impl Fn(&mut Holders)) -> Result<(), NotHeld> {

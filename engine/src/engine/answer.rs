@@ -216,7 +216,7 @@ impl Engine {
             guess => sequence.drafted = run.first + came.min(guess.tokens.len()).max(1),
         }
         let computed = run.first + came.max(1);
-        sequence.table.shorten(&mut self.memory.pages, computed as u64);
+        self.memory.shorten(sequence, computed as u64);
         sequence.guessing.add(guessed as u32, held, self.settings.guessing.tokens);
         self.memory.publish(sequence, run.first);
         self.counters.guesses += 1;

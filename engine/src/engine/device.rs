@@ -164,14 +164,16 @@ impl Device {
     /// Makes room for what an adapter adds to.
     pub fn make_room(&mut self, image: &Image) -> Result<(), Error> {
         let slots = self.slots.as_mut().expect("adapters are taken where there are slots");
-        if slots.make_room(self.backend.as_mut(), image)? {
+        let outcome = slots.make_room(self.backend.as_mut(), image);
+        if outcome != Ok(false) {
+            // Also where some of it failed: what there is now is not what was recorded.
             self.forget(|kind| match kind {
                 Kind::Step { adapted, .. } => *adapted,
                 Kind::Draws { sampling, .. } => sampling.adapted,
                 Kind::Scores { .. } | Kind::Nothing => false,
             })?;
         }
-        Ok(())
+        outcome.map(drop)
     }
 
     /// Writes about so many bytes more of an adapter. Says whether it is there whole.

@@ -148,7 +148,8 @@ impl Engine {
             guesses.push(Guess { tokens, fork });
         }
         if guesses.is_empty() {
-            sequence.table.shorten(&mut self.memory.pages, sequence.tokens.len() as u64);
+            let known = sequence.tokens.len() as u64;
+            self.memory.shorten(sequence, known);
         }
         guesses
     }

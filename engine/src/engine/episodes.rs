@@ -237,19 +237,26 @@ impl Engine {
         // The last token is computed in any case.
         let last = sequence.tokens.len() as u64 - 1;
         table.shorten(&mut self.memory.pages, last);
-        sequence.resumed = table.tokens() as usize;
+        (sequence.resumed, sequence.before) = (table.tokens() as usize, episode.tokens.len());
         sequence.table = table;
     }
 
     /// An episode rests with what a sequence has, which has ended for that reason.
     pub(super) fn park(&mut self, mut sequence: Sequence, id: u64, why: &Finish) {
         self.memory.abandon(&mut sequence);
-        let episode = self.episodes.get_mut(&id).expect("it lives as long as its request");
         if matches!(why, Finish::Failed(_)) {
             // What a broken step has left in its pages, nobody knows.
-            sequence.tokens.truncate(episode.tokens.len());
-            sequence.table.shorten(&mut self.memory.pages, sequence.resumed as u64);
+            let (known, kept) = (sequence.before, sequence.resumed as u64);
+            sequence.tokens.truncate(known);
+            self.memory.shorten(&mut sequence, kept);
+            let mut spans = sequence.spans.clone();
+            spans.retain(|span| span.from == 0 || span.from < known);
+            self.versions.hold(&spans);
+            let old = std::mem::replace(&mut sequence.spans, spans);
+            let unused = self.versions.release(&old);
+            self.let_go(unused);
         }
+        let episode = self.episodes.get_mut(&id).expect("it lives as long as its request");
         let Sequence { tokens, spans, scope, table, reserve, spare, .. } = sequence;
         episode.request = None;
         (episode.tokens, episode.spans, episode.scope) = (tokens, spans, scope);
@@ -275,7 +282,9 @@ impl Engine {
         for (id, policy) in moved {
             let mut parked = self.memory.parked.remove(&id).expect("it rests with its pages");
             let episode = self.episodes.get_mut(&id).expect("it was found");
-            let from = parked.table.tokens() as usize;
+            // All but the last was computed once, and told: given up, it is computed again so.
+            let told = episode.tokens.len().saturating_sub(1);
+            let from = told.max(parked.table.tokens() as usize);
             let mut spans = episode.spans.clone();
             match episode.on_swap {
                 OnSwap::Keep if from > 0 => {
@@ -284,7 +293,7 @@ impl Engine {
                 }
                 _ => {
                     let Parked { table, reserve, spare, .. } = &mut parked;
-                    self.memory.forget(table, *reserve, spare);
+                    self.memory.forget(table, 0, *reserve, spare);
                     spans = vec![Span { from: 0, policy }];
                 }
             }
@@ -321,7 +330,7 @@ impl Engine {
 
 impl Episode {
     /// What its next row is computed with.
-    fn policy(&self) -> Policy {
+    pub(super) fn policy(&self) -> Policy {
         self.spans[self.spans.len() - 1].policy
     }
 }

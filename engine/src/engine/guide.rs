@@ -138,7 +138,7 @@ impl Engine {
     pub(super) fn put_back(&mut self, id: u64) {
         let Some(sequence) = self.running.get_mut(&id) else { return };
         let before = sequence.tokens.len() as u64 - 1;
-        sequence.table.shorten(&mut self.memory.pages, before);
+        self.memory.shorten(sequence, before);
         sequence.drafted = sequence.drafted.min(before as usize);
         // What was guessed and is still counted goes with the slot's next writing.
         sequence.fresh = true;

@@ -5,7 +5,7 @@ use super::sequence::{Group, Sequence};
 use crate::request::Miss;
 use kernels_core::kv_copy::ENTRY_WORDS;
 use kv::{Awaited, Claim, Copied, Exhausted, Next, Page, Pages, Prefixes, Table};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Pages and the index of what they hold.
 pub(super) struct Memory {
@@ -86,8 +86,13 @@ impl Memory {
         if free >= enough {
             return free;
         }
-        let own = |page: &&Page| self.pages.has_one_user(**page);
-        free + self.parked.values().flat_map(Parked::rest).filter(own).count() as u32
+        // A page that several of them share is free when all have given it up.
+        let mut users: HashMap<Page, u32> = HashMap::new();
+        for page in self.parked.values().flat_map(Parked::rest) {
+            *users.entry(*page).or_default() += 1;
+        }
+        let own = users.iter().filter(|(page, users)| self.pages.users(**page) == **users);
+        free + own.count() as u32
     }
 
     /// What pages have of a sequence.
@@ -105,7 +110,7 @@ impl Memory {
         let whole = probe.pages as usize * self.page_len >= sequence.tokens.len();
         Probed {
             computed: (probe.pages as usize * self.page_len - usize::from(whole)) as u32,
-            pages: probe.pages,
+            pages: probe.pages + sequence.spare.len() as u32,
             // The last token is computed anew, in a copy of its page.
             besides: probe.idle + u32::from(whole),
             next: probe.next,
@@ -206,15 +211,27 @@ impl Memory {
         self.abandon(sequence);
         let kept = u64::from(sequence.reserve) * self.page_len as u64;
         sequence.table.shorten(&mut self.pages, kept);
+        sequence.resumed = sequence.resumed.min(kept as usize);
     }
 
-    /// Forgets what pages hold; those that nobody takes are there for what comes.
-    pub fn forget(&mut self, table: &mut Table, reserve: u32, spare: &mut Vec<Page>) {
-        table.shorten(&mut self.pages, 0);
-        while spare.len() < reserve as usize
-            && let Ok(page) = self.pages.take()
-        {
-            spare.push(page);
+    /// A sequence forgets its tokens past the first so many.
+    pub fn shorten(&mut self, sequence: &mut Sequence, tokens: u64) {
+        let Sequence { table, reserve, spare, .. } = sequence;
+        self.forget(table, tokens, *reserve, spare);
+    }
+
+    /// Forgets what pages hold past the first tokens; those that nobody takes are there for
+    /// what comes.
+    pub fn forget(&mut self, table: &mut Table, tokens: u64, reserve: u32, spare: &mut Vec<Page>) {
+        table.shorten(&mut self.pages, tokens);
+        let held = (table.pages().len() + spare.len()) as u64;
+        let lacking = u64::from(reserve).saturating_sub(held);
+        if lacking == 0 {
+            return;
+        }
+        self.make_free(lacking);
+        for _ in 0..lacking {
+            spare.extend(self.pages.take().ok());
         }
     }
 

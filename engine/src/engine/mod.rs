@@ -193,7 +193,12 @@ impl Engine {
         if self.groups.contains_key(&request.id) {
             return Err(refused("id", "a number that no living request has", request.id));
         }
-        let Some(policy) = self.versions.policy(request.adapter) else {
+        let policy = match request.episode {
+            // It has its versions, whatever became of their names.
+            Some(id) => Some(self.episodes[&id].policy()),
+            None => self.versions.policy(request.adapter),
+        };
+        let Some(policy) = policy else {
             let got = request.adapter.unwrap_or_default();
             return Err(refused("adapter", "one that is there", got));
         };
@@ -236,7 +241,7 @@ impl Engine {
     /// deadlines alone.
     pub fn step(&mut self, now: Duration) -> Vec<Event> {
         self.end_overdue(now);
-        self.advance();
+        self.advance(false);
         if !self.groups.is_empty() && self.has_pages() {
             self.step += 1;
             self.compute();
@@ -248,7 +253,7 @@ impl Engine {
     /// nothing.
     pub fn rest(&mut self, now: Duration) -> Vec<Event> {
         self.end_overdue(now);
-        self.advance();
+        self.advance(true);
         std::mem::take(&mut self.events)
     }
 

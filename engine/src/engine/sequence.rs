@@ -156,6 +156,8 @@ pub(super) struct Sequence {
     /// The episode that it goes on with, and tokens whose keys and values that had.
     pub episode: Option<u64>,
     pub resumed: usize,
+    /// Tokens that its episode had.
+    pub before: usize,
     /// Pages that nobody takes from it.
     pub reserve: u32,
     /// Those of them that hold nothing yet.
@@ -178,6 +180,7 @@ impl Sequence {
             noise: 0,
             episode: None,
             resumed: 0,
+            before: 0,
             reserve: 0,
             spare: Vec::new(),
             request: request.id,
@@ -211,6 +214,7 @@ impl Sequence {
             noise: choice,
             episode: None,
             resumed: 0,
+            before: 0,
             reserve: 0,
             spare: Vec::new(),
             request: self.request,

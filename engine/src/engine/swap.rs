@@ -151,14 +151,10 @@ impl Engine {
         true
     }
 
-    /// Gives up a version that is not there yet. Says whether it was on its way.
-    pub fn unpublish(&mut self, version: u64) -> bool {
-        self.take_back(|staging| staging.version == version)
-    }
-
-    /// Gives up all versions of an adapter that are not there yet.
-    pub fn unpublish_all(&mut self, adapter: u64) {
-        self.take_back(|staging| staging.adapter == adapter);
+    /// Gives up the versions of an adapter that are not there yet. Says whether some were on
+    /// their way.
+    pub fn unpublish(&mut self, adapter: u64) -> bool {
+        self.take_back(|staging| staging.adapter == adapter)
     }
 
     /// Whether requests may ask for an adapter.
@@ -198,13 +194,14 @@ impl Engine {
         running.into_iter().for_each(|id| self.unseat(id));
     }
 
-    /// Brings the next version on its way, and swaps it in when it is there whole.
-    pub(super) fn advance(&mut self) {
-        let alone = self.running.is_empty() && self.waiting.is_empty();
+    /// Brings the next version on its way, and swaps it in when it is there whole; `rests`
+    /// says that nothing is computed meanwhile.
+    pub(super) fn advance(&mut self, rests: bool) {
+        let alone = rests || (self.running.is_empty() && self.waiting.is_empty());
         let bytes = if alone { ALONE_BYTES } else { BESIDE_BYTES };
         let Some(next) = self.staging.front() else { return };
         let (adapter, version) = (next.adapter, next.version);
-        match self.stage(bytes) {
+        match self.stage(bytes, rests) {
             Ok(false) => {}
             Ok(true) => {
                 let staging = self.staging.pop_front().expect("it was staged");
@@ -221,14 +218,15 @@ impl Engine {
     }
 
     /// Writes so much more of the next version; whether it is there whole.
-    fn stage(&mut self, bytes: usize) -> Result<bool, Unplaced> {
+    fn stage(&mut self, bytes: usize, rests: bool) -> Result<bool, Unplaced> {
         let image = self.staging.front().expect("it is next").image.clone();
         if self.staged.is_none() {
             let Some(slot) = self.slot() else {
                 let slots = self.slots.map_or(0, |settings| settings.slots);
-                // Who uses one will end; nobody lets go of one that is pinned.
-                let used = self.versions.adapters.values().any(|version| version.users > 0);
-                return if used { Ok(false) } else { Err(Unplaced::Full { slots }) };
+                // Who is answered will end, unless nothing goes on; an adapter that is pinned
+                // stays, and so does what an episode has.
+                let ends = !rests && !self.groups.is_empty();
+                return if ends { Ok(false) } else { Err(Unplaced::Full { slots }) };
             };
             self.staged = Some(lora::Work::new(slot));
             self.device.make_room(&image).map_err(Unplaced::Backend)?;
@@ -252,7 +250,8 @@ impl Engine {
     /// From now on requests for the adapter have this version.
     fn swap(&mut self, staging: &Staging, slot: u32) {
         let &Staging { adapter, version, in_flight, pinned, .. } = staging;
-        self.versions.adapters.insert(version, Version { adapter, slot, users: 0 });
+        let of_its_base = staging.image.is_of_its_base();
+        self.versions.adapters.insert(version, Version { adapter, slot, users: 0, of_its_base });
         let current = Current { version, pinned, last_used: self.step };
         let old = self.versions.current.insert(adapter, current);
         let moved = self.move_all(in_flight, |policy, of| {
@@ -278,8 +277,12 @@ impl Engine {
         self.device.add_model(version, aside, model)?;
         let old = std::mem::replace(&mut self.versions.current_weights, version);
         self.versions.weights.insert(version, 0);
-        let moved =
-            self.move_all(in_flight, |policy, _| Some(Policy { weights: version, ..policy }));
+        // An adapter that was made of the old weights' numbers stays with them.
+        let tied: Vec<u64> = self.versions.tied().collect();
+        let moved = self.move_all(in_flight, |policy, _| {
+            let stays = policy.adapter.is_some_and(|adapter| tied.contains(&adapter));
+            (!stays).then_some(Policy { weights: version, ..policy })
+        });
         let unused = self.versions.drop_weights(old);
         self.let_go(unused.into_iter().collect());
         self.changes.push(Change::Current { adapter: None, version, moved });
@@ -333,9 +336,8 @@ impl Engine {
     fn begin_anew(&mut self, id: u64, policy: Policy) {
         self.set_spans(id, vec![Span { from: 0, policy }]);
         if let Some(sequence) = self.waiting.get_mut(&id) {
-            let Sequence { table, reserve, spare, .. } = sequence;
-            self.memory.forget(table, *reserve, spare);
-            sequence.probed = None;
+            self.memory.shorten(sequence, 0);
+            (sequence.resumed, sequence.probed) = (0, None);
         }
     }
 
@@ -351,10 +353,13 @@ impl Engine {
     /// A sequence goes on by another policy over what it has.
     fn keep(&mut self, id: u64, policy: Policy) {
         let sequence = self.sequence(id);
-        let here = sequence.seat.is_some() || sequence.computed() > 0;
-        // Preempted: what it had is computed again as it was.
-        let from = if here { sequence.computed() } else { sequence.tokens.len() - 1 };
-        if from == 0 || (!here && sequence.generated().is_empty()) {
+        // What was told of it was computed once: pushed aside, it is computed again as it was.
+        let told = match sequence.generated().is_empty() {
+            true => sequence.before.saturating_sub(1),
+            false => sequence.tokens.len() - 1,
+        };
+        let from = sequence.computed().max(told);
+        if from == 0 {
             return self.begin_anew(id, policy);
         }
         let mut spans = sequence.spans.clone();

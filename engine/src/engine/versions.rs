@@ -31,9 +31,9 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    /// The latest of its versions, by which it is told.
+    /// The version by which it is told: the adapter's, where there is one.
     pub fn version(self) -> u64 {
-        self.weights.max(self.adapter.unwrap_or(0))
+        self.adapter.unwrap_or(self.weights)
     }
 }
 
@@ -58,6 +58,8 @@ pub(super) struct Version {
     pub slot: u32,
     /// Sequences with a span of it.
     pub users: u32,
+    /// It goes with no other weights than those it was made over.
+    pub of_its_base: bool,
 }
 
 /// An adapter whose version requests are given.
@@ -157,7 +159,7 @@ impl Versions {
 
     /// Forgets a version of an adapter, and frees its slot, if nobody needs it.
     pub fn drop_adapter(&mut self, version: u64) -> Option<Unused> {
-        let Version { adapter, slot, users } = *self.adapters.get(&version)?;
+        let Version { adapter, slot, users, .. } = *self.adapters.get(&version)?;
         let current = self.current.get(&adapter).is_some_and(|it| it.version == version);
         if users > 0 || current {
             return None;
@@ -175,6 +177,11 @@ impl Versions {
         }
         self.weights.remove(&version);
         Some(Unused::Weights(version))
+    }
+
+    /// Versions of adapters that go with no other weights.
+    pub fn tied(&self) -> impl Iterator<Item = u64> {
+        self.adapters.iter().filter(|(_, it)| it.of_its_base).map(|(version, _)| *version)
     }
 
     /// The adapter that was not asked for longest, of those that may go: not pinned, and

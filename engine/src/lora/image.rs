@@ -1,7 +1,7 @@
 //! An adapter as slots hold it: checked against a model, and packed. Any thread may do it.
 
 use super::base::lengths;
-use super::matrices::{EMBEDDING, Matrices, Matrix, OUTPUT};
+use super::matrices::{Kind, Matrices, Matrix};
 use super::{Adapter, Settings, Term};
 use crate::model::Source;
 use crate::weights::LoadError;
@@ -175,8 +175,7 @@ fn check(matrix: &Matrix, term: &Term, settings: &Settings) -> Result<(), Adapte
             return Err(unfit("magnitude", expected, magnitude.len().to_string()));
         }
         // The kernel multiplies all of an output; DoRA leaves a bias as it is.
-        let whole = matrix.bias || matrix.name == EMBEDDING || matrix.name == OUTPUT;
-        if whole {
+        if matrix.bias || !matches!(matrix.kind, Kind::Layer(_)) {
             let expected = "absent where a bias is added, and of embedding and output".into();
             return Err(unfit("magnitude", expected, "there".into()));
         }
@@ -216,7 +215,7 @@ fn halves<T: Pod>(
     let rounded = |all: &[f32]| all.iter().map(|&x| round(x)).collect::<Vec<T>>();
     let (rank, inputs) = (term.rank as usize, term.inputs as usize);
     let (a, b) = (rounded(&term.a), rounded(&term.b));
-    let a = if matrix.name == EMBEDDING {
+    let a = if matrix.kind == Kind::Embedding {
         // A token's column of A is a row of the table.
         let width = settings.rank_max as usize;
         let mut table = vec![T::zeroed(); inputs * width];

@@ -13,5 +13,5 @@ mod slots;
 
 pub use adapter::{Adapter, Term};
 pub use image::{AdapterError, Image};
-pub use matrices::{EMBEDDING, Matrices, Matrix, OUTPUT};
+pub use matrices::{Kind, Matrices, Matrix, OUTPUT};
 pub use slots::{Settings, Slots, Work};

@@ -5,7 +5,7 @@
 //! minus zero: `fma(-0, 0, x)` is x, bit for bit.
 
 use super::image::{Image, Packed};
-use super::matrices::{EMBEDDING, Matrices, Matrix};
+use super::matrices::{Kind, Matrices, Matrix};
 use crate::model::Config;
 use kernels_core::device::{Backend, Command, Read, Slice, Update, Write};
 use kernels_core::dtype::Dtype;
@@ -45,7 +45,7 @@ impl Settings {
     }
 
     fn params(&self, matrix: &Matrix) -> params::Lora {
-        let embeds = matrix.name == EMBEDDING;
+        let embeds = matrix.kind == Kind::Embedding;
         // Of an embedding a token has chosen its row of A already.
         let inputs = if embeds { self.rank_max } else { matrix.inputs };
         params::Lora {
