@@ -6,7 +6,7 @@ mod read;
 mod trajectories;
 
 pub use self::trajectories::Trajectories;
-pub use commands::{Bench, Complete, Drawing, Info, Talk};
+pub use commands::{Bench, Complete, Drawing, Info, Replay, Talk};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::engine::Settings;
@@ -83,6 +83,9 @@ pub enum Task {
     /// Load a running server, and tell how fast it answers.
     #[command(args_override_self = true)]
     Bench(Bench),
+    /// Force the tokens of stored trajectories through a running server, and compare bits.
+    #[command(args_override_self = true)]
+    Replay(Replay),
     /// Check and time a kernel on this machine.
     #[command(args_override_self = true)]
     Demo(Machine),
@@ -96,7 +99,7 @@ impl Task {
             Self::Complete(complete) => Some(&complete.model),
             Self::Chat(talk) => Some(&talk.model),
             Self::Info(info) => Some(&info.model),
-            Self::Bench(_) | Self::Demo(_) => None,
+            Self::Bench(_) | Self::Replay(_) | Self::Demo(_) => None,
         }
     }
 }

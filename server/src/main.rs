@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Task::Chat(settings) => command::chat::run(settings, &settings.machine, &mut out),
         Task::Info(settings) => command::info::run(settings, &mut out),
         Task::Bench(settings) => command::bench::run(settings, &mut out),
+        Task::Replay(settings) => command::replay::run(settings, &mut out),
         Task::Demo(machine) => demo::run(machine, &mut out).map_err(Failure::from),
     };
     match outcome {

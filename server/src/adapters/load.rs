@@ -2,8 +2,8 @@
 
 use super::{Adapters, Entry, From, Known, Line, unknown};
 use crate::openai::Refusal;
-use crate::runtime::{Coming, Runtime, Swapped};
-use engine::engine::{InFlight, Publish};
+use crate::runtime::{Coming, Runtime, Scoring, Swapped};
+use engine::engine::{InFlight, Moved, Publish};
 use engine::lora::{Adapter, Image};
 use engine::model::Source;
 use hyper::StatusCode;
@@ -33,6 +33,16 @@ pub struct Load {
     /// What becomes of answers in flight; `None`: it follows from how the engine rests, and
     /// where it does not, they come to their end as they are.
     pub in_flight: Option<InFlight>,
+    /// What it must say about as the version before did, or the base where there is none.
+    pub canary: Option<Canary>,
+}
+
+/// Tokens that an adapter is tried on before it serves.
+pub struct Canary {
+    /// At least two.
+    pub tokens: Vec<u32>,
+    /// How far their log-probabilities may be from those before, on average.
+    pub divergence_max: f32,
 }
 
 impl Load {
@@ -45,6 +55,7 @@ impl Load {
             pinned: false,
             label: None,
             in_flight: None,
+            canary: None,
         }
     }
 }
@@ -60,6 +71,11 @@ pub enum Given {
 impl Adapters {
     /// Serves an adapter. Nothing changes unless all of it is good.
     pub async fn load(self: &Arc<Self>, runtime: &Runtime, load: Load) -> Result<Line, Refusal> {
+        let (adapters, runtime) = (self.clone(), runtime.clone());
+        whole(async move { adapters.load_whole(&runtime, load).await }).await
+    }
+
+    async fn load_whole(self: &Arc<Self>, runtime: &Runtime, load: Load) -> Result<Line, Refusal> {
         self.must_slots()?;
         self.check_name(&load.name)?;
         let _one = self.loading.lock().await;
@@ -77,6 +93,15 @@ impl Adapters {
         };
         let base = self.base.count();
         let image = self.image(load.source).await?;
+        if let Some(canary) = load.canary {
+            if runtime.pause().is_some() {
+                let words = "a canary is scored, and nothing is while the server rests";
+                return Err(Refusal::new(StatusCode::CONFLICT, words));
+            }
+            let before =
+                old.as_ref().map(|old| Known { name: load.name.clone(), number: old.number });
+            self.try_out(runtime, &image, canary, before).await?;
+        }
         let count = old.as_ref().map_or(0, |old| old.count) + 1;
         let label = load.label.unwrap_or_else(|| format!("{}@{count}", load.name));
         let number = old.as_ref().map_or_else(|| self.number(), |old| old.number);
@@ -88,7 +113,7 @@ impl Adapters {
             label: swapped.label.clone(),
             count,
             image,
-            before: old.map(|old| (old.image, old.label)),
+            before: old.map(|old| (old.image, old.label, old.base)),
             pinned: load.pinned,
             base,
         };
@@ -111,9 +136,20 @@ impl Adapters {
         name: &str,
         in_flight: Option<InFlight>,
     ) -> Result<Line, Refusal> {
+        let (adapters, runtime) = (self.clone(), runtime.clone());
+        let name = name.to_owned();
+        whole(async move { adapters.roll_back_whole(&runtime, &name, in_flight).await }).await
+    }
+
+    async fn roll_back_whole(
+        self: &Arc<Self>,
+        runtime: &Runtime,
+        name: &str,
+        in_flight: Option<InFlight>,
+    ) -> Result<Line, Refusal> {
         let _one = self.loading.lock().await;
         let old = self.names().get(name).cloned().ok_or_else(|| unknown(name))?;
-        let Some((image, label)) = old.before else {
+        let Some((image, label, base)) = old.before else {
             let words = format!("the adapter `{name}` has had no other version");
             return Err(Refusal::new(StatusCode::CONFLICT, words));
         };
@@ -124,7 +160,8 @@ impl Adapters {
             label: swapped.label.clone(),
             count: old.count + 1,
             image,
-            before: Some((old.image, old.label)),
+            before: Some((old.image, old.label, old.base)),
+            base,
             ..old
         };
         let line = entry.line(name);
@@ -133,12 +170,17 @@ impl Adapters {
     }
 
     /// Takes a name away. Answers in flight come to their end.
-    pub async fn unload(&self, runtime: &Runtime, name: &str) -> Result<(), Refusal> {
-        let _one = self.loading.lock().await;
-        let entry = self.names().remove(name).ok_or_else(|| unknown(name))?;
-        runtime.with(move |engine| engine.withdraw(entry.number)).await?;
-        tracing::info!(adapter = name, "an adapter is served no more");
-        Ok(())
+    pub async fn unload(self: &Arc<Self>, runtime: &Runtime, name: &str) -> Result<(), Refusal> {
+        let (adapters, runtime) = (self.clone(), runtime.clone());
+        let name = name.to_owned();
+        whole(async move {
+            let _one = adapters.loading.lock().await;
+            let entry = adapters.names().remove(&name).ok_or_else(|| unknown(&name))?;
+            runtime.with(move |engine| engine.withdraw(entry.number)).await?;
+            tracing::info!(adapter = name, "an adapter is served no more");
+            Ok(())
+        })
+        .await
     }
 
     /// Has an adapter on the device, from where it may have had to go.
@@ -150,7 +192,13 @@ impl Adapters {
             return Ok(());
         }
         let _one = self.loading.lock().await;
-        if runtime.with(there).await? {
+        self.bring_back(runtime, known).await
+    }
+
+    /// The same for who comes alone.
+    async fn bring_back(&self, runtime: &Runtime, known: &Known) -> Result<(), Refusal> {
+        let number = known.number;
+        if runtime.with(move |engine| engine.has_adapter(number)).await? {
             return Ok(());
         }
         let entry = self.names().get(&known.name).cloned();
@@ -178,6 +226,51 @@ impl Adapters {
         );
         let mut refusal = Refusal::new(StatusCode::CONFLICT, words);
         refusal.code = Some("adapter_outdated");
+        Err(refusal)
+    }
+
+    /// Has an adapter score the canary's tokens under a number of its own, and refuses it
+    /// where they come out too far from what they were.
+    async fn try_out(
+        self: &Arc<Self>,
+        runtime: &Runtime,
+        image: &Arc<Image>,
+        canary: Canary,
+        before: Option<Known>,
+    ) -> Result<(), Refusal> {
+        let number = self.number();
+        let placed = Placed { number, image: image.clone(), pinned: false, again: true };
+        self.place(runtime, placed, Some(InFlight::Wait), "canary".into()).await?;
+        let scored = async {
+            if let Some(before) = &before {
+                self.bring_back(runtime, before).await?;
+            }
+            // What a canary has computed is for nobody else.
+            let scoring = |adapter| Scoring {
+                tokens: canary.tokens.clone(),
+                from: 1,
+                adapter,
+                salt: b"canary".as_slice().into(),
+                priority: 0,
+            };
+            let all = vec![scoring(Some(number)), scoring(before.map(|before| before.number))];
+            runtime.score("canary", all).await
+        };
+        let scored = scored.await;
+        runtime.with(move |engine| engine.withdraw(number)).await?;
+        let scored = scored?;
+        let apart = scored[0].iter().zip(&scored[1]).map(|(new, old)| (new - old).abs());
+        let divergence = apart.sum::<f32>() / scored[0].len().max(1) as f32;
+        if divergence <= canary.divergence_max {
+            return Ok(());
+        }
+        let words = format!(
+            "the canary's tokens are {divergence} from what they were on average, more than {}: \
+             the adapter is not served",
+            canary.divergence_max
+        );
+        let mut refusal = Refusal::field("canary", words);
+        (refusal.status, refusal.code) = (StatusCode::UNPROCESSABLE_ENTITY, Some("canary"));
         Err(refusal)
     }
 
@@ -231,11 +324,15 @@ impl Adapters {
         let follows = in_flight.is_none();
         let in_flight = in_flight.unwrap_or(InFlight::Wait);
         let publish = Publish { adapter: number, image, in_flight, pinned };
-        let placing = runtime.publish(publish, Coming { label, follows, again });
+        let placing = runtime.publish(publish, Coming { label: label.clone(), follows, again });
         match tokio::time::timeout(PLACE_WITHIN, placing).await {
             Ok(placed) => placed,
             Err(_) => {
-                runtime.with(move |engine| engine.unpublish_all(number)).await?;
+                let lost = runtime.with(move |engine| engine.unpublish(number)).await?;
+                if !lost {
+                    // It came in this very moment.
+                    return Ok(Swapped { label: label.into(), moved: Moved::default() });
+                }
                 let words = format!(
                     "the adapter found no free slot within {} seconds: answers use them all",
                     PLACE_WITHIN.as_secs()
@@ -247,6 +344,15 @@ impl Adapters {
             }
         }
     }
+}
+
+/// Comes to its end also where whoever asked goes away in its middle: else names and engine
+/// would tell different things.
+pub async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    let broken = |_| Err(Refusal::internal("the change broke: this is a fault of the server"));
+    tokio::spawn(work).await.unwrap_or_else(broken)
 }
 
 /// An image on its way to the device.

@@ -8,7 +8,7 @@ mod load;
 mod routes;
 pub mod spelling;
 
-pub use load::{Given, Load};
+pub use load::{Given, Load, whole};
 pub use routes::ROUTES;
 
 use crate::openai::Refusal;
@@ -49,8 +49,8 @@ struct Entry {
     /// Versions that it has had.
     count: u64,
     image: Arc<Image>,
-    /// The version before, and what that was called.
-    before: Option<(Arc<Image>, Arc<str>)>,
+    /// The version before, what that was called, and over which base it came.
+    before: Option<(Arc<Image>, Arc<str>, u64)>,
     pinned: bool,
     /// How often the base had been replaced when it came.
     base: u64,
@@ -183,7 +183,7 @@ impl Adapters {
 
 impl Entry {
     fn line(&self, name: &str) -> Line {
-        let before = self.before.as_ref().map_or(0, |(image, _)| image.bytes());
+        let before = self.before.as_ref().map_or(0, |(image, ..)| image.bytes());
         Line {
             name: name.to_owned(),
             id: self.number,

@@ -1,12 +1,14 @@
 //! Loading and unloading, as each of the clients spells it: vLLM, prime-rl, SGLang, SkyRL.
 
-use super::load::{Given, Load};
+use super::load::{Canary, Given, Load};
 use super::spelling::{in_flight, label, safetensors};
 use super::{Line, unknown};
 use crate::http::routes::{Answer, Route, controls};
 use crate::http::{Call, Reply, Server, json_of, text_of};
 use crate::openai::Refusal;
 use crate::openai::fields::Fields;
+use crate::openai::prompts::{self, Cut, Reading};
+use crate::served::Served;
 use hyper::{Method, Response};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -27,7 +29,12 @@ pub const ROUTES: &[Route] = &[
 ];
 
 /// What is said of an adapter besides its name and where it lies.
-fn load(fields: &mut Fields, source: Given, replace: bool) -> Result<Load, Refusal> {
+fn load(
+    fields: &mut Fields,
+    served: &Served,
+    source: Given,
+    replace: bool,
+) -> Result<Load, Refusal> {
     Ok(Load {
         name: fields.must("lora_name")?,
         source,
@@ -35,7 +42,29 @@ fn load(fields: &mut Fields, source: Given, replace: bool) -> Result<Load, Refus
         pinned: fields.switch("pinned")?,
         label: label(fields)?,
         in_flight: in_flight(fields)?,
+        canary: canary(fields, served)?,
     })
+}
+
+/// What an adapter is tried on, if something is.
+fn canary(fields: &mut Fields, served: &Served) -> Result<Option<Canary>, Refusal> {
+    let Some(canary) = fields.take::<Map<String, Value>>("canary")? else { return Ok(None) };
+    let mut canary = Fields::of(canary);
+    let reading = Reading { served, special: true, cut: Cut::No };
+    let mut prompts = prompts::read("canary.prompt", canary.must("prompt")?, reading)?;
+    let divergence_max = canary.within("max_divergence", 0.0..=1e9)?;
+    canary.done()?;
+    let (Some(prompt), true) = (prompts.pop(), prompts.is_empty()) else {
+        return Err(Refusal::field("canary.prompt", "expected one prompt"));
+    };
+    let most = served.context as usize;
+    if !(2..=most).contains(&prompt.tokens.len()) {
+        let expected = format!("2 to {most} tokens");
+        return Err(Refusal::expected("canary.prompt", &expected, prompt.tokens.len()));
+    }
+    let divergence_max =
+        divergence_max.ok_or_else(|| Refusal::field("canary.max_divergence", "is required"))?;
+    Ok(Some(Canary { tokens: prompt.tokens.to_vec(), divergence_max }))
 }
 
 fn folder(fields: &mut Fields) -> Result<Given, Refusal> {
@@ -51,7 +80,7 @@ fn vllm_load(server: Arc<Server>, call: Call) -> Answer {
     Box::pin(async move {
         let mut fields = call.fields()?;
         let source = folder(&mut fields)?;
-        let load = load(&mut fields, source, false)?;
+        let load = load(&mut fields, &server.served, source, false)?;
         fields.only("is_3d_lora_weight", &[false.into()])?;
         fields.done()?;
         let served = &server.served;
@@ -76,7 +105,7 @@ fn load_in_place(server: Arc<Server>, call: Call) -> Answer {
     Box::pin(async move {
         let mut fields = call.fields()?;
         let source = folder(&mut fields)?;
-        let load = load(&mut fields, source, true)?;
+        let load = load(&mut fields, &server.served, source, true)?;
         fields.done()?;
         let outcome = server.served.adapters.load(&server.runtime, load).await;
         Ok(told(&server, outcome))
@@ -98,7 +127,7 @@ fn load_bytes(server: Arc<Server>, call: Call) -> Answer {
         };
         let tensors = safetensors("serialized_named_tensors", tensors)?;
         let config = Value::Object(config).to_string().into_bytes();
-        let load = load(&mut fields, Given::Bytes { config, tensors }, true)?;
+        let load = load(&mut fields, &server.served, Given::Bytes { config, tensors }, true)?;
         fields.done()?;
         let outcome = server.served.adapters.load(&server.runtime, load).await;
         Ok(told(&server, outcome))

@@ -3,11 +3,13 @@
 mod action_sets;
 pub mod bench;
 pub mod chat;
+mod client;
 pub mod complete;
 mod drafter;
 pub mod info;
 mod load;
 mod needs;
+pub mod replay;
 pub mod serve;
 pub mod session;
 
@@ -50,6 +52,11 @@ pub enum Failure {
     },
     /// What was asked is refused.
     Refused(Refusal),
+    /// Trajectories that the server says otherwise.
+    Parted {
+        /// How many.
+        count: usize,
+    },
     /// A server that is asked does not answer so.
     Server(String),
     /// A kernel was not shown.
@@ -71,6 +78,7 @@ impl fmt::Display for Failure {
             Self::Stopped { open } => {
                 write!(to, "told to stop again: {open} answers were given up")
             }
+            Self::Parted { count } => write!(to, "{count} trajectories part from the server"),
             Self::Demo(failure) => failure.fmt(to),
             Self::Refused(refusal) => refusal.message.fmt(to),
             Self::Setting(words) | Self::Address(words) | Self::Server(words) => words.fmt(to),

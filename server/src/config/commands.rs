@@ -86,6 +86,10 @@ pub struct Bench {
         help_heading = "Server"
     )]
     pub api_key: Option<String>,
+    /// Models, or adapters, that requests ask for in turn, with commas between; what the server
+    /// lists first, if not given.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Load")]
+    pub models: Vec<String>,
     /// Requests in all.
     #[arg(long, value_name = "COUNT", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
     pub requests: u32,
@@ -121,4 +125,23 @@ pub struct Bench {
     /// One line of JSON instead of words.
     #[arg(long, help_heading = "Report")]
     pub json: bool,
+}
+
+/// `pagewise replay`.
+#[derive(Args, Clone, Debug)]
+pub struct Replay {
+    /// Trajectories as they are exported: one JSON object in a line.
+    pub file: std::path::PathBuf,
+    /// Where the server listens.
+    #[arg(long, default_value = "http://127.0.0.1:8000", help_heading = "Server")]
+    pub base_url: String,
+    /// A key that it asks for.
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "PAGEWISE_API_KEY",
+        hide_env_values = true,
+        help_heading = "Server"
+    )]
+    pub api_key: Option<String>,
 }

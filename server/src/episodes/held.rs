@@ -11,6 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 
 /// Episodes that live at once.
 const EPISODES_MAX: usize = 1 << 16;
@@ -39,6 +40,8 @@ pub struct Held {
     pub seed: u64,
     /// The way to the engine.
     pub runtime: Runtime,
+    /// Where what is left of a step is looked after, whichever thread it ends on.
+    pub threads: Handle,
     timeout: Duration,
     state: Mutex<State>,
 }
@@ -113,6 +116,7 @@ impl Episodes {
             adapter,
             seed: seed.unwrap_or_else(any),
             runtime: runtime.clone(),
+            threads: Handle::current(),
             timeout,
             state: State::at(0),
         };
@@ -157,6 +161,7 @@ impl Episodes {
             adapter: from.adapter.clone(),
             seed: seed.unwrap_or_else(any),
             runtime: runtime.clone(),
+            threads: Handle::current(),
             timeout: from.timeout,
             state: State::at(position),
         })?;
@@ -196,15 +201,14 @@ impl Episodes {
     pub async fn reap(self: Arc<Self>, runtime: Runtime) {
         while runtime.alive() {
             tokio::time::sleep(LOOK_EVERY).await;
-            let late: Vec<String> = {
-                let live = self.live();
-                let late = live.values().filter(|held| held.is_late());
-                late.map(|held| held.name.clone()).collect()
-            };
-            for name in late {
-                tracing::info!(episode = name, "an episode has rested too long: it ends");
-                // Somebody else may have ended it.
-                drop(self.end(&runtime, &name).await);
+            // Out of the list at once: a name that begins anew meanwhile is another episode.
+            let late: Vec<Arc<Held>> =
+                self.live().extract_if(|_, held| held.is_late()).map(|(_, held)| held).collect();
+            for held in late {
+                tracing::info!(episode = held.name, "an episode has rested too long: it ends");
+                let number = held.number;
+                // An engine that has stopped has none.
+                drop(runtime.with(move |engine| engine.end_episode(number)).await);
             }
         }
     }

@@ -129,8 +129,33 @@ impl Step {
         }
         let mut asked = Asked::read(&mut fields, served, top)?;
         fields.done()?;
+        if asked.references || asked.rollout.is_some() {
+            let words = "trajectories, scores and references are of requests that have all their \
+                         tokens: not of steps";
+            return Err(Refusal::field("episode_id", words));
+        }
         asked.adapter = held.adapter.clone();
-        let position = held.position();
+        if asked.kept.is_some() {
+            return Err(Refusal::field("return_sampling_mask", "not of steps of episodes"));
+        }
+        let turn = held.begin(expected, hash)?;
+        let so_far = Mutex::new(Piece::empty(0));
+        let mut step = Self { asked, held, turn, observation, room: 0, so_far, context };
+        let Turn::New(opened) = &step.turn else { return Ok(step) };
+        let opened = opened.clone();
+        match step.fit(opened.position, max_new) {
+            Ok(()) => Ok(step),
+            Err(refusal) => {
+                // Nothing has begun: the next step need not wait.
+                opened.settle_at(None);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Finds out how many tokens the answer may have, and compiles what it keeps to.
+    fn fit(&mut self, position: usize, max_new: Option<u32>) -> Result<(), Refusal> {
+        let (observation, served) = (&self.observation, &self.context.served);
         if position + observation.len() == 0 {
             let words = "the first step of an episode has at least one token";
             return Err(Refusal::field("observation", words));
@@ -148,10 +173,8 @@ impl Step {
             let words = format!("expected at most {left} after {all} tokens, got {room}");
             return Err(Refusal::too_long("max_tokens", words));
         }
-        asked.compile(served)?;
-        let turn = held.begin(expected, hash)?;
-        let so_far = Mutex::new(Piece::empty(0));
-        Ok(Self { asked, held, turn, observation, room, so_far, context })
+        self.room = room;
+        self.asked.compile(served)
     }
 
     fn opened(&self) -> Option<&Arc<Opened>> {
@@ -219,8 +242,8 @@ impl Drop for Step {
     fn drop(&mut self) {
         let Some(opened) = self.opened().filter(|opened| !opened.is_settled()) else { return };
         // Whoever asked has gone, or was refused: what the engine has is how it stands.
-        let Some(threads) = tokio::runtime::Handle::try_current().ok() else { return };
         let opened = opened.clone();
+        let threads = opened.held.threads.clone();
         threads.spawn(async move {
             let number = opened.held.number;
             loop {

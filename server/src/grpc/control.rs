@@ -26,10 +26,6 @@ async fn told(answer: Answer) -> Result<Value, Status> {
     serde_json::from_slice(&body).map_err(|error| Status::internal(error.to_string()))
 }
 
-fn call(body: Value) -> Call {
-    Call::of(body)
-}
-
 fn refused(refusal: Refusal) -> Status {
     status(&refusal)
 }
@@ -60,7 +56,7 @@ impl proto::control_server::Control for Control {
         &self,
         _: Request<GetServerInfoRequest>,
     ) -> Result<Response<GetServerInfoResponse>, Status> {
-        let info = told(control::server_info(self.0.clone(), call(json!({})))).await?;
+        let info = told(control::server_info(self.0.clone(), Call::of(json!({})))).await?;
         Ok(Response::new(GetServerInfoResponse { info_json: info.to_string() }))
     }
 
@@ -83,7 +79,7 @@ impl proto::control_server::Control for Control {
     ) -> Result<Response<AbortResponse>, Status> {
         let names = request.into_inner().request_ids;
         let body = if names.is_empty() { json!({}) } else { json!({ "request_ids": names }) };
-        let reply = told(control::abort(self.0.clone(), call(body))).await?;
+        let reply = told(control::abort(self.0.clone(), Call::of(body))).await?;
         let aborted = reply["aborted"].as_u64().unwrap_or(0);
         Ok(Response::new(AbortResponse { aborted }))
     }
@@ -102,6 +98,7 @@ impl proto::control_server::Control for Control {
             pinned: asked.pinned,
             label: label.map_err(refused)?,
             in_flight: in_flight.map_err(refused)?,
+            canary: None,
         };
         let loaded = self.0.served.adapters.load(&self.0.runtime, load).await;
         loaded.map(|line| Response::new(shown(line))).map_err(refused)
@@ -130,7 +127,7 @@ impl proto::control_server::Control for Control {
     ) -> Result<Response<PauseGenerationResponse>, Status> {
         let asked = request.into_inner();
         let body = json!({ "mode": mode(asked.mode()), "clear_cache": asked.clear_cache });
-        told(control::pause(self.0.clone(), call(body))).await?;
+        told(control::pause(self.0.clone(), Call::of(body))).await?;
         Ok(Response::new(PauseGenerationResponse {}))
     }
 
@@ -138,7 +135,7 @@ impl proto::control_server::Control for Control {
         &self,
         _: Request<ResumeGenerationRequest>,
     ) -> Result<Response<ResumeGenerationResponse>, Status> {
-        told(control::resume(self.0.clone(), call(json!({})))).await?;
+        told(control::resume(self.0.clone())).await?;
         Ok(Response::new(ResumeGenerationResponse {}))
     }
 
@@ -156,7 +153,7 @@ impl proto::control_server::Control for Control {
     ) -> Result<Response<SleepResponse>, Status> {
         let asked = request.into_inner();
         let body = json!({ "level": asked.level, "mode": mode(asked.mode()) });
-        told(control::sleep(self.0.clone(), call(body))).await?;
+        told(control::sleep(self.0.clone(), Call::of(body))).await?;
         Ok(Response::new(SleepResponse {}))
     }
 
@@ -208,7 +205,7 @@ impl proto::control_server::Control for Control {
                     Status::invalid_argument(format!("update_info_json: {error}"))
                 })?;
                 let body = json!({ "update_info": info });
-                told(crate::weights::update(self.0.clone(), call(body))).await?;
+                told(crate::weights::update(self.0.clone(), Call::of(body))).await?;
             }
             None => return Err(Status::invalid_argument("source: is required")),
         }
@@ -232,7 +229,7 @@ impl proto::control_server::Control for Control {
     ) -> Result<Response<UpdateWeightVersionResponse>, Status> {
         let new_version = request.into_inner().new_version;
         let body = json!({ "new_version": new_version });
-        told(control::relabel(self.0.clone(), call(body))).await?;
+        told(control::relabel(self.0.clone(), Call::of(body))).await?;
         Ok(Response::new(UpdateWeightVersionResponse { new_version }))
     }
 

@@ -7,7 +7,7 @@ use crate::adapters::Known;
 use crate::openai::answer::{Answers, Piece};
 use crate::openai::embeddings::Embeddings;
 use crate::openai::{Refusal, Surface};
-use crate::rollouts::Collector;
+use crate::rollouts::{Collector, References};
 use crate::runtime::{News, Ticket};
 use bytes::Bytes;
 use engine::request::{Event, Finish, Request};
@@ -19,7 +19,7 @@ use tokio::sync::mpsc::{Sender, channel};
 /// Pieces that wait to be sent; more wait as events.
 const PIECES_WAITING: usize = 16;
 /// Times that an adapter is brought back for one request, while others take its slot.
-const COMES_BACK_TIMES: u32 = 8;
+pub const COMES_BACK_TIMES: u32 = 8;
 
 /// Answers of a surface.
 pub async fn generate(
@@ -90,7 +90,9 @@ pub async fn submit(
     requests: Vec<Request>,
     streamed: bool,
 ) -> Result<Ticket, Refusal> {
-    let Some(known) = adapter else {
+    // An episode has its adapter's version, whatever became of the name.
+    let goes_on = requests.iter().all(|request| request.episode.is_some());
+    let Some(known) = adapter.filter(|_| !goes_on) else {
         return server.runtime.submit(name, requests, streamed).await;
     };
     let mut tries = 0..COMES_BACK_TIMES;
@@ -139,6 +141,7 @@ pub struct Course {
     pub answers: Answers,
     /// What is made of them besides, if anything is.
     collector: Option<Collector>,
+    references: Option<References>,
 }
 
 impl Course {
@@ -153,6 +156,7 @@ impl Course {
         Ok(Self {
             answers: Answers::new(asked, requests.len()),
             collector: Collector::new(asked, requests, served, metrics)?,
+            references: References::new(asked, requests),
         })
     }
 
@@ -169,6 +173,9 @@ impl Course {
             if collector.has_enough() {
                 ticket.end();
             }
+        }
+        if let Some(references) = &mut self.references {
+            references.take(&pieces, &mut self.answers, server).await?;
         }
         Ok(pieces)
     }

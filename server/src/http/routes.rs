@@ -74,12 +74,10 @@ const ROUTES: &[Route] = &[
     reads("/tokenize", tokens::tokenize),
     reads("/detokenize", tokens::detokenize),
     plain("/v1/models", true, |server, _| Ok(json(openai::models(&server.served)))),
-    plain("/health", false, |server, _| {
-        Ok(match server.runtime.alive() {
-            true => state(StatusCode::OK, "alive"),
-            false => state(StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped"),
-        })
-    }),
+    plain("/health", false, |server, _| Ok(alive(server))),
+    // prime-rl's name of it, and vLLM's.
+    plain("/liveness", false, |server, _| Ok(alive(server))),
+    plain("/ping", false, |server, _| Ok(alive(server))),
     plain("/ready", false, |server, _| {
         Ok(match (server.runtime.alive(), server.ready()) {
             (true, true) => state(StatusCode::OK, "ready"),
@@ -93,6 +91,14 @@ const ROUTES: &[Route] = &[
     plain("/metrics", false, |server, headers| Ok(shown_metrics(server, headers))),
     plain("/debug/metrics", true, |server, _| Ok(json(server.metrics.debug()))),
 ];
+
+/// Whether the engine lives.
+fn alive(server: &Server) -> Response<Reply> {
+    match server.runtime.alive() {
+        true => state(StatusCode::OK, "alive"),
+        false => state(StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped"),
+    }
+}
 
 /// The route of a path: one without braces comes before those with.
 pub fn find(path: &str) -> Option<&'static Route> {

@@ -43,6 +43,18 @@ struct Reason {
     reason: &'static str,
 }
 
+/// A version that came.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Swap {
+    of: &'static str,
+}
+
+/// What became of an answer in flight when it did.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Moved {
+    how: &'static str,
+}
+
 /// What became of a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Course {
@@ -80,6 +92,8 @@ pub struct Metrics {
     requests: Requests,
     step_tokens: Histogram,
     responses: Family<Response, Counter>,
+    swaps: Family<Swap, Counter>,
+    moved: Family<Moved, Counter>,
     /// Of trajectories.
     pub trajectories: Trajectories,
 }
@@ -150,6 +164,12 @@ impl Metrics {
             ),
             requests: Requests::new(&mut names),
             step_tokens: names.add("iteration_tokens_total", "Tokens of a step", names::by_steps()),
+            swaps: names.own("version_swaps", "Versions that came", Family::default()),
+            moved: names.own(
+                "version_swap_answers",
+                "Answers in flight when a version came, by what became of them",
+                Family::default(),
+            ),
             trajectories: Trajectories::new(&mut names),
             responses: names.plain("http_requests", "Responses", Family::default()),
             registry: names.registry,
@@ -166,6 +186,20 @@ impl Metrics {
     /// As people and tests read it.
     pub fn debug(&self) -> Vec<u8> {
         self.steps().json()
+    }
+
+    /// A version of an adapter, or of the weights, is the current one.
+    pub fn swapped(&self, adapter: bool, moved: &engine::engine::Moved) {
+        let of = if adapter { "adapter" } else { "weights" };
+        self.swaps.get_or_create(&Swap { of }).inc();
+        for (how, count) in [
+            ("waited", moved.waited),
+            ("recomputed", moved.recomputed),
+            ("kept", moved.kept),
+            ("aborted", moved.aborted),
+        ] {
+            self.moved.get_or_create(&Moved { how }).inc_by(count.into());
+        }
     }
 
     /// A response was sent.

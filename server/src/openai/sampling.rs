@@ -79,6 +79,8 @@ pub struct Asked {
     pub request_id: Option<String>,
     /// The adapter that is asked for.
     pub adapter: Option<Known>,
+    /// The base's log-probabilities of each answer are told, too.
+    pub references: bool,
     /// What is made of answers besides, if anything is.
     pub rollout: Option<Arc<Rollout>>,
 }
@@ -122,6 +124,7 @@ impl Asked {
             priority: fields.take("priority")?.unwrap_or(0),
             request_id: request_id(fields)?,
             adapter: None,
+            references: references(fields)?,
             rollout: None,
         };
         fields.only("detokenize", &[Value::Bool(true)])?;
@@ -359,6 +362,15 @@ fn seed(fields: &mut Fields) -> Result<Option<u64>, Refusal> {
 /// For who did not choose: it need not be secret, only another one each time.
 fn any_seed() -> u64 {
     RandomState::new().hash_one(0)
+}
+
+/// Whether the base's log-probabilities are asked for: there is no other reference.
+fn references(fields: &mut Fields) -> Result<bool, Refusal> {
+    match fields.take::<String>("return_ref_logprobs")?.as_deref() {
+        None => Ok(false),
+        Some("base") => Ok(true),
+        Some(other) => Err(Refusal::expected("return_ref_logprobs", "base", other)),
+    }
 }
 
 fn streaming(fields: &mut Fields) -> Result<Option<Streaming>, Refusal> {

@@ -4,6 +4,7 @@ mod ask;
 mod collect;
 mod export;
 mod group;
+mod reference;
 mod routes;
 mod scoring;
 mod shelf;
@@ -11,6 +12,7 @@ mod told;
 
 pub use ask::Rollout;
 pub use collect::Collector;
+pub use reference::References;
 pub use routes::ROUTES;
 pub use shelf::Shelf;
 pub use told::{Collected, Heading, Told};

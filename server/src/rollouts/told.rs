@@ -23,6 +23,9 @@ pub struct Collected {
     /// Why it, or its reward, is not in the store, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trajectory_error: Option<String>,
+    /// What the base says of its tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ref_logprobs: Option<Vec<f32>>,
 }
 
 /// The same of all answers to a request.

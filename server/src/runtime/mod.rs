@@ -3,10 +3,12 @@
 
 mod control;
 mod labels;
+mod score;
 mod worker;
 
 pub use control::{Coming, PAUSED, Pause, Swapped};
 pub use labels::Labels;
+pub use score::Scoring;
 pub use worker::{Pace, start};
 
 use crate::openai::Refusal;

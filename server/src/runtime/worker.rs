@@ -146,7 +146,8 @@ impl Worker {
         loop {
             if self.rests() {
                 self.counted = None;
-                match self.inbox.recv_timeout(REST) {
+                let wait = if self.engine.is_changing() { Duration::ZERO } else { REST };
+                match self.inbox.recv_timeout(wait) {
                     Ok(message) => self.take(message),
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
@@ -286,6 +287,7 @@ impl Worker {
         for change in self.engine.changes() {
             match change {
                 Change::Current { adapter, version, moved } => {
+                    self.metrics.swapped(adapter.is_some(), &moved);
                     self.current.insert(adapter, version);
                     let Some((name, done)) = self.coming.remove(&version) else { continue };
                     self.labels.came(name);

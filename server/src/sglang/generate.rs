@@ -3,7 +3,7 @@
 use super::ask::{self, Ask, Body, Native};
 use super::names::Taken;
 use super::reply::{Around, Reply, Told};
-use crate::http::generate::{event, json, news, streamed};
+use crate::http::generate::{COMES_BACK_TIMES, event, json, news, streamed};
 use crate::http::{self, Answer, Asking, Course, Server, route};
 use crate::openai::Refusal;
 use crate::openai::answer::{Answers, Computed};
@@ -82,6 +82,7 @@ impl Making {
             native,
         };
         let runtime = &server.runtime;
+        let mut tries = 0..COMES_BACK_TIMES;
         loop {
             let ended: Vec<bool> = (0..count).map(|at| taken.ended(at)).collect();
             if ended.iter().all(|ended| *ended) {
@@ -111,7 +112,7 @@ impl Making {
                 }
                 Err(refusal) if refusal.code == Some(PAUSED) => {}
                 // Others have needed its slot meanwhile.
-                Err(refusal) if refusal.is_of("adapter") => {}
+                Err(refusal) if refusal.is_of("adapter") && tries.next().is_some() => {}
                 Err(refusal) => return Err(super::params::renamed(refusal, "sampling_params")),
             }
         }

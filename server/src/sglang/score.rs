@@ -4,16 +4,15 @@
 //! Each label is scored as the last token of a prompt of its own, so that its probability is
 //! the model's own, however unlikely it is; what the prompts share is computed once.
 
-use crate::http::generate::{embedded, json, news};
+use crate::http::generate::{embedded, json};
 use crate::http::{Answer, Asking, Server, route};
 use crate::openai::fields::Fields;
 use crate::openai::prompts::{self, Cut, Prompt, Reading};
 use crate::openai::sampling::known;
 use crate::openai::{Refusal, check_model};
-use crate::runtime::News;
+use crate::runtime::Scoring;
 use crate::served::Served;
-use engine::request::{Event, Finish, Generate, Pooling, Request, Sampling, Stop, Task};
-use hyper::StatusCode;
+use engine::request::{Pooling, Request, Task};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -108,15 +107,16 @@ impl Labels {
     }
 
     async fn answer(&self, server: &Server, name: &str) -> Result<Vec<u8>, Refusal> {
-        let request = |prompt: &Arc<[u32]>, label: u32| {
-            let from = prompt.len() as u32;
-            scored([prompt, &[label][..]].concat(), from)
+        let scoring = |prompt: &Arc<[u32]>, label: u32| Scoring {
+            tokens: [prompt, &[label][..]].concat(),
+            from: prompt.len() as u32,
+            adapter: None,
+            salt: [].into(),
+            priority: 0,
         };
         let each = self.prompts.iter();
-        let requests: Vec<Request> = each
-            .flat_map(|prompt| self.labels.iter().map(move |label| request(prompt, *label)))
-            .collect();
-        let logprobs = last_logprobs(server, name, requests).await?;
+        let all = each.flat_map(|prompt| self.labels.iter().map(move |it| scoring(prompt, *it)));
+        let logprobs = server.runtime.score(name, all.collect()).await?.concat();
         let logprobs: Vec<Vec<f32>> =
             logprobs.chunks(self.labels.len()).map(<[f32]>::to_vec).collect();
         let tokens: usize = self.prompts.iter().map(|prompt| prompt.len()).sum();
@@ -191,56 +191,6 @@ fn joined(
             Err(Refusal::field("query", words))
         }
     }
-}
-
-/// A prompt whose tokens from one on are scored.
-fn scored(prompt: Vec<u32>, from: u32) -> Request {
-    let task = Task::Generate(Generate {
-        choices: 1,
-        max_new: 0,
-        sampling: Sampling::default(),
-        stop: Stop::default(),
-        grammar: None,
-        kept: None,
-        top: None,
-        prompt_top: Some(0),
-        prompt_from: from,
-    });
-    let (adapter, episode, deadline) = (None, None, None);
-    Request { id: 0, prompt, task, priority: 0, salt: [].into(), adapter, episode, deadline }
-}
-
-/// The log-probability of the last token of each prompt.
-async fn last_logprobs(
-    server: &Server,
-    name: &str,
-    requests: Vec<Request>,
-) -> Result<Vec<f32>, Refusal> {
-    let mut scores: Vec<Option<f32>> = vec![None; requests.len()];
-    let mut open = requests.len();
-    let mut ticket = server.runtime.submit(name, requests, false).await?;
-    while open > 0 {
-        let News { at, events } = news(&mut ticket).await?;
-        for event in events {
-            match event {
-                Event::Prompt { logprobs, .. } => {
-                    scores[at] = logprobs.last().cloned().flatten().map(|scored| scored.raw);
-                }
-                Event::End { why: Finish::Length, .. } => open -= 1,
-                Event::End { why: Finish::Deadline, .. } => {
-                    let words = "the request took longer than --request-timeout-seconds";
-                    return Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, words));
-                }
-                Event::End { why: Finish::Aborted, .. } => {
-                    return Err(Refusal::new(StatusCode::CONFLICT, "the request was aborted"));
-                }
-                Event::End { why, .. } => return Err(Refusal::internal(format!("{why:?}"))),
-                Event::Admitted { .. } | Event::Token { .. } | Event::Embedding { .. } => {}
-            }
-        }
-    }
-    let missing = || Refusal::internal("a label has no log-probability");
-    scores.into_iter().map(|score| score.ok_or_else(missing)).collect()
 }
 
 /// Texts beside texts.

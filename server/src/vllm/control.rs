@@ -60,7 +60,7 @@ pub fn pause(server: Arc<Server>, call: Call) -> Answer {
 }
 
 /// What rests goes on.
-pub fn resume(server: Arc<Server>, _: Call) -> Answer {
+pub fn resume(server: Arc<Server>) -> Answer {
     Box::pin(async move {
         server.runtime.rest(None).await?;
         Ok(json_of(&json!({ "status": "resumed" })))
@@ -119,17 +119,13 @@ pub fn relabel(server: Arc<Server>, call: Call) -> Answer {
     })
 }
 
-pub fn world_size(server: Arc<Server>) -> Answer {
-    Box::pin(async move {
-        let _ = server;
-        Ok(json_of(&json!({ "world_size": 1 })))
-    })
+pub fn world_size() -> Answer {
+    Box::pin(async { Ok(json_of(&json!({ "world_size": 1 }))) })
 }
 
 /// NCCL and IPC carry tensors between GPUs.
-pub fn transfer(server: Arc<Server>, call: Call) -> Answer {
-    Box::pin(async move {
-        let _ = (server, call);
+pub fn transfer() -> Answer {
+    Box::pin(async {
         let words = "weights come from disk here: NCCL and CUDA IPC carry tensors between GPUs, \
                      and this server runs on the CPU; use /v1/load_lora_adapter, or \
                      /update_weights with `weight_dir`";
@@ -140,7 +136,7 @@ pub fn transfer(server: Arc<Server>, call: Call) -> Answer {
 }
 
 /// A trajectory has ended. Its pages are an index's, which lets go of them by itself.
-pub fn finish_session(_: Arc<Server>, call: Call) -> Answer {
+pub fn finish_session(call: Call) -> Answer {
     Box::pin(async move {
         let mut fields = call.fields()?;
         let session = call.either::<String>(&mut fields, "session_id")?;
@@ -150,8 +146,8 @@ pub fn finish_session(_: Arc<Server>, call: Call) -> Answer {
     })
 }
 
-/// Gives the memory of keys and values back where nothing is in flight. Weights stay: they
-/// are mapped from their files, and the system takes back what it needs.
+/// Gives the memory of keys and values back, unless episodes have some. Weights stay: nothing
+/// here could bring them back.
 pub fn sleep(server: Arc<Server>, call: Call) -> Answer {
     Box::pin(async move {
         let (mode, mut fields) = mode(&call)?;
@@ -176,7 +172,13 @@ pub fn sleep(server: Arc<Server>, call: Call) -> Answer {
             other => return Err(Refusal::expected("mode", "abort, wait or keep", other)),
         }
         if level > 0 {
-            runtime.with(|engine| engine.forget_prefixes()).await?;
+            let release = |engine: &mut engine::engine::Engine| {
+                engine.forget_prefixes();
+                engine.release_pages()
+            };
+            let released = runtime.with(release).await?;
+            let words = |error| format!("memory of pages: {error}");
+            released.map_err(|error| Refusal::internal(words(error)))?;
         }
         server.sleeping.store(true, std::sync::atomic::Ordering::SeqCst);
         Ok(json_of(&json!({ "status": "sleeping", "level": level })))
@@ -203,6 +205,9 @@ pub fn wake(server: Arc<Server>, mut tags: Vec<String>) -> Answer {
         // Weights never went: only the pages are waited for.
         let awake = tags.iter().any(|tag| tag == "kv_cache");
         if awake {
+            let taken = server.runtime.with(|engine| engine.take_pages()).await?;
+            let words = |error| format!("memory of pages: {error}");
+            taken.map_err(|error| Refusal::new(StatusCode::INSUFFICIENT_STORAGE, words(error)))?;
             server.runtime.rest(None).await?;
             server.sleeping.store(false, std::sync::atomic::Ordering::SeqCst);
         }

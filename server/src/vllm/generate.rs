@@ -17,7 +17,7 @@ use std::sync::Arc;
 const SALT_BYTES_MAX: usize = 1024;
 
 /// Fields beside the sampling.
-const OUTER: [&str; 16] = [
+const OUTER: [&str; 17] = [
     "stream",
     "stream_options",
     "cache_salt",
@@ -27,6 +27,7 @@ const OUTER: [&str; 16] = [
     "return_sampling_mask",
     "sampling_mask",
     "processors",
+    "return_ref_logprobs",
     "collect_trajectory",
     "scoring_function",
     "metadata",

@@ -9,6 +9,7 @@ mod routes;
 
 pub use routes::{ROUTES, update};
 
+use crate::adapters::whole;
 use crate::openai::Refusal;
 use crate::runtime::{Runtime, Swapped};
 use checkpoint::Checkpoint;
@@ -75,6 +76,14 @@ impl Base {
     }
 }
 
+/// What is to serve.
+enum Coming {
+    /// All of it.
+    Whole(Checkpoint),
+    /// Some tensors, the others as they are.
+    Tensors(Tensors),
+}
+
 /// How an update is swapped in.
 #[derive(Clone, Debug, Default)]
 pub struct Swap {
@@ -129,9 +138,7 @@ impl Updates {
             let words = "no tensor came since the update was started";
             return Err(Refusal::new(StatusCode::CONFLICT, words));
         }
-        let mut checkpoint = (*self.base.checkpoint()).clone();
-        checkpoint.tensors.extend(update.tensors);
-        self.swap(runtime, checkpoint, swap).await
+        self.swap(runtime, Coming::Tensors(update.tensors), swap).await
     }
 
     /// Swaps in tensors that come all at once.
@@ -141,9 +148,8 @@ impl Updates {
         file: Vec<u8>,
         swap: Swap,
     ) -> Result<Swapped, Refusal> {
-        let mut checkpoint = (*self.base.checkpoint()).clone();
-        checkpoint.tensors.extend(self.read(file)?);
-        self.swap(runtime, checkpoint, swap).await
+        let tensors = self.read(file)?;
+        self.swap(runtime, Coming::Tensors(tensors), swap).await
     }
 
     /// Swaps in the checkpoint of a folder.
@@ -171,7 +177,7 @@ impl Updates {
             );
             return Err(bad(words));
         }
-        self.swap(runtime, Checkpoint { config, ..opened }, swap).await
+        self.swap(runtime, Coming::Whole(Checkpoint { config, ..opened }), swap).await
     }
 
     /// Forgets an update that nobody goes on with.
@@ -187,10 +193,29 @@ impl Updates {
     async fn swap(
         self: &Arc<Self>,
         runtime: &Runtime,
-        checkpoint: Checkpoint,
+        coming: Coming,
+        swap: Swap,
+    ) -> Result<Swapped, Refusal> {
+        let (updates, runtime) = (self.clone(), runtime.clone());
+        whole(async move { updates.swap_whole(&runtime, coming, swap).await }).await
+    }
+
+    async fn swap_whole(
+        &self,
+        runtime: &Runtime,
+        coming: Coming,
         swap: Swap,
     ) -> Result<Swapped, Refusal> {
         let _one = self.swapping.lock().await;
+        let checkpoint = match coming {
+            Coming::Whole(checkpoint) => checkpoint,
+            // Over what serves now: another update may have come before this one.
+            Coming::Tensors(tensors) => {
+                let mut checkpoint = (*self.base.checkpoint()).clone();
+                checkpoint.tensors.extend(tensors);
+                checkpoint
+            }
+        };
         let (to, made) = oneshot::channel();
         let (quantize, own) = (self.base.quantize, checkpoint.clone());
         let work = move || {

@@ -118,8 +118,7 @@ const IGNORED: &[&str] = &[
     "manifest",
 ];
 
-fn of_sglang(fields: &mut Fields, server: &Arc<Server>) -> Result<(Swap, bool), Refusal> {
-    let _ = server;
+fn of_sglang(fields: &mut Fields) -> Result<(Swap, bool), Refusal> {
     IGNORED.iter().try_for_each(|name| fields.take::<Value>(name).map(drop))?;
     Ok((swap(fields)?, fields.switch("abort_all_requests")?))
 }
@@ -129,7 +128,7 @@ fn from_disk(server: Arc<Server>, call: Call) -> Answer {
         let mut fields = call.fields()?;
         let folder: String = fields.must("model_path")?;
         fields.only("load_format", &["auto".into(), "safetensors".into()])?;
-        let (swap, abort) = of_sglang(&mut fields, &server)?;
+        let (swap, abort) = of_sglang(&mut fields)?;
         fields.done()?;
         if abort {
             server.runtime.abort(|_| true).await?;
@@ -146,7 +145,7 @@ fn from_tensor(server: Arc<Server>, call: Call) -> Answer {
         let mut fields = call.fields()?;
         let files: Vec<String> = fields.must("serialized_named_tensors")?;
         fields.only("load_format", &["safetensors".into()])?;
-        let (swap, abort) = of_sglang(&mut fields, &server)?;
+        let (swap, abort) = of_sglang(&mut fields)?;
         fields.done()?;
         let name = "serialized_named_tensors";
         let [file] = &files[..] else {
@@ -171,7 +170,7 @@ fn from_tensor(server: Arc<Server>, call: Call) -> Answer {
 fn end(server: Arc<Server>, call: Call) -> Answer {
     Box::pin(async move {
         let mut fields = call.fields()?;
-        let (swap, _) = of_sglang(&mut fields, &server)?;
+        let (swap, _) = of_sglang(&mut fields)?;
         fields.done()?;
         let outcome = server.served.updates.finish(&server.runtime, swap).await;
         Ok(told(&server, outcome))

@@ -2,16 +2,12 @@
 
 use super::Noise;
 use crate::command::Failure;
+use crate::command::client::Client;
 use crate::config::Bench;
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
+use http_body_util::BodyExt;
+use hyper::Method;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
 
 /// What came of a request.
 #[derive(Clone, Debug, Default)]
@@ -30,10 +26,9 @@ pub struct Outcome {
 
 /// Asks a server.
 pub struct Asker {
-    /// Host and port.
-    authority: String,
-    key: Option<String>,
-    model: String,
+    client: Client,
+    /// That requests ask for in turn.
+    models: Vec<String>,
     prompts: Prompts,
     max_tokens: u32,
 }
@@ -50,23 +45,21 @@ struct Prompts {
 impl Asker {
     /// Finds out what is served there.
     pub async fn open(settings: &Bench) -> Result<Self, Failure> {
-        let authority = settings
-            .base_url
-            .strip_prefix("http://")
-            .ok_or_else(|| Failure::Setting("--base-url: must begin with http://".to_owned()))?;
-        let authority = authority.trim_end_matches('/').trim_end_matches("/v1").to_owned();
         let prompts = Prompts {
             seed: settings.seed,
             below: 0,
             tokens: settings.prompt_tokens,
             shared: settings.shared_tokens,
         };
-        let (key, max_tokens) = (settings.api_key.clone(), settings.max_tokens);
-        let mut asker = Self { authority, key, model: String::new(), prompts, max_tokens };
-        let models = asker.json(Method::GET, "/v1/models", None).await?;
+        let client = Client::new(&settings.base_url, settings.api_key.clone())?;
+        let (models, max_tokens) = (settings.models.clone(), settings.max_tokens);
+        let mut asker = Self { client, models, prompts, max_tokens };
+        let models = asker.client.json(Method::GET, "/v1/models", None).await?;
         let named = models["data"][0]["id"].as_str();
         let named = named.ok_or_else(|| Failure::Server("/v1/models names no model".into()))?;
-        asker.model = named.to_owned();
+        if asker.models.is_empty() {
+            asker.models.push(named.to_owned());
+        }
         asker.prompts.below = match settings.token_ids_below {
             Some(below) => below.into(),
             None => asker.vocabulary().await?,
@@ -78,54 +71,12 @@ impl Asker {
     /// token is one that ends an answer.
     async fn vocabulary(&self) -> Result<u64, Failure> {
         let letters: String = ('a'..='z').chain('0'..='9').collect();
-        let body = json!({"model": self.model, "prompt": letters, "add_special_tokens": false});
-        let read = self.json(Method::POST, "/tokenize", Some(body)).await?;
+        let body = json!({"model": self.models[0], "prompt": letters, "add_special_tokens": false});
+        let read = self.client.json(Method::POST, "/tokenize", Some(body)).await?;
         let tokens = read["tokens"].as_array().into_iter().flatten();
         let largest = tokens.filter_map(Value::as_u64).max();
         let none = || Failure::Server("/tokenize gives no tokens".into());
         Ok(largest.ok_or_else(none)?.max(2))
-    }
-
-    async fn json(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Value>,
-    ) -> Result<Value, Failure> {
-        let wrong =
-            |why: String| Failure::Server(format!("http://{}{path}: {why}", self.authority));
-        let response = self.send(method, path, body).await.map_err(wrong)?;
-        let status = response.status();
-        let body =
-            response.into_body().collect().await.map_err(|error| wrong(error.to_string()))?;
-        let body = body.to_bytes();
-        if !status.is_success() {
-            return Err(wrong(format!("{status}: {}", String::from_utf8_lossy(&body))));
-        }
-        serde_json::from_slice(&body).map_err(|error| wrong(error.to_string()))
-    }
-
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Value>,
-    ) -> Result<Response<Incoming>, String> {
-        let stream =
-            TcpStream::connect(&self.authority).await.map_err(|error| error.to_string())?;
-        let _ = stream.set_nodelay(true);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| error.to_string())?;
-        tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.authority);
-        request = request.header(CONTENT_TYPE, "application/json");
-        if let Some(key) = &self.key {
-            request = request.header(AUTHORIZATION, format!("Bearer {key}"));
-        }
-        let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
-        let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
-        sender.send_request(request).await.map_err(|error| error.to_string())
     }
 
     /// One request, to its end.
@@ -139,7 +90,7 @@ impl Asker {
 
     async fn stream(&self, number: u32, outcome: &mut Outcome) -> Result<(), String> {
         let body = json!({
-            "model": self.model,
+            "model": self.models[number as usize % self.models.len()],
             "prompt": self.prompts.of(number),
             "max_tokens": self.max_tokens,
             "temperature": 1.0,
@@ -150,7 +101,7 @@ impl Asker {
             "stream_options": {"include_usage": true},
         });
         let begun = Instant::now();
-        let response = self.send(Method::POST, "/v1/completions", Some(body)).await?;
+        let response = self.client.send(Method::POST, "/v1/completions", Some(body)).await?;
         let (status, mut body) = (response.status(), response.into_body());
         let (mut buffer, mut last) = (Vec::new(), begun);
         let mut told = None;

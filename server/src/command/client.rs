@@ -1,0 +1,73 @@
+//! A client of a running server, for commands that ask one.
+
+use super::Failure;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+/// Where a server listens, and what opens it.
+pub struct Client {
+    /// Host and port.
+    authority: String,
+    key: Option<String>,
+}
+
+impl Client {
+    /// Of the server at such an address.
+    pub fn new(base_url: &str, key: Option<String>) -> Result<Self, Failure> {
+        let authority = base_url
+            .strip_prefix("http://")
+            .ok_or_else(|| Failure::Setting("--base-url: must begin with http://".to_owned()))?;
+        let authority = authority.trim_end_matches('/').trim_end_matches("/v1").to_owned();
+        Ok(Self { authority, key })
+    }
+
+    /// What it answers, which must be JSON and well.
+    pub async fn json(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Value, Failure> {
+        let wrong =
+            |why: String| Failure::Server(format!("http://{}{path}: {why}", self.authority));
+        let response = self.send(method, path, body).await.map_err(wrong)?;
+        let status = response.status();
+        let body =
+            response.into_body().collect().await.map_err(|error| wrong(error.to_string()))?;
+        let body = body.to_bytes();
+        if !status.is_success() {
+            return Err(wrong(format!("{status}: {}", String::from_utf8_lossy(&body))));
+        }
+        serde_json::from_slice(&body).map_err(|error| wrong(error.to_string()))
+    }
+
+    /// Its response, on a connection of its own.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Response<Incoming>, String> {
+        let stream =
+            TcpStream::connect(&self.authority).await.map_err(|error| error.to_string())?;
+        let _ = stream.set_nodelay(true);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| error.to_string())?;
+        tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.authority);
+        request = request.header(CONTENT_TYPE, "application/json");
+        if let Some(key) = &self.key {
+            request = request.header(AUTHORIZATION, format!("Bearer {key}"));
+        }
+        let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
+        let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
+        sender.send_request(request).await.map_err(|error| error.to_string())
+    }
+}

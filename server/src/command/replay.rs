@@ -1,0 +1,160 @@
+//! `pagewise replay`: forces the tokens of stored trajectories through a running server, and
+//! compares every log-probability bit for bit.
+
+use super::Failure;
+use super::client::Client;
+use crate::config::Replay;
+use hyper::Method;
+use serde_json::{Value, json};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use trajectories::Trajectory;
+
+/// Where a trajectory and the server part.
+struct Parting {
+    /// Which token of the answer.
+    at: usize,
+    was: f32,
+    is: f32,
+    why: String,
+}
+
+/// Replays a file, and tells; it fails where one parts.
+pub fn run(settings: &Replay, out: &mut impl Write) -> Result<(), Failure> {
+    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let executor = executor.map_err(Failure::Thread)?;
+    let client = Client::new(&settings.base_url, settings.api_key.clone())?;
+    let file = File::open(&settings.file).map_err(Failure::Stream)?;
+    let (mut all, mut parted) = (0, 0);
+    for (line, number) in BufReader::new(file).lines().zip(1..) {
+        let Some(trajectory) = trajectory(&line.map_err(Failure::Stream)?, number)? else {
+            continue;
+        };
+        all += 1;
+        let parting = executor.block_on(replay(&client, &trajectory))?;
+        parted += usize::from(parting.is_some());
+        tell(out, &trajectory, parting)?;
+    }
+    writeln!(out, "{all} trajectories, {parted} part")?;
+    match parted {
+        0 => Ok(()),
+        count => Err(Failure::Parted { count }),
+    }
+}
+
+/// What a line has, if it is not the counts that an export may end with.
+fn trajectory(line: &str, number: usize) -> Result<Option<Trajectory>, Failure> {
+    let unusable = |why: &dyn fmt::Display| Failure::Setting(format!("line {number}: {why}"));
+    let told: Value = serde_json::from_str(line).map_err(|error| unusable(&error))?;
+    if told.get("exported").is_some() {
+        return Ok(None);
+    }
+    let it: Trajectory = serde_json::from_value(told).map_err(|error| unusable(&error))?;
+    let (tokens, raw) = (it.answer.len(), it.logprobs.raw.len());
+    if it.prompt.is_empty() || tokens == 0 || raw != tokens {
+        let prompt = it.prompt.len();
+        let why = format!(
+            "{prompt} tokens of a prompt, {tokens} of an answer, {raw} of its log-probabilities: nothing to compare"
+        );
+        return Err(unusable(&why));
+    }
+    Ok(Some(it))
+}
+
+fn tell(out: &mut impl Write, it: &Trajectory, parting: Option<Parting>) -> io::Result<()> {
+    let (id, tokens) = (it.id, it.answer.len());
+    match parting {
+        None => writeln!(out, "trajectory {id}: {tokens} tokens, every bit is the same"),
+        Some(Parting { at, was, is, why }) => writeln!(
+            out,
+            "trajectory {id}: parts at token {at} ({}): {was} was {is} now: {why}",
+            it.answer[at]
+        ),
+    }
+}
+
+/// Where the server says otherwise, if it does.
+async fn replay(client: &Client, it: &Trajectory) -> Result<Option<Parting>, Failure> {
+    let tokens = [&it.prompt[..], &it.answer].concat();
+    let asked = json!({
+        "model": it.model,
+        "token_ids": tokens,
+        "sampling_params": {
+            "max_tokens": 0, "prompt_logprobs": 0, "prompt_logprob_start": it.prompt.len(),
+        },
+    });
+    let told = client.json(Method::POST, "/inference/v1/generate", Some(asked)).await?;
+    let scores = told["prompt_logprobs"].as_array().cloned().unwrap_or_default();
+    let of = |at: usize| -> Option<f32> {
+        let entry = scores.get(it.prompt.len() + at)?;
+        entry[it.answer[at].to_string()]["logprob"].as_f64().map(|x| x as f32)
+    };
+    for (at, &was) in it.logprobs.raw.iter().enumerate() {
+        let missing = || Failure::Server(format!("no log-probability of token {at} came"));
+        let is = of(at).ok_or_else(missing)?;
+        if is.to_bits() != was.to_bits() {
+            let why = of_version(client, it, at).await?;
+            return Ok(Some(Parting { at, was, is, why }));
+        }
+    }
+    drawn(client, it).await
+}
+
+/// Why what the model itself says is another.
+async fn of_version(client: &Client, it: &Trajectory, at: usize) -> Result<String, Failure> {
+    let made = it.versions.iter().find(|span| (span.start..span.end).contains(&(at as u32)));
+    let made = made.map_or("", |span| &span.version);
+    let serves = serving(client, &it.model).await?;
+    Ok(if made != serves {
+        format!("version: `{made}` made it, `{serves}` serves")
+    } else if it.versions.len() > 1 {
+        "version: others made what stands before it".to_owned()
+    } else {
+        format!("version `{serves}` serves by the same name: other weights, or other numerics")
+    })
+}
+
+/// The name of the version that serves a model.
+async fn serving(client: &Client, model: &str) -> Result<String, Failure> {
+    let adapters = client.json(Method::GET, "/v1/lora_adapters", None).await?;
+    let own = adapters["data"].as_array().into_iter().flatten().find(|it| it["name"] == model);
+    let version = match own {
+        Some(own) => own["version"].clone(),
+        None => client.json(Method::GET, "/weight_info", None).await?["weight_version"].clone(),
+    };
+    Ok(version.as_str().unwrap_or_default().to_owned())
+}
+
+/// Draws the answer once more, for what it was drawn from: where the model says the same, only
+/// that can be another.
+async fn drawn(client: &Client, it: &Trajectory) -> Result<Option<Parting>, Failure> {
+    if it.logprobs.processed.len() != it.answer.len() || it.sampling.choice > 0 {
+        return Ok(None);
+    }
+    let sampling = &it.sampling;
+    let asked = json!({
+        "model": it.model,
+        "token_ids": it.prompt,
+        "sampling_params": {
+            "max_tokens": it.answer.len(), "ignore_eos": true, "logprobs": 0,
+            "seed": sampling.seed,
+            "temperature": sampling.temperature, "top_p": sampling.top_p,
+            "top_k": sampling.top_k, "min_p": sampling.min_p,
+        },
+    });
+    let told = client.json(Method::POST, "/inference/v1/generate", Some(asked)).await?;
+    let entries = &told["choices"][0]["logprobs"]["content"];
+    for (at, &was) in it.logprobs.processed.iter().enumerate() {
+        let entry: &Value = &entries[at];
+        let is = entry["processed_logprob"].as_f64().map_or(f32::NAN, |x| x as f32);
+        let same = entry["token_id"] == it.answer[at] && is.to_bits() == was.to_bits();
+        if !same {
+            let why = "the model says the same, and what was drawn from is another: a mask, a \
+                       grammar, penalties, or another temperature"
+                .to_owned();
+            return Ok(Some(Parting { at, was, is, why }));
+        }
+    }
+    Ok(None)
+}
