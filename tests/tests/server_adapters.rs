@@ -246,3 +246,74 @@ fn an_adapter_may_come_with_its_request() {
     let sent = ask(&server, Some("sent"), json!({}));
     assert_eq!(sent["choices"][0]["logprobs"], expected["choices"][0]["logprobs"]);
 }
+
+#[test]
+fn a_canary_refuses_what_strays_and_the_one_before_stays() {
+    let server = server();
+    let (calm, wild) = (folder(&server, 41), folder(&server, 42));
+    load(&server, "/load_lora_adapter", "watched", &calm.0, json!({}));
+    let before = ask(&server, Some("watched"), json!({}));
+    let load_with = |folder: &Path, bound: f64| {
+        let canary = json!({ "prompt": [65, 66, 67, 68, 69], "max_divergence": bound });
+        let body = json!({ "lora_name": "watched", "lora_path": folder, "canary": canary });
+        server.post("/load_lora_adapter", &body)
+    };
+    let strayed = load_with(&wild.0, 1e-4);
+    assert_eq!((strayed.status, strayed.param().as_deref()), (422, Some("canary")));
+    assert_eq!(ask(&server, Some("watched"), json!({}))["choices"], before["choices"]);
+    // The same numbers again are no other.
+    assert_eq!(load_with(&calm.0, 0.0).status, 200);
+    assert_eq!(load_with(&wild.0, 100.0).status, 200);
+    let after = ask(&server, Some("watched"), json!({}));
+    assert_ne!(after["choices"][0]["logprobs"], before["choices"][0]["logprobs"]);
+    let wrong =
+        json!({ "lora_name": "watched", "lora_path": calm.0, "canary": { "prompt": [65] } });
+    let wrong = server.post("/load_lora_adapter", &wrong);
+    assert_eq!((wrong.status, wrong.param().as_deref()), (400, Some("canary.prompt")));
+}
+
+#[test]
+fn the_frozen_base_scores_what_an_adapter_draws_in_the_same_reply() {
+    let server = server();
+    let there = folder(&server, 51);
+    load(&server, "/load_lora_adapter", "drawn", &there.0, json!({}));
+    let asked = json!({ "return_ref_logprobs": "base" });
+    let reply = ask(&server, Some("drawn"), asked.clone());
+    let choice = &reply["choices"][0];
+    let own: Vec<f64> = choice["logprobs"]["content"]
+        .as_array()
+        .expect("entries")
+        .iter()
+        .map(|entry| entry["logprob"].as_f64().expect("a number"))
+        .collect();
+    let references: Vec<f64> =
+        serde_json::from_value(choice["ref_logprobs"].clone()).expect("numbers");
+    // What the base says of the same tokens as a prompt.
+    let mut tokens = vec![65, 66, 67, 68, 69, 70];
+    tokens.extend::<Vec<u32>>(serde_json::from_value(choice["token_ids"].clone()).expect("tokens"));
+    let scored = json!({ "token_ids": tokens,
+        "sampling_params": { "max_tokens": 1, "prompt_logprobs": 0 } });
+    let scored = server.post("/inference/v1/generate", &scored).json();
+    let expected: Vec<f64> = tokens
+        .iter()
+        .zip(scored["prompt_logprobs"].as_array().expect("scores"))
+        .skip(6)
+        .map(|(token, entry)| entry[token.to_string()]["logprob"].as_f64().expect("a number"))
+        .collect();
+    assert_eq!(references, expected);
+    assert_ne!(references, own, "the adapter says otherwise");
+    // Of the base itself they are its own.
+    let reply = ask(&server, None, asked);
+    let choice = &reply["choices"][0];
+    for (entry, reference) in choice["logprobs"]["content"]
+        .as_array()
+        .expect("entries")
+        .iter()
+        .zip(choice["ref_logprobs"].as_array().expect("numbers"))
+    {
+        assert_eq!(entry["logprob"], *reference);
+    }
+    let wrong = json!({ "token_ids": [65], "sampling_params": {}, "return_ref_logprobs": "other" });
+    let wrong = server.post("/inference/v1/generate", &wrong);
+    assert_eq!((wrong.status, wrong.param().as_deref()), (400, Some("return_ref_logprobs")));
+}

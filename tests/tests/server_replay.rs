@@ -1,0 +1,95 @@
+//! `pagewise replay`: stored trajectories give the same bits again, and where they do not, it
+//! names the token and the cause.
+
+use pagewise_tests::lora::{adapter, merged};
+use pagewise_tests::server::{Server, checkpoint, command};
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// A folder of its own that goes with its holder.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn folder(name: &str) -> Folder {
+    let folder =
+        std::env::temp_dir().join(format!("pagewise-replay-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    Folder(folder)
+}
+
+/// What the command says, and whether all is the same.
+fn replayed(server: &Server, file: &Path) -> (String, bool) {
+    let url = format!("http://{}", server.address);
+    let mut replay = command();
+    replay.arg("replay").arg(file).args(["--base-url", &url]);
+    let output = replay.output().expect("it runs");
+    let told = [output.stdout, output.stderr].concat();
+    (String::from_utf8(told).expect("text"), output.status.success())
+}
+
+#[test]
+fn what_was_stored_comes_again_bit_for_bit_or_parts_for_a_reason() {
+    let (store, export) = (folder("store"), folder("export"));
+    let server = Server::start(&["--trajectory-dir", store.0.to_str().expect("plain")]);
+    for (seed, more) in [
+        (1, json!({ "temperature": 0.9 })),
+        (2, json!({ "temperature": 0 })),
+        (3, json!({ "temperature": 1.3, "top_p": 0.8, "top_k": 20 })),
+    ] {
+        let mut sampling = json!({ "max_tokens": 20, "seed": seed, "ignore_eos": true });
+        let more = more.as_object().cloned().expect("an object");
+        sampling.as_object_mut().expect("an object").extend(more);
+        server.ask(
+            "/inference/v1/generate",
+            &json!({
+                "token_ids": [65, 66, 67, 60 + seed], "sampling_params": sampling,
+                "collect_trajectory": true,
+            }),
+        );
+    }
+    let exported = server.get("/v1/trajectories/export").body;
+    let file = export.0.join("all.jsonl");
+    std::fs::write(&file, &exported).expect("written");
+    let (words, same) = replayed(&server, &file);
+    assert!(same && words.contains("3 trajectories, 0 part"), "{words}");
+    assert_eq!(words.matches("20 tokens, every bit is the same").count(), 3, "{words}");
+
+    // Another temperature is told from another model.
+    let text = String::from_utf8(exported).expect("text");
+    let mut first: Value = serde_json::from_str(text.lines().next().expect("three")).expect("JSON");
+    first["sampling"]["temperature"] = json!(0.5);
+    let hot = export.0.join("hot.jsonl");
+    std::fs::write(&hot, first.to_string()).expect("written");
+    let (words, same) = replayed(&server, &hot);
+    assert!(!same && words.contains("temperature"), "{words}");
+
+    // A line that is none is told by its number, before another is asked for.
+    for (line, words) in [("{\"prompt\": [", "line 1: "), ("{}", "line 1: ")] {
+        let broken = export.0.join("broken.jsonl");
+        std::fs::write(&broken, line).expect("written");
+        let (told, same) = replayed(&server, &broken);
+        assert!(!same && told.contains(words), "{line}: {told}");
+    }
+
+    // Other weights serve: the first token that parts is of the version that is gone.
+    let base = checkpoint::open(server.folder());
+    let changed = merged(&base, &adapter(&base, &["q_proj", "down_proj"], 4, 3));
+    let views = changed.tensors.iter().map(|(name, tensor)| {
+        let shape = tensor.shape().iter().map(|&extent| extent as usize).collect();
+        (name, TensorView::new(Dtype::F32, shape, tensor.bytes()).expect("whole"))
+    });
+    let other = checkpoint::write();
+    let tensors = safetensors::serialize(views, None).expect("a file");
+    std::fs::write(other.join("model.safetensors"), tensors).expect("written");
+    server.ask("/update_weights", &json!({ "weight_dir": other }));
+    let (words, same) = replayed(&server, &file);
+    assert!(!same && words.contains("3 trajectories, 3 part"), "{words}");
+    assert!(words.contains("version: `default` made it, `1` serves"), "{words}");
+    let _ = std::fs::remove_dir_all(other.parent().expect("of its own"));
+}
