@@ -42,7 +42,9 @@ pub fn in_flight_of(said: &str) -> Result<InFlight, Refusal> {
 
 /// The bytes of a safetensors file from base64. A pickle is told apart, and never opened.
 pub fn safetensors(field: &str, text: &str) -> Result<Vec<u8>, Refusal> {
-    let bytes = STANDARD.decode(text).map_err(|_| Refusal::field(field, "is not base64"))?;
+    // It may be gigabytes: others are answered meanwhile.
+    let decoded = tokio::task::block_in_place(|| STANDARD.decode(text));
+    let bytes = decoded.map_err(|_| Refusal::field(field, "is not base64"))?;
     // A pickle begins with its protocol, and torch's files are archives of one.
     let pickled = matches!(bytes[..], [0x80, 2..=5, ..] | [b'P', b'K', 3, 4, ..]);
     if pickled {

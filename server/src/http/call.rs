@@ -6,6 +6,7 @@ use crate::openai::fields::Fields;
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::task::block_in_place;
 
 /// What a path is asked.
 pub struct Call {
@@ -67,7 +68,13 @@ impl Call {
 
     /// Fields of the body; none where there is no body.
     pub fn fields(&self) -> Result<Fields, Refusal> {
-        if self.body.bytes.is_empty() { Ok(Fields::none()) } else { Fields::read(&self.body.bytes) }
+        let bytes = &self.body.bytes;
+        match bytes.is_empty() {
+            true => Ok(Fields::none()),
+            // Weights in a body: others are answered meanwhile.
+            false if self.body.is_large() => block_in_place(|| Fields::read(bytes)),
+            false => Fields::read(bytes),
+        }
     }
 
     /// A value from behind the path, or else from the body's fields: clients send the same

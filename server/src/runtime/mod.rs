@@ -68,7 +68,7 @@ struct Submission {
     news: UnboundedSender<News>,
     /// Of no request yet; it comes back with their numbers.
     ticket: Ticket,
-    taken: oneshot::Sender<Result<Ticket, Refused>>,
+    taken: oneshot::Sender<Result<Ticket, Refusal>>,
 }
 
 /// What happened to one of the requests in a step.
@@ -109,9 +109,6 @@ impl Runtime {
         requests: Vec<Request>,
         streamed: bool,
     ) -> Result<Ticket, Refusal> {
-        if *self.load.pause.borrow() == Some(Pause::Refuse) {
-            return Err(control::paused());
-        }
         let answers = requests.iter().map(answers).sum::<usize>();
         self.load.reserve(answers)?;
         let (sender, news) = unbounded_channel();
@@ -122,11 +119,7 @@ impl Runtime {
         // Whoever waits here may go away: so the worker gives back what is reserved.
         let sent = self.to.send(message);
         let outcome = if sent.is_ok() { answer.await.ok() } else { None };
-        match outcome {
-            Some(Ok(ticket)) => Ok(ticket),
-            Some(Err(refused)) => Err(spelled(&refused)),
-            None => Err(Refusal::internal("the engine has stopped")),
-        }
+        outcome.unwrap_or_else(|| Err(Refusal::internal("the engine has stopped")))
     }
 
     /// Answers that have not ended.

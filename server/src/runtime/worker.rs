@@ -1,9 +1,9 @@
 //! The thread that owns the engine: takes what arrives, steps while there is work, and
 //! sends what came of it.
 
-use super::control::{Coming, Control, Pause, Swapped, by_rest, unplaced, untaken};
+use super::control::{Coming, Control, Pause, Swapped, by_rest, paused, unplaced, untaken};
 use super::labels::Labels;
-use super::{Load, Message, News, Runtime, Submission, answers};
+use super::{Load, Message, News, Runtime, Submission, answers, spelled};
 use crate::backend::Busy;
 use crate::metrics::{Course, Metrics, Step};
 use crate::openai::Refusal;
@@ -327,6 +327,12 @@ impl Worker {
         let Submission { names, requests, streamed, news, mut ticket, taken } = submission;
         let first = self.next;
         let reserved: usize = requests.iter().map(answers).sum();
+        // Here alone: whoever was told of the pause finds that nobody comes after it.
+        if *self.load.pause.borrow() == Some(Pause::Refuse) {
+            self.load.release(reserved);
+            let _ = taken.send(Err(paused()));
+            return;
+        }
         // One past all time is none.
         let deadline =
             self.pace.timeout.and_then(|timeout| self.began.elapsed().checked_add(timeout));
@@ -340,7 +346,7 @@ impl Worker {
                 self.cancel(first..self.next);
                 let going: usize = (first..self.next).map(|id| self.live[&id].open).sum();
                 self.load.release(reserved - going);
-                let _ = taken.send(Err(refused));
+                let _ = taken.send(Err(spelled(&refused)));
                 return;
             }
             self.metrics.taken(live.open as u32, asked);
