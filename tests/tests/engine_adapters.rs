@@ -454,3 +454,42 @@ fn other_weights_come_as_an_adapter_does_in_each_way() {
     assert_eq!(served.answers[&1].bits(), kept);
     served.assert_all_pages_free();
 }
+
+#[test]
+fn an_adapter_made_of_the_old_weights_stays_with_them() {
+    let base = thin::checkpoint();
+    let mut long = adapter(&base, &["q_proj"], 4, 1);
+    for term in long.terms.values_mut() {
+        term.magnitude = Some(vec![1.5; term.outputs as usize]);
+    }
+    let adapters = [(7, long), (8, adapter(&base, &["q_proj"], 4, 2))];
+    let begun = || {
+        let mut served = served(settings(), 3);
+        for (id, adapter) in &adapters {
+            publish(&mut served, *id, adapter, InFlight::Wait);
+        }
+        for (id, adapter) in [(1, 7), (2, 8)] {
+            served.submit(asked(id, Some(adapter), 5, 12, 20));
+        }
+        while (1..=2).any(|id| served.answers[&id].tokens(0).len() < 4) {
+            served.step();
+        }
+        served
+    };
+    let mut calm = begun();
+    calm.run();
+    let mut served = begun();
+    let (mut aside, config) = (Aside::default(), &base.config);
+    let other = merged(&base, &adapter(&base, ALL, 4, 9));
+    let source = Source { config, tensors: &other.tensors, quantize: None, workers: &Inline };
+    let model = Model::load(&mut aside, &source, &mut |_, _| {}).expect("it loads");
+    let version = served.engine.replace_weights((aside, model), InFlight::Keep).expect("it fits");
+    served.run();
+    assert_eq!(served.answers[&1].bits(), calm.answers[&1].bits(), "its magnitudes are of these");
+    assert_ne!(served.answers[&2].bits(), calm.answers[&2].bits(), "another goes on with the new");
+    let moved = served.engine.changes().into_iter().find_map(|change| match change {
+        Change::Current { adapter: None, version: came, moved } if came == version => Some(moved),
+        _ => None,
+    });
+    assert_eq!(moved.expect("it was told").kept, 1);
+}

@@ -117,6 +117,27 @@ fn who_rests_longest_gives_its_pages_up_and_is_rebuilt_with_the_same_bits() {
 }
 
 #[test]
+fn forks_that_rest_on_the_same_pages_give_them_up_together() {
+    let mut served = Served::new(Settings { pages: 16, ..settings() });
+    begin(&mut served, 1);
+    served.answer(step(1, 1, &prompt(1, 30), 3));
+    served.engine.fork_episode(1, 2).expect("it rests");
+    // More than is left beside the pages that both hold.
+    let answer = served.answer(greedy(9, &prompt(9, 40), 8));
+    assert_eq!(answer.bits(), Served::new(settings()).answer(greedy(9, &prompt(9, 40), 8)).bits());
+    let tokens = served.engine.episode(1).expect("it rests").tokens;
+    for id in [1, 2] {
+        let standing = served.engine.episode(id).expect("it rests");
+        assert_eq!((standing.evictions, standing.computed), (1, 0), "episode {id}");
+        let all = [tokens.clone(), prompt(2, 4)].concat();
+        let answer = served.answer(step(10 + id, id, &prompt(2, 4), 5));
+        assert_eq!(answer.choices, plain(&all, 5).choices, "episode {id}");
+    }
+    (1..=2).for_each(|id| assert!(served.engine.end_episode(id)));
+    served.assert_all_pages_free();
+}
+
+#[test]
 fn a_reservation_keeps_its_pages_or_is_refused_with_numbers() {
     let mut served = Served::new(Settings { pages: 64, max_len: 96, ..settings() });
     let refused = served.engine.start_episode(1, start(OnSwap::Pin, 161)).expect_err("too many");
