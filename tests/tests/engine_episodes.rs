@@ -138,6 +138,26 @@ fn forks_that_rest_on_the_same_pages_give_them_up_together() {
 }
 
 #[test]
+fn memory_is_given_back_while_episodes_rest_and_they_go_on_with_the_same_bits() {
+    let mut served = Served::new(settings());
+    begin(&mut served, 1);
+    served.answer(step(1, 1, &prompt(1, 18), 5));
+    assert!(served.engine.release_pages().expect("it is given back"));
+    assert!(!served.engine.has_pages());
+    served.engine.take_pages().expect("it is there");
+    let standing = served.engine.episode(1).expect("it rests");
+    assert_eq!((standing.evictions, standing.computed), (1, 0));
+    let all = [standing.tokens, prompt(2, 4)].concat();
+    let answer = served.answer(step(2, 1, &prompt(2, 4), 5));
+    assert_eq!(answer.choices, plain(&all, 5).choices);
+    // What is reserved is not given up.
+    served.engine.start_episode(2, start(OnSwap::Pin, 20)).expect("there is room");
+    assert!(!served.engine.release_pages().expect("it stays") && served.engine.has_pages());
+    (1..=2).for_each(|id| assert!(served.engine.end_episode(id)));
+    served.assert_all_pages_free();
+}
+
+#[test]
 fn a_reservation_keeps_its_pages_or_is_refused_with_numbers() {
     let mut served = Served::new(Settings { pages: 64, max_len: 96, ..settings() });
     let refused = served.engine.start_episode(1, start(OnSwap::Pin, 161)).expect_err("too many");

@@ -282,9 +282,11 @@ impl Engine {
     }
 
     /// Gives the memory for keys and values back to the system, with all that it held of
-    /// sequences that have ended. Where a sequence holds some, nothing happens: it says
-    /// whether nobody did.
+    /// sequences that have ended and of episodes that rest, which are rebuilt when they go on.
+    /// Where a sequence or a reservation holds some, it stays: it says whether nobody did.
     pub fn release_pages(&mut self) -> Result<bool, Error> {
+        self.memory.make_free(self.memory.pages.total().into());
+        self.count_evicted_episodes();
         let pages = &self.memory.pages;
         if pages.free() + pages.idle() < pages.total() {
             return Ok(false);

@@ -30,7 +30,8 @@ pub fn release(server: Arc<Server>, call: Call) -> Answer {
         match server.runtime.with(release).await? {
             Ok(true) => Ok(json(b"null".to_vec())),
             Ok(false) => {
-                let words = "requests hold keys and values: finish, abort or retract them first";
+                let words = "requests or reserved episodes hold keys and values: finish, abort or retract \
+                             requests, and end such episodes, first";
                 Err(Refusal::new(StatusCode::BAD_REQUEST, words))
             }
             Err(error) => Err(broken(&error)),
