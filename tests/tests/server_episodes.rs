@@ -125,29 +125,41 @@ fn forks_go_their_own_ways_from_where_one_stands() {
 
 #[test]
 fn who_leaves_in_the_middle_finds_the_episode_as_far_as_it_came() {
-    let server = server();
-    let id = start(&server, json!({}));
-    let (server, own) = (&*server, id.clone());
+    let server = &Server::start(&[]);
+    // Where the machine has much to do, a step may end before anybody looks.
+    assert!((0..50).any(|_| is_left(server)), "no step was ever in flight");
+}
+
+/// One leaves while its step is in flight; else it is false.
+fn is_left(server: &Server) -> bool {
+    let id = start(server, json!({}));
     std::thread::scope(|threads| {
-        let asking = threads.spawn(move || {
-            step(server, &own, &[65, 66], json!({ "max_tokens": 250, "request_id": "leaves" }))
+        let asking = threads.spawn(|| {
+            step(server, &id, &[65, 66], json!({ "max_tokens": 250, "request_id": "leaves" }))
         });
         let deadline = Instant::now() + Duration::from_secs(20);
         let shown = || good(&server.post("/v1/episodes/get", &json!({ "episode_id": id })));
         while shown()["position"].as_u64() < Some(4) {
             assert!(Instant::now() < deadline, "it goes on");
         }
-        let busy = step(server, &id, &[70], json!({}));
-        assert_eq!(busy.status, 409);
-        let fork = server.post("/v1/episodes/fork", &json!({ "from_episode_id": id }));
-        assert_eq!(fork.status, 409);
-        server.post("/inference/v1/abort_requests", &json!({ "request_ids": ["leaves"] }));
+        server.post("/pause?mode=keep", &json!({}));
+        let in_flight = shown()["step_in_flight"] == true;
+        if in_flight {
+            assert_eq!(step(server, &id, &[70], json!({})).status, 409);
+            let fork = server.post("/v1/episodes/fork", &json!({ "from_episode_id": id }));
+            assert_eq!(fork.status, 409);
+            server.post("/inference/v1/abort_requests", &json!({ "request_ids": ["leaves"] }));
+        }
+        server.post("/resume", &json!({}));
         let reply = good(&asking.join().expect("an answer"));
-        assert_eq!(reply["finish_reason"], "abort");
-        assert_eq!(shown()["position"], reply["position"]);
-        let expected = json!({ "expected_position": reply["position"] });
-        good(&step(server, &id, &[70], expected));
-    });
+        if in_flight {
+            assert_eq!(reply["finish_reason"], "abort");
+            assert_eq!(shown()["position"], reply["position"]);
+            let expected = json!({ "expected_position": reply["position"] });
+            good(&step(server, &id, &[70], expected));
+        }
+        in_flight
+    })
 }
 
 #[test]

@@ -125,7 +125,9 @@ fn a_call_that_is_cancelled_or_late_ends_its_step_and_leaves_what_came() {
     let mut client = EpisodesClient::new(channel);
     threads.block_on(async {
         // Stopped in its middle; where the machine has much to do, the pause may come too late.
+        let mut tries = 0..50;
         let (id, stream) = loop {
+            assert!(tries.next().is_some(), "no step was ever in flight");
             let begun = client.start_episode(StartEpisodeRequest::default()).await;
             let id = begun.expect("it begins").into_inner().episode_id;
             let long = StepRequest { max_tokens: Some(250), ..step(&id, &[65, 66]) };
