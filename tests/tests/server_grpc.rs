@@ -139,8 +139,9 @@ fn a_call_that_is_cancelled_or_late_ends_its_step_and_leaves_what_came() {
                     assert_eq!(busy.code(), Code::FailedPrecondition);
                     break (id, stream);
                 }
-                Ok(_) => drop(server.ask("/resume", &json!({}))),
-            }
+                Ok(_) => server.ask("/resume", &json!({})),
+            };
+            client.end_episode(EndEpisodeRequest { episode_id: id }).await.expect("it ends");
         };
         let long =
             |tokens: &[u32], most| StepRequest { max_tokens: Some(most), ..step(&id, tokens) };
