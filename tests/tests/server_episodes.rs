@@ -74,7 +74,8 @@ fn steps_append_and_say_what_one_request_over_all_tokens_would() {
 
 #[test]
 fn a_step_that_is_sent_again_is_told_again_and_computed_once() {
-    let server = server();
+    // Its own: what it counts, nobody else adds to.
+    let server = Server::start(&[]);
     let id = start(&server, json!({ "episode_id": "again" }));
     assert_eq!(id, "again");
     let first = step(&server, &id, &[65, 66, 67], json!({ "expected_position": 0 }));
