@@ -116,22 +116,22 @@ def swaps(given, folders):
         client.post("/load_lora_adapter", {"lora_name": "policy", "lora_path": str(folders[0])})
         swapped(given, running.url, folders, None, 64, 0)
         calm, _ = swapped(given, running.url, folders, None, given.requests, 0)
-        figure(given, "32 answers gap p99", "calm", "ms", calm["gap_ms"]["p99"])
+        figure(given, "32 answers gap p99", given.level, "ms", calm["gap_ms"]["p99"])
         # One a second, as a trainer would: so the gaps are those beside staging.
         for way in ["wait", "recompute", "keep"]:
             told, took = swapped(given, running.url, folders, way, given.requests, 0.5)
-            figure(given, f"32 answers gap p99 beside swaps: {way}", way, "ms", told["gap_ms"]["p99"])
+            figure(given, f"32 answers gap p99 beside swaps: {way}", given.level, "ms", told["gap_ms"]["p99"])
             over = told["gap_ms"]["p99"] / calm["gap_ms"]["p99"]
-            figure(given, f"gap p99 beside swaps over calm: {way}", way, "parts", over)
-            figure(given, f"publish to serving p50: {way}", way, "ms", percentile(took, 0.5))
-            figure(given, f"publish to serving p99: {way}", way, "ms", percentile(took, 0.99))
+            figure(given, f"gap p99 beside swaps over calm: {way}", given.level, "parts", over)
+            figure(given, f"publish to serving p50: {way}", given.level, "ms", percentile(took, 0.5))
+            figure(given, f"publish to serving p99: {way}", given.level, "ms", percentile(took, 0.99))
         # As many as fit: who is lost?
         for way in ["wait", "keep", "recompute"]:
             lost, count = 0, 0
             while count < given.swaps:
                 told, took = swapped(given, running.url, folders, way, 128, 0.0 if way != "recompute" else 0.05)
                 lost, count = lost + told["failed"], count + len(took)
-            figure(given, f"requests lost over {given.swaps} swaps: {way}", way, "requests", lost)
+            figure(given, f"requests lost over {given.swaps} swaps: {way}", given.level, "requests", lost)
             print(f"{way}: {count} swaps, {lost} lost", file=sys.stderr)
 
 

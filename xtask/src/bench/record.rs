@@ -159,12 +159,15 @@ impl Record {
 
     /// The threads of the machine: the most that the peaks were measured with.
     pub fn threads_max(&self) -> u32 {
-        self.of("peaks").map(|row| row.threads).max().unwrap_or(1)
+        let all = || self.rows.iter().map(|row| row.threads).max();
+        self.of("peaks").map(|row| row.threads).max().or_else(all).unwrap_or(1)
     }
 
-    /// The level that the peaks were measured at: the machine's best.
+    /// The level that the peaks were measured at: the machine's best. Of a day on which none
+    /// were, that of the first figure.
     pub fn best_level(&self) -> &str {
-        self.of("peaks").next().map_or("", |row| &row.level)
+        let first = self.of("peaks").next().or(self.rows.first());
+        first.map_or("", |row| &row.level)
     }
 
     /// The rows of a kernel.
