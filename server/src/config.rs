@@ -6,7 +6,7 @@ mod read;
 mod trajectories;
 
 pub use self::trajectories::Trajectories;
-pub use commands::{Bench, Complete, Drawing, Info, Replay, Talk};
+pub use commands::{Bench, Complete, Drawing, Info, Remote, Replay, Talk};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::engine::Settings;

@@ -1,6 +1,7 @@
 //! A client of a running server, for commands that ask one.
 
 use super::Failure;
+use crate::config::Remote;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -18,13 +19,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// Of the server at such an address.
-    pub fn new(base_url: &str, key: Option<String>) -> Result<Self, Failure> {
-        let authority = base_url
+    /// Of such a server.
+    pub fn new(remote: &Remote) -> Result<Self, Failure> {
+        let authority = remote
+            .base_url
             .strip_prefix("http://")
             .ok_or_else(|| Failure::Setting("--base-url: must begin with http://".to_owned()))?;
         let authority = authority.trim_end_matches('/').trim_end_matches("/v1").to_owned();
-        Ok(Self { authority, key })
+        Ok(Self { authority, key: remote.api_key.clone() })
     }
 
     /// What it answers, which must be JSON and well.

@@ -24,7 +24,7 @@ struct Parting {
 pub fn run(settings: &Replay, out: &mut impl Write) -> Result<(), Failure> {
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let executor = executor.map_err(Failure::Thread)?;
-    let client = Client::new(&settings.base_url, settings.api_key.clone())?;
+    let client = Client::new(&settings.remote)?;
     let file = File::open(&settings.file).map_err(Failure::Stream)?;
     let (mut all, mut parted) = (0, 0);
     for (line, number) in BufReader::new(file).lines().zip(1..) {

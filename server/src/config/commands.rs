@@ -71,9 +71,9 @@ pub struct Info {
     pub running: Running,
 }
 
-/// `pagewise bench`.
+/// A server that runs already.
 #[derive(Args, Clone, Debug)]
-pub struct Bench {
+pub struct Remote {
     /// Where the server listens.
     #[arg(long, default_value = "http://127.0.0.1:8000", help_heading = "Server")]
     pub base_url: String,
@@ -86,6 +86,14 @@ pub struct Bench {
         help_heading = "Server"
     )]
     pub api_key: Option<String>,
+}
+
+/// `pagewise bench`.
+#[derive(Args, Clone, Debug)]
+pub struct Bench {
+    /// Whom it asks.
+    #[command(flatten)]
+    pub remote: Remote,
     /// Models, or adapters, that requests ask for in turn, with commas between; what the server
     /// lists first, if not given.
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Load")]
@@ -132,16 +140,7 @@ pub struct Bench {
 pub struct Replay {
     /// Trajectories as they are exported: one JSON object in a line.
     pub file: std::path::PathBuf,
-    /// Where the server listens.
-    #[arg(long, default_value = "http://127.0.0.1:8000", help_heading = "Server")]
-    pub base_url: String,
-    /// A key that it asks for.
-    #[arg(
-        long,
-        value_name = "KEY",
-        env = "PAGEWISE_API_KEY",
-        hide_env_values = true,
-        help_heading = "Server"
-    )]
-    pub api_key: Option<String>,
+    /// Whom it asks.
+    #[command(flatten)]
+    pub remote: Remote,
 }

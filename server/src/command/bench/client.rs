@@ -51,7 +51,7 @@ impl Asker {
             tokens: settings.prompt_tokens,
             shared: settings.shared_tokens,
         };
-        let client = Client::new(&settings.base_url, settings.api_key.clone())?;
+        let client = Client::new(&settings.remote)?;
         let (models, max_tokens) = (settings.models.clone(), settings.max_tokens);
         let mut asker = Self { client, models, prompts, max_tokens };
         let models = asker.client.json(Method::GET, "/v1/models", None).await?;
