@@ -91,8 +91,9 @@ fn environment(shell: &Shell, venv: &Path, requirements: &str) -> Result<(), Str
     }
     let pip = ["-m", "pip", "install", "--disable-pip-version-check", "-r", requirements];
     let mut install = shell.tool(&python.to_string_lossy());
-    if !shell.attempt(install.args(pip)).is_ok_and(|(installed, _)| installed) {
-        return Err(format!("no packages: {} {}", python.display(), pip.join(" ")));
+    // It says why itself: no network, or no room.
+    if let Err(why) = shell.run(install.args(pip)) {
+        return Err(format!("no packages: {} {}\n{why}", python.display(), pip.join(" ")));
     }
     std::fs::write(&stamp, asked).map_err(|error| format!("{}: {error}", stamp.display()))
 }
