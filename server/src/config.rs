@@ -258,8 +258,16 @@ pub struct Guessing {
     /// A smaller model of the same tokens that guesses: a folder, or a name on the hub.
     #[arg(long, value_name = "MODEL")]
     pub draft_model: Option<String>,
-    /// Tokens of a guess; 0 guesses nothing, and 4 is what a draft model guesses if this
-    /// is not given. Without a draft model they are what came before after the same tokens.
+    /// Guesses for adapters with what is served already: the base, over the keys and values
+    /// of the adapter.
+    #[arg(long, value_enum, conflicts_with = "draft_model")]
+    draft: Option<Draft>,
+    /// The format of the base's weights in which it guesses, held beside those that are
+    /// served: then it guesses for itself, too.
+    #[arg(long, value_enum, default_value_t = Quantize::None, requires = "draft")]
+    draft_quantize: Quantize,
+    /// Tokens of a guess; 0 guesses nothing, and 4 is what a model guesses if this is not
+    /// given. Without a model that guesses they are what came before after the same tokens.
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(0..=64))]
     draft_tokens: Option<u32>,
     /// Guesses of one answer in a step, each with another first token.
@@ -271,12 +279,18 @@ pub struct Guessing {
 }
 
 impl Guessing {
-    /// Tokens of a draft model's guess where nothing else is said.
+    /// Tokens of a model's guess where nothing else is said.
     const TOKENS: u32 = 4;
+
+    /// The option that names a model that guesses.
+    fn guesser(&self) -> Option<&'static str> {
+        let model = self.draft_model.is_some().then_some("--draft-model");
+        model.or(self.draft.map(|Draft::Base| "--draft"))
+    }
 
     /// As the engine takes it.
     pub fn settings(&self) -> engine::engine::Guessing {
-        let tokens = if self.draft_model.is_some() { Self::TOKENS } else { 0 };
+        let tokens = if self.guesser().is_some() { Self::TOKENS } else { 0 };
         let tokens = self.draft_tokens.unwrap_or(tokens);
         let rows = if tokens == 0 { 0 } else { self.draft_batch };
         engine::engine::Guessing { tokens, paths: self.draft_paths, rows }
@@ -285,8 +299,8 @@ impl Guessing {
     /// What is said of guesses though nothing guesses.
     pub fn idle(&self) -> Option<&'static str> {
         match self.settings().tokens {
-            0 if self.draft_model.is_some() => Some("--draft-model"),
-            0 if self.draft_paths > 1 => Some("--draft-paths"),
+            0 if self.draft_paths > 1 => self.guesser().or(Some("--draft-paths")),
+            0 => self.guesser(),
             _ => None,
         }
     }
@@ -296,6 +310,12 @@ impl Guessing {
         let name = self.draft_model.clone()?;
         let guesses = self.settings().tokens > 0;
         guesses.then(|| Model { model: Some(name), model_path: None, ..of.clone() })
+    }
+
+    /// The format in which the base guesses, if it does.
+    pub fn base(&self) -> Option<Quantize> {
+        let guesses = self.settings().tokens > 0;
+        self.draft.filter(|_| guesses).map(|Draft::Base| self.draft_quantize)
     }
 }
 
@@ -399,6 +419,13 @@ pub enum KvDtype {
     Int8,
     /// 8 bits of floating point, e4m3.
     Fp8,
+}
+
+/// What of the served model guesses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Draft {
+    /// The model without an adapter.
+    Base,
 }
 
 /// Format that weights are turned into.

@@ -93,6 +93,14 @@ pub struct Served {
     pub now: Duration,
 }
 
+/// A model that guesses, and what its weights become.
+pub enum Drafter {
+    /// One of its own.
+    Model(Checkpoint, Option<Quantize>),
+    /// The base: for its adapters, or for all by other weights.
+    Base(Option<Quantize>),
+}
+
 /// How the golden Llama is made.
 pub struct Making {
     /// Another model instead.
@@ -109,8 +117,8 @@ pub struct Making {
     pub fails: Option<Arc<AtomicBool>>,
     /// Who computes its masks.
     pub masker: Box<dyn Masker>,
-    /// A model that guesses for it, and what its weights become.
-    pub drafter: Option<(Checkpoint, Option<Quantize>)>,
+    /// Who guesses for it.
+    pub drafter: Option<Drafter>,
     /// Slots for adapters.
     pub adapters: Option<lora::Settings>,
 }
@@ -209,20 +217,30 @@ impl Served {
         checkpoint.config.eos = making.eos;
         let mut cpu = Cpu::new(making.level, making.threads);
         let model = load(&mut cpu, &checkpoint, making.quantize).expect("the golden loads");
-        let drafter = making.drafter.map(|(checkpoint, quantize)| {
-            let mut cpu = cpu.beside();
-            let model = load(&mut cpu, &checkpoint, quantize).expect("the smaller model loads");
-            (cpu, model)
-        });
+        let beside = cpu.beside();
+        let repacked = match &making.drafter {
+            Some(Drafter::Base(Some(quantize))) => {
+                Some(load(&mut cpu, &checkpoint, Some(*quantize)).expect("the golden loads"))
+            }
+            _ => None,
+        };
         let backend: Box<dyn Backend> = match making.fails {
             Some(fails) => Box::new(Flaky { cpu, fails }),
             None => Box::new(cpu),
         };
         let mut served = Self::on(backend, model, making.masker, settings);
-        if let Some((cpu, model)) = drafter {
-            let drafting = served.engine.with_drafter(Box::new(cpu), model);
-            served.engine = drafting.expect("it knows the same tokens");
-        }
+        served.engine = match making.drafter {
+            None => served.engine,
+            Some(Drafter::Base(_)) => {
+                served.engine.with_base_drafter(repacked).expect("it has the base's shape")
+            }
+            Some(Drafter::Model(checkpoint, quantize)) => {
+                let mut cpu = beside;
+                let model = load(&mut cpu, &checkpoint, quantize).expect("the smaller model loads");
+                let drafting = served.engine.with_drafter(Box::new(cpu), model);
+                drafting.expect("it knows the same tokens")
+            }
+        };
         if let Some(settings) = making.adapters {
             served.engine = served.engine.with_adapters(settings).expect("there is room");
         }

@@ -10,7 +10,9 @@ use kernels_core::dtype::Dtype;
 use kernels_core::workers::Inline;
 use pagewise_tests::lora::{adapter, image, merged};
 use pagewise_tests::model::thin;
-use pagewise_tests::serving::{Answer, Making, Served, generate, greedy, prompt, settings};
+use pagewise_tests::serving::{
+    Answer, Drafter, Making, Served, generate, greedy, prompt, settings,
+};
 
 const ALL: &[&str] = &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
@@ -135,6 +137,55 @@ fn many_adapters_share_steps_and_no_bit_depends_on_it() {
         assert!(served.engine.counters().chunks > 0);
         served.assert_all_pages_free();
     }
+}
+
+#[test]
+fn the_base_guesses_for_its_adapters_and_no_bit_tells() {
+    let base = thin::checkpoint();
+    // Near enough to the base that its guesses often hold.
+    let mut near = adapter(&base, ALL, 8, 3);
+    near.terms.values_mut().for_each(|term| term.scale /= 8.0);
+    let of = |id: u64| (id % 3 < 2).then_some(id % 3);
+    let requests = || {
+        (1..=12).map(|id| {
+            let mut request = asked(id, of(id), id as u32, 9 + id as usize, 24);
+            generate(&mut request).choices = 1 + id as u32 % 2;
+            request
+        })
+    };
+    let made = |guessing, pages, drafter| {
+        let making = Making { drafter, adapters: Some(slots(3)), ..Making::default() };
+        let mut served = Served::made(Settings { guessing, pages, ..settings() }, making);
+        publish(&mut served, 0, &near, InFlight::Wait);
+        publish(&mut served, 1, &adapter(&base, &["lm_head", "up_proj"], 4, 4), InFlight::Wait);
+        served
+    };
+    let mut plain = made(Guessing::NONE, 128, None);
+    let chain = Guessing { tokens: 4, paths: 1, rows: 48 };
+    let mut held_of = |guessing: Guessing, drafter: Option<Drafter>| {
+        // So few pages that some must wait.
+        let mut served = made(guessing, 40, drafter);
+        requests().for_each(|request| served.submit(request));
+        served.run();
+        let mut held = [0; 3];
+        for request in requests() {
+            let id = request.id;
+            let answer = &served.answers[&id];
+            assert_eq!(answer.bits(), plain.answer(request).bits(), "request {id}");
+            held[id as usize % 3] += answer.guesses.values().map(|held| held[1]).sum::<u32>();
+        }
+        let counters = served.engine.counters();
+        assert!(counters.preemptions > 0 && counters.failed_guesses == 0, "{counters:?}");
+        served.assert_all_pages_free();
+        held
+    };
+    assert_eq!(held_of(chain, None), [0; 3], "nothing repeats");
+    for guessing in [chain, Guessing { paths: 3, ..chain }] {
+        let [near, other, none] = held_of(guessing, Some(Drafter::Base(None)));
+        assert!(near > 40 && other > 40 && none == 0, "{near} {other} {none}");
+    }
+    let by_few_bits = held_of(chain, Some(Drafter::Base(Some(Quantize::Q4))));
+    assert!(by_few_bits.iter().all(|held| *held > 40), "{by_few_bits:?}");
 }
 
 #[test]

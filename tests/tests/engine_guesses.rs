@@ -5,7 +5,7 @@ use engine::request::{Finish, Request};
 use engine::weights::Quantize;
 use pagewise_tests::guided::{Cycle, Late};
 use pagewise_tests::model::thin;
-use pagewise_tests::serving::{Making, Served, generate, greedy, prompt, settings};
+use pagewise_tests::serving::{Drafter, Making, Served, generate, greedy, prompt, settings};
 
 const CHAIN: Guessing = Guessing { tokens: 4, paths: 1, rows: 24 };
 const TREE: Guessing = Guessing { tokens: 3, paths: 4, rows: 48 };
@@ -89,7 +89,7 @@ fn in_company_with_late_masks_and_short_pages_no_bit_tells_either() {
 
 /// Guessed for by itself, or by what quantising makes of it.
 fn drafted(guessing: Guessing, quantize: Option<Quantize>) -> Served {
-    let drafter = Some((thin::checkpoint(), quantize));
+    let drafter = Some(Drafter::Model(thin::checkpoint(), quantize));
     let making = Making { drafter, ..Making::default() };
     Served::made(Settings { guessing, ..settings() }, making)
 }
@@ -195,7 +195,7 @@ fn pages_of_what_held_are_found_by_the_next_turn() {
 #[test]
 fn pages_that_are_given_back_and_taken_again_change_no_bit() {
     for guesses in [false, true] {
-        let drafter = guesses.then(|| (thin::checkpoint(), Some(Quantize::Q8)));
+        let drafter = guesses.then(|| Drafter::Model(thin::checkpoint(), Some(Quantize::Q8)));
         let guessing = if guesses { CHAIN } else { Guessing::NONE };
         let made = |drafter| {
             let making = Making { drafter, ..Making::default() };

@@ -317,3 +317,25 @@ fn the_frozen_base_scores_what_an_adapter_draws_in_the_same_reply() {
     let wrong = server.post("/inference/v1/generate", &wrong);
     assert_eq!((wrong.status, wrong.param().as_deref()), (400, Some("return_ref_logprobs")));
 }
+
+#[test]
+fn the_base_drafts_for_an_adapter_and_no_bit_tells() {
+    let limits = ["--max-loras", "2", "--max-lora-rank", "8"];
+    let answer = |more: &[&str]| {
+        let server = Server::start(&[&limits[..], more].concat());
+        let folder = folder(&server, 5);
+        load(&server, "/v1/load_lora_adapter", "policy", &folder.0, json!({}));
+        let sampled = json!({ "sampling_params": {
+            "max_tokens": 40, "temperature": 0.3, "seed": 7, "logprobs": 1, "ignore_eos": true,
+        } });
+        let reply = ask(&server, Some("policy"), sampled);
+        (reply["choices"].clone(), server.count("draft_tokens_accepted"))
+    };
+    let (plain, none) = answer(&[]);
+    assert_eq!(none, 0);
+    for more in [&["--draft", "base"][..], &["--draft", "base", "--draft-quantize", "q4"]] {
+        let (told, accepted) = answer(more);
+        assert_eq!(told, plain, "{more:?}");
+        assert!(accepted > 0, "{more:?}");
+    }
+}

@@ -180,10 +180,12 @@ fn what_is_guessed_keeps_the_bits() {
     let chain = ["--draft-tokens", "4", "--draft-batch", "200"];
     let tree = ["--draft-tokens", "3", "--draft-paths", "3", "--draft-batch", "200"];
     let model = ["--draft-model", path];
+    let base = ["--draft", "base", "--draft-quantize", "q4"];
     for (guessing, memory) in [
         // It is faster, and has to meet them all the same.
         (chain.to_vec(), "208KiB"),
         (tree.to_vec(), "208KiB"),
+        ([&chain[..], &base].concat(), "208KiB"),
         ([&chain[..], &model].concat(), "416KiB"),
         ([&tree[..], &model].concat(), "416KiB"),
     ] {

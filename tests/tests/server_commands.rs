@@ -168,3 +168,25 @@ fn bench_counts_what_a_server_gives() {
     let told = String::from_utf8(output.stderr).expect("text");
     assert!(!output.status.success() && told.contains("every request failed"), "{told}");
 }
+
+#[test]
+fn who_has_nobody_to_draft_for_is_told() {
+    for (words, part) in [
+        (&["--draft", "base", "--max-loras", "0"][..], "--max-loras leaves none"),
+        (&["--draft", "base", "--draft-tokens", "0"], "--draft: --draft-tokens says how many"),
+        (
+            &["--draft", "base", "--draft-quantize", "q8", "--quantize", "q8"],
+            "--draft-quantize: that is the format of --quantize",
+        ),
+        (&["--draft-quantize", "q8"], "--draft <DRAFT>"),
+        (&["--draft", "base", "--draft-model", "models/abacus"], "cannot be used with"),
+        (&["--draft", "adapter"], "possible values: base"),
+    ] {
+        let output = outcome(&[&["info"], words].concat(), b"");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && told.contains(part), "{words:?}: {told}");
+    }
+    let drafts = text(&outcome(&["info", "--draft", "base", "--draft-quantize", "q4"], b""));
+    let plain = text(&outcome(&["info"], b""));
+    assert_ne!(drafts, plain, "other weights take memory");
+}

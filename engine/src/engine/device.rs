@@ -210,8 +210,13 @@ impl Device {
     /// Takes other weights beside those it has.
     pub fn add_model(&mut self, weights: u64, aside: Aside, model: Model) -> Result<(), Error> {
         let model = aside.bring(model, self.backend.as_mut())?;
-        self.models.insert(weights, model);
+        self.insert_model(weights, model);
         Ok(())
+    }
+
+    /// Takes other weights that are on its backend already.
+    pub fn insert_model(&mut self, weights: u64, model: Model) {
+        self.models.insert(weights, model);
     }
 
     /// Gives back what a version of the weights takes.

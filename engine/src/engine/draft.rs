@@ -51,8 +51,9 @@ pub(super) struct Place {
 
 impl Engine {
     /// Guesses what those who decode go on with, as far as rows and pages are to spare: by
-    /// the smaller model where there is one, and by what came after the same tokens before.
-    pub(super) fn guess(&mut self, runs: &mut [Run]) {
+    /// the model that guesses where there is one, and by what came after the same tokens
+    /// before.
+    pub(super) fn guess(&mut self, weights: u64, runs: &mut [Run]) {
         let Guessing { tokens, rows, paths } = self.settings.guessing;
         if tokens == 0 {
             return;
@@ -70,15 +71,15 @@ impl Engine {
             left -= len * most[at] as u32;
         }
         let mut grown = vec![0; runs.len()];
-        if self.drafter.is_some() {
-            for (at, run) in runs.iter().enumerate().filter(|(at, _)| lens[*at] > 0) {
+        for (at, run) in runs.iter().enumerate() {
+            if lens[at] > 0 && self.is_drafted(run) {
                 let sequence = self.running.get_mut(&run.id).expect("it runs");
                 // A page that is short is no reason to keep anybody.
                 let room = self.memory.grow(sequence, lens[at] as u32);
                 grown[at] = if room.is_ok() { lens[at] } else { 0 };
             }
         }
-        let drafted = self.draft(runs, &grown);
+        let drafted = self.draft(weights, runs, &grown);
         for (at, (run, first)) in runs.iter_mut().zip(drafted).enumerate() {
             if lens[at] > 0 {
                 let mut found: Vec<Vec<u32>> =

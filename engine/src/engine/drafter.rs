@@ -1,12 +1,16 @@
-//! A smaller model that guesses: its keys and values lie in pages of the same numbers, so
-//! that whatever is shared, copied or given back is so for both. It draws with the noise of
-//! the model that it guesses for, so that it agrees where their distributions nearly do.
-//! What it cannot know, or has lost, makes a guess worse, and never a token wrong.
+//! A model that guesses, with the noise of the one that it guesses for, so that it agrees
+//! where their distributions nearly do. What it cannot know, or has lost, makes a guess
+//! worse, and never a token wrong.
+//!
+//! A smaller model has keys and values of its own in pages of the same numbers, so that
+//! whatever is shared, copied or given back is so for both. The base of an adapter reads
+//! those that are there; what it writes past them is written over when its guess is computed.
 
 use super::admit::Run;
 use super::check::refused;
 use super::device::{Device, Draws, Work};
 use super::sampling::sample_row;
+use super::versions::policy_at;
 use super::{Engine, OpenError};
 use crate::model::{Batch, Model};
 use kernels_core::Error;
@@ -14,13 +18,24 @@ use kernels_core::device::Backend;
 use kernels_core::params::SampleRow;
 use std::collections::HashSet;
 
-/// The version of its weights, which never change.
+/// The version of a smaller model's weights, which never change.
 const DRAFTER: u64 = 0;
+/// That of the base's weights in another format, which never change either.
+const REPACKED: u64 = u64::MAX;
 
 /// A model that guesses for another.
 pub(super) struct Drafter {
-    device: Device,
+    by: By,
     batch: Batch,
+}
+
+/// Who guesses.
+enum By {
+    /// A smaller model.
+    Model(Box<Device>),
+    /// The base, by its weights in another format, or by those that an answer has: these
+    /// guess for adapters alone.
+    Base { repacked: bool },
 }
 
 /// A sequence in the making of its guess.
@@ -35,28 +50,53 @@ struct Drafted {
 
 impl Engine {
     /// Has a smaller model guess, which must know the same tokens.
-    pub fn with_drafter(
-        mut self,
-        backend: Box<dyn Backend>,
-        model: Model,
-    ) -> Result<Self, OpenError> {
+    pub fn with_drafter(self, backend: Box<dyn Backend>, model: Model) -> Result<Self, OpenError> {
         let (vocab, other) = (self.config().vocab, model.config().vocab);
         if vocab != other {
             let expected = format!("a model of {vocab} tokens, as the one it guesses for");
             return Err(refused("drafter", expected, other).into());
         }
         let device = Device::new(backend, model, DRAFTER, self.settings.capacity())?;
-        let batch = Batch::new(self.settings.page_len);
-        self.drafter = Some(Drafter { device, batch });
-        Ok(self)
+        Ok(self.guessed_by(By::Model(Box::new(device))))
     }
 
-    /// The smaller model keeps up with the runs of a step, and guesses so many tokens of
-    /// each, for which pages are at hand. A device that fails guesses nothing.
-    pub(super) fn draft(&mut self, runs: &[Run], lens: &[usize]) -> Vec<Vec<u32>> {
+    /// Has the base guess for its adapters; and for all, where its weights come in another
+    /// format, loaded to the backend of the engine.
+    pub fn with_base_drafter(mut self, repacked: Option<Model>) -> Result<Self, OpenError> {
+        let by = By::Base { repacked: repacked.is_some() };
+        if let Some(model) = repacked {
+            if model.config() != self.config() {
+                let expected = format!("the shape of the base, {:?}", self.config());
+                return Err(refused("drafter", expected, format!("{:?}", model.config())).into());
+            }
+            self.device.insert_model(REPACKED, model);
+        }
+        Ok(self.guessed_by(by))
+    }
+
+    fn guessed_by(mut self, by: By) -> Self {
+        let batch = Batch::new(self.settings.page_len);
+        self.drafter = Some(Drafter { by, batch });
+        self
+    }
+
+    /// Whether a model guesses for a sequence.
+    pub(super) fn is_drafted(&self, run: &Run) -> bool {
+        match self.drafter.as_ref().map(|drafter| &drafter.by) {
+            None => false,
+            Some(By::Model(_) | By::Base { repacked: true }) => true,
+            Some(By::Base { repacked: false }) => {
+                policy_at(&self.running[&run.id].spans, run.first).adapter.is_some()
+            }
+        }
+    }
+
+    /// A smaller model keeps up with the runs of a step; whoever guesses guesses so many
+    /// tokens of each, for which pages are at hand. A device that fails guesses nothing.
+    pub(super) fn draft(&mut self, weights: u64, runs: &[Run], lens: &[usize]) -> Vec<Vec<u32>> {
         let none = vec![Vec::new(); runs.len()];
         let Some(mut drafter) = self.drafter.take() else { return none };
-        let outcome = self.drafted(&mut drafter, runs, lens);
+        let outcome = self.drafted(&mut drafter, weights, runs, lens);
         self.drafter = Some(drafter);
         outcome.unwrap_or_else(|_| {
             self.counters.failed_guesses += 1;
@@ -67,6 +107,7 @@ impl Engine {
     fn drafted(
         &mut self,
         drafter: &mut Drafter,
+        weights: u64,
         runs: &[Run],
         lens: &[usize],
     ) -> Result<Vec<Vec<u32>>, Error> {
@@ -74,13 +115,13 @@ impl Engine {
         if drafter.batch.rows() == 0 {
             return Ok(vec![Vec::new(); runs.len()]);
         }
-        drafter.run()?;
+        drafter.run(&mut self.device, weights)?;
         let mut guesses = vec![Vec::new(); runs.len()];
         while !all.is_empty() {
             let settings: Vec<SampleRow> = all.iter().map(Drafted::row).collect();
             let draws =
                 Draws { rows: &rows, settings: &settings, masks: None, top: 0, kept: false };
-            let drawn = drafter.device.draw(&draws)?;
+            let drawn = drafter.device(&mut self.device).draw(&draws)?;
             for (drafted, drawn) in all.iter_mut().zip(drawn) {
                 drafted.tokens.push(drawn.token);
             }
@@ -99,13 +140,13 @@ impl Engine {
                 let pages: Vec<u32> = sequence.table.pages().iter().map(|page| page.0).collect();
                 rows.push(drafter.batch.push(first, last, &pages).start);
             }
-            drafter.run()?;
+            drafter.run(&mut self.device, weights)?;
         }
         Ok(guesses)
     }
 
-    /// Fills a batch with what the smaller model has not computed of the runs; says who
-    /// guesses, and after which rows.
+    /// Fills a batch with what whoever guesses has not computed of the runs: of the base it
+    /// is the last token. Says of whom something is guessed, and after which rows.
     fn catch_up(
         &mut self,
         drafter: &mut Drafter,
@@ -116,9 +157,13 @@ impl Engine {
         // Places of keys that the batch writes: those of shared pages are one sequence's.
         let mut written = HashSet::new();
         let page_len = self.settings.page_len as usize;
+        let keeps_up = matches!(drafter.by, By::Model(_));
         drafter.batch.clear();
         let mut left = self.settings.capacity().rows_max as usize;
         for (at, (run, &len)) in runs.iter().zip(lens).enumerate() {
+            if len == 0 && !keeps_up {
+                continue;
+            }
             let sequence = self.running.get_mut(&run.id).expect("it runs");
             if run.copy.is_some() {
                 // Only the model itself has the copied page.
@@ -128,7 +173,7 @@ impl Engine {
             let end = run.first + run.tokens as usize;
             let pages: Vec<u32> = sequence.table.pages().iter().map(|page| page.0).collect();
             let place = |at: usize| (pages[at / page_len], at % page_len);
-            let first = sequence.drafted.min(end - 1);
+            let first = if keeps_up { sequence.drafted.min(end - 1) } else { end - 1 };
             let taken = (first..end).rev().find(|at| written.contains(&place(*at)));
             let first = taken.map_or(first, |at| at + 1);
             if first == end {
@@ -155,20 +200,43 @@ impl Engine {
 
 impl Drafter {
     pub fn has_pages(&self) -> bool {
-        self.device.has_pages()
+        match &self.by {
+            By::Model(device) => device.has_pages(),
+            By::Base { .. } => true,
+        }
     }
 
     pub fn release_pages(&mut self) -> Result<(), Error> {
-        self.device.release_pages()
+        match &mut self.by {
+            By::Model(device) => device.release_pages(),
+            By::Base { .. } => Ok(()),
+        }
     }
 
     pub fn take_pages(&mut self) -> Result<(), Error> {
-        self.device.take_pages()
+        match &mut self.by {
+            By::Model(device) => device.take_pages(),
+            By::Base { .. } => Ok(()),
+        }
     }
 
-    fn run(&mut self) -> Result<(), Error> {
-        let work = Work { weights: DRAFTER, batch: &self.batch, copies: &[] };
-        self.device.run(&work, None).map(drop)
+    /// Where it computes.
+    fn device<'a>(&'a mut self, engine: &'a mut Device) -> &'a mut Device {
+        match &mut self.by {
+            By::Model(device) => device,
+            By::Base { .. } => engine,
+        }
+    }
+
+    /// Computes its batch, for answers that have these weights.
+    fn run(&mut self, engine: &mut Device, weights: u64) -> Result<(), Error> {
+        let (device, weights) = match &mut self.by {
+            By::Model(device) => (&mut **device, DRAFTER),
+            By::Base { repacked: true } => (engine, REPACKED),
+            By::Base { repacked: false } => (engine, weights),
+        };
+        let work = Work { weights, batch: &self.batch, copies: &[] };
+        device.run(&work, None).map(drop)
     }
 }
 

@@ -339,7 +339,7 @@ impl Engine {
         if runs.is_empty() {
             return;
         }
-        self.guess(&mut runs);
+        self.guess(weights, &mut runs);
         let draws = self.draws(&runs);
         let launched = self.launch(weights, &runs, draws);
         match launched {

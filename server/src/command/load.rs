@@ -83,7 +83,6 @@ pub fn plan(model: &config::Model, running: &Running) -> Result<Plan, Failure> {
     };
     let quantize = quantize(running.quantize);
     let drafter = Drafter::open(model, running)?;
-    let others = drafter.iter().map(|drafter| &drafter.checkpoint);
     let mut needs = Needs {
         weights: 0,
         workspace: 0,
@@ -91,12 +90,21 @@ pub fn plan(model: &config::Model, running: &Running) -> Result<Plan, Failure> {
         page: 0,
         pages_useful: u64::from(rows) * u64::from(max_len.div_ceil(settings.page_len)),
     };
-    for Checkpoint { config, tensors, .. } in others.chain([&checkpoint]) {
+    let other = match &drafter {
+        Some(Drafter::Model { checkpoint, .. }) => Some(&**checkpoint),
+        Some(Drafter::Base { .. }) | None => None,
+    };
+    for Checkpoint { config, tensors, .. } in other.into_iter().chain([&checkpoint]) {
         let source = Source { config, tensors, quantize, workers: &Inline };
         let page = Slabs::page_bytes(config, &settings.capacity());
         needs.weights += Model::bytes(&source)?;
         needs.workspace += settings.workspace_bytes(config);
         needs.page += page.map_err(|error| Failure::Engine(error.into()))?;
+    }
+    if let Some(format) = drafter.as_ref().and_then(Drafter::repacked) {
+        let Checkpoint { config, tensors, .. } = &checkpoint;
+        let quantize = Some(format);
+        needs.weights += Model::bytes(&Source { config, tensors, quantize, workers: &Inline })?;
     }
     if let Some(slots) = running.adapters.slots() {
         needs.adapters = u64::from(slots.slots) * slots.slot_bytes(&checkpoint.config);
@@ -128,14 +136,9 @@ pub fn load(
         (machine.describe(), machine.numerics(), machine.more_workers());
     let mask_threads = (machine.threads() / 2).max(1);
     let (mut backend, mut beside, busy) = machine.into_backends();
-    let load = |backend: &mut dyn Backend, checkpoint: &Checkpoint| {
+    let load = |backend: &mut dyn Backend, checkpoint: &Checkpoint, quantize| {
         let Checkpoint { config, tensors, .. } = checkpoint;
-        let source = Source {
-            config,
-            tensors,
-            quantize: self::quantize(running.quantize),
-            workers: &workers,
-        };
+        let source = Source { config, tensors, quantize, workers: &workers };
         with_progress(|progress| {
             let mut progress = |done, all| {
                 checkpoint.let_go();
@@ -144,7 +147,12 @@ pub fn load(
             Model::load(backend, &source, &mut progress)
         })
     };
-    let loaded = load(backend.as_mut(), &checkpoint)?;
+    let quantize = quantize(running.quantize);
+    let loaded = load(backend.as_mut(), &checkpoint, quantize)?;
+    let repacked = match drafter.as_ref().and_then(Drafter::repacked) {
+        Some(format) => Some(load(backend.as_mut(), &checkpoint, Some(format))?),
+        None => None,
+    };
     let vocabulary = Vocabulary::new(text.tokenizer.answer_bytes());
     let name = name.map_or_else(|| hub::name(model, &folder), str::to_owned);
     let cache = u64::from(settings.pages) * needs.page;
@@ -177,7 +185,6 @@ pub fn load(
         let each = sized(slots.slot_bytes(config));
         lines.push(("adapters", format!("{count} of rank {rank} at most, {each} each")));
     }
-    let quantize = quantize(running.quantize);
     let base = Base::new(checkpoint.clone(), quantize);
     let adapters = Adapters::new(base.clone(), name.clone(), slots);
     let tokens = text.tokenizer.grammar_tokens(&config.eos);
@@ -209,10 +216,14 @@ pub fn load(
     if let Some(slots) = slots {
         engine = engine.with_adapters(slots)?;
     }
-    if let Some(drafter) = &drafter {
-        let loaded = load(beside.as_mut(), &drafter.checkpoint)?;
-        engine = engine.with_drafter(beside, loaded)?;
-    }
+    engine = match &drafter {
+        None => engine,
+        Some(Drafter::Base { .. }) => engine.with_base_drafter(repacked)?,
+        Some(Drafter::Model { checkpoint, .. }) => {
+            let loaded = load(beside.as_mut(), checkpoint, quantize)?;
+            engine.with_drafter(beside, loaded)?
+        }
+    };
     Ok(Loaded { engine, busy, served, told: lines })
 }
 
@@ -231,7 +242,7 @@ pub fn shape(config: &Config) -> String {
 }
 
 /// What is made of the weights, in words.
-fn packed(quantize: Quantize) -> &'static str {
+pub fn packed(quantize: Quantize) -> &'static str {
     match quantize {
         Quantize::None => "as the checkpoint holds them",
         Quantize::Q8 => "8 bits in groups of 32, made of the checkpoint's",
@@ -251,7 +262,8 @@ fn with_progress<T>(load: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T) -> T {
     outcome
 }
 
-fn quantize(asked: Quantize) -> Option<weights::Quantize> {
+/// The format that weights are turned into, if they are.
+pub fn quantize(asked: Quantize) -> Option<weights::Quantize> {
     match asked {
         Quantize::None => None,
         Quantize::Q8 => Some(weights::Quantize::Q8),
