@@ -189,6 +189,33 @@ fn the_base_guesses_for_its_adapters_and_no_bit_tells() {
 }
 
 #[test]
+fn a_version_is_told_before_the_step_that_it_serves() {
+    let base = thin::checkpoint();
+    let mut served = served(settings(), 2);
+    publish(&mut served, 1, &adapter(&base, ALL, 4, 1), InFlight::Wait);
+    served.submit(asked(1, Some(1), 3, 8, 40));
+    (0..4).for_each(|_| served.step());
+    let image = image(&base, &adapter(&base, ALL, 4, 2), served_slots(&served));
+    let publish = Publish { adapter: 1, image, in_flight: InFlight::Recompute, pinned: false };
+    served.engine.publish(publish).expect("it has slots");
+    let (moved, steps) = loop {
+        let steps = served.engine.counters().steps;
+        served.step();
+        let came = served.engine.changes().into_iter().find_map(|change| match change {
+            Change::Current { moved, .. } => Some(moved),
+            _ => None,
+        });
+        if let Some(moved) = came {
+            break (moved, steps);
+        }
+    };
+    let counters = served.engine.counters();
+    assert_eq!((moved.recomputed, counters.steps, counters.running), (1, steps, 0));
+    served.run();
+    assert_eq!(served.answers[&1].tokens(0).len(), 40);
+}
+
+#[test]
 fn prefixes_are_found_under_their_own_adapter_and_version_alone() {
     let base = thin::checkpoint();
     let mut served = served(settings(), 4);
@@ -539,7 +566,9 @@ fn an_adapter_made_of_the_old_weights_stays_with_them() {
     assert_eq!(served.answers[&1].bits(), calm.answers[&1].bits(), "its magnitudes are of these");
     assert_ne!(served.answers[&2].bits(), calm.answers[&2].bits(), "another goes on with the new");
     let moved = served.engine.changes().into_iter().find_map(|change| match change {
-        Change::Current { adapter: None, version: came, moved } if came == version => Some(moved),
+        Change::Current { adapter: None, version: came, moved, .. } if came == version => {
+            Some(moved)
+        }
         _ => None,
     });
     assert_eq!(moved.expect("it was told").kept, 1);

@@ -238,11 +238,12 @@ impl Engine {
     }
 
     /// Computes one step and says what happened since the last one. `now` is compared with
-    /// deadlines alone.
+    /// deadlines alone. A version that comes is told of before the step that it serves: then
+    /// nothing is computed.
     pub fn step(&mut self, now: Duration) -> Vec<Event> {
         self.end_overdue(now);
-        self.advance(false);
-        if !self.groups.is_empty() && self.has_pages() {
+        let came = self.advance(false);
+        if !came && !self.groups.is_empty() && self.has_pages() {
             self.step += 1;
             self.compute();
         }

@@ -13,6 +13,7 @@ use kernels_core::Error;
 use kv::Scope;
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Bytes of an adapter that are written in a step in which somebody runs: so few that no
 /// step is longer for it than one can tell.
@@ -44,6 +45,8 @@ pub enum Change {
         version: u64,
         /// What became of answers in flight.
         moved: Moved,
+        /// How long nothing else was done for it.
+        took: Duration,
     },
     /// A version did not come: the one before stays.
     Failed {
@@ -195,14 +198,14 @@ impl Engine {
     }
 
     /// Brings the next version on its way, and swaps it in when it is there whole; `rests`
-    /// says that nothing is computed meanwhile.
-    pub(super) fn advance(&mut self, rests: bool) {
+    /// says that nothing is computed meanwhile. Says whether there is something to tell.
+    pub(super) fn advance(&mut self, rests: bool) -> bool {
         let alone = rests || (self.running.is_empty() && self.waiting.is_empty());
         let bytes = if alone { ALONE_BYTES } else { BESIDE_BYTES };
-        let Some(next) = self.staging.front() else { return };
+        let Some(next) = self.staging.front() else { return false };
         let (adapter, version) = (next.adapter, next.version);
         match self.stage(bytes, rests) {
-            Ok(false) => {}
+            Ok(false) => return false,
             Ok(true) => {
                 let staging = self.staging.pop_front().expect("it was staged");
                 let work = self.staged.take().expect("it was staged");
@@ -215,6 +218,7 @@ impl Engine {
                 self.changes.push(Change::Failed { adapter: Some(adapter), version, why });
             }
         }
+        true
     }
 
     /// Writes so much more of the next version; whether it is there whole.
@@ -249,6 +253,7 @@ impl Engine {
 
     /// From now on requests for the adapter have this version.
     fn swap(&mut self, staging: &Staging, slot: u32) {
+        let begun = Instant::now();
         let &Staging { adapter, version, in_flight, pinned, .. } = staging;
         let of_its_base = staging.image.is_of_its_base();
         self.versions.adapters.insert(version, Version { adapter, slot, users: 0, of_its_base });
@@ -259,7 +264,8 @@ impl Engine {
         });
         let unused = old.and_then(|old| self.versions.drop_adapter(old.version));
         self.let_go(unused.into_iter().collect());
-        self.changes.push(Change::Current { adapter: Some(adapter), version, moved });
+        let took = begun.elapsed();
+        self.changes.push(Change::Current { adapter: Some(adapter), version, moved, took });
     }
 
     /// Serves other weights of the same shape from now on, which were made ready aside, and
@@ -273,6 +279,7 @@ impl Engine {
             let got = "a model of another shape";
             return Err(refused("model", "of the shape that is served", got).into());
         }
+        let begun = Instant::now();
         let version = self.versions.next();
         self.device.add_model(version, aside, model)?;
         let old = std::mem::replace(&mut self.versions.current_weights, version);
@@ -285,7 +292,8 @@ impl Engine {
         });
         let unused = self.versions.drop_weights(old);
         self.let_go(unused.into_iter().collect());
-        self.changes.push(Change::Current { adapter: None, version, moved });
+        let took = begun.elapsed();
+        self.changes.push(Change::Current { adapter: None, version, moved, took });
         Ok(version)
     }
 

@@ -94,6 +94,7 @@ pub struct Metrics {
     responses: Family<Response, Counter>,
     swaps: Family<Swap, Counter>,
     moved: Family<Moved, Counter>,
+    swap_seconds: Histogram,
     /// Of trajectories.
     pub trajectories: Trajectories,
 }
@@ -170,6 +171,11 @@ impl Metrics {
                 "Answers in flight when a version came, by what became of them",
                 Family::default(),
             ),
+            swap_seconds: names.own(
+                "version_swap_seconds",
+                "What a version kept steps waiting when it came",
+                names::by_swaps(),
+            ),
             trajectories: Trajectories::new(&mut names),
             responses: names.plain("http_requests", "Responses", Family::default()),
             registry: names.registry,
@@ -189,7 +195,8 @@ impl Metrics {
     }
 
     /// A version of an adapter, or of the weights, is the current one.
-    pub fn swapped(&self, adapter: bool, moved: &engine::engine::Moved) {
+    pub fn swapped(&self, adapter: bool, moved: &engine::engine::Moved, took: Duration) {
+        self.swap_seconds.observe(took.as_secs_f64());
         let of = if adapter { "adapter" } else { "weights" };
         self.swaps.get_or_create(&Swap { of }).inc();
         for (how, count) in [

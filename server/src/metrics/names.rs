@@ -9,6 +9,8 @@ const SECONDS: [f64; 23] = [
     0.02, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0,
     120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0,
 ];
+/// Seconds of a swap.
+const SWAPS: [f64; 9] = [0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.005, 0.02, 0.1];
 /// Seconds between two tokens.
 const GAPS: [f64; 20] = [
     0.001, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
@@ -72,6 +74,11 @@ pub fn by_seconds() -> Histogram {
 /// Of what comes between tokens.
 pub fn by_gaps() -> Histogram {
     Histogram::new(GAPS)
+}
+
+/// Of swaps of versions.
+pub fn by_swaps() -> Histogram {
+    Histogram::new(SWAPS)
 }
 
 /// Of lengths.

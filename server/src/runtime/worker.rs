@@ -286,8 +286,8 @@ impl Worker {
         }
         for change in self.engine.changes() {
             match change {
-                Change::Current { adapter, version, moved } => {
-                    self.metrics.swapped(adapter.is_some(), &moved);
+                Change::Current { adapter, version, moved, took } => {
+                    self.metrics.swapped(adapter.is_some(), &moved, took);
                     self.current.insert(adapter, version);
                     let Some((name, done)) = self.coming.remove(&version) else { continue };
                     self.labels.came(name);
