@@ -2,7 +2,7 @@
 
     cargo build --release
     python benches/peers/rollouts.py > rollouts.txt
-    python benches/peers/rollouts.py --name T --model DIR --quantize q8 --only adapters steps >> rollouts.txt
+    python benches/peers/rollouts.py --name T --model DIR --quantize q8 --only adapters steps constraints drafts >> rollouts.txt
     cargo xtask bench-record --from rollouts.txt
 
 Without `--model` it is the model in the box. Adapters are random ones of rank 16 for all
@@ -11,23 +11,30 @@ SGLang have no such routes there; a peer is the server itself without adapters, 
 swaps.
 
 - swaps: 32 answers at a time while one adapter is replaced, each way; from the call that
-  publishes to its reply, which comes when the version is the current one; the gap between
-  tokens beside that of a server that is left alone; requests that did not end as they were
-  asked to.
-- adapters: tokens a second of 32 answers over 8 adapters, beside the base's.
+  publishes to its reply, which comes when the version is the current one; how long no step
+  could begin for it; the gap between tokens beside that of a server that is left alone;
+  requests that did not end as they were asked to. Medians over turns, each of all ways.
+- adapters: tokens a second of 32 answers over 8 adapters, beside the base's; memory that an
+  adapter takes, of its slot and of the whole process, over the bytes of its file.
 - steps: the first token of an episode's step after a long history, beside that of a request
-  that goes on from the same tokens; tokens that the step computed.
+  that goes on from the same tokens; tokens that the step computed; how long a start takes.
+- constraints: tokens a second of 32 answers with a grammar and an action mask each, beside
+  those without.
+- drafts: tokens a second of one answer of an adapter for which the base drafts in 4 bits,
+  beside those of the adapter alone.
 """
 
 import argparse
 import http.client
 import json
 import random
+import re
 import struct
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 from serving import ROOT, figure, load, ours
@@ -76,9 +83,14 @@ class Client:
     def __init__(self, url):
         self.connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=600)
 
+    def get(self, path):
+        return self.ask("GET", path, None)
+
     def post(self, path, body):
-        text = json.dumps(body)
-        self.connection.request("POST", path, text, {"Content-Type": "application/json"})
+        return self.ask("POST", path, json.dumps(body))
+
+    def ask(self, method, path, text):
+        self.connection.request(method, path, text, {"Content-Type": "application/json"})
         answer = self.connection.getresponse()
         told = answer.read()
         if answer.status != 200:
@@ -110,21 +122,38 @@ def swapped(given, url, folders, way, requests, pause_s):
     return told, took
 
 
+def kept_waiting(url, before=None):
+    """How long swaps kept steps waiting: counts by the bounds of the server's histogram."""
+    with urllib.request.urlopen(f"{url}/metrics") as answer:
+        text = answer.read().decode()
+    found = re.findall(r'pagewise:version_swap_seconds_bucket{[^}]*le="([^"]+)"[^}]*} (\d+)', text)
+    counts = {float(bound): int(count) for bound, count in found}
+    return {bound: count - before[bound] for bound, count in counts.items()} if before else counts
+
+
 def swaps(given, folders):
     with ours(given, "--kv-cache-memory", "1GiB", "--max-loras", "16") as running:
         client = Client(running.url)
         client.post("/load_lora_adapter", {"lora_name": "policy", "lora_path": str(folders[0])})
         swapped(given, running.url, folders, None, 64, 0)
-        calm, _ = swapped(given, running.url, folders, None, given.requests, 0)
-        figure(given, "32 answers gap p99", given.level, "ms", calm["gap_ms"]["p99"])
-        # One a second, as a trainer would: so the gaps are those beside staging.
-        for way in ["wait", "recompute", "keep"]:
-            told, took = swapped(given, running.url, folders, way, given.requests, 0.5)
-            figure(given, f"32 answers gap p99 beside swaps: {way}", given.level, "ms", told["gap_ms"]["p99"])
-            over = told["gap_ms"]["p99"] / calm["gap_ms"]["p99"]
-            figure(given, f"gap p99 beside swaps over calm: {way}", given.level, "parts", over)
-            figure(given, f"publish to serving p50: {way}", given.level, "ms", percentile(took, 0.5))
-            figure(given, f"publish to serving p99: {way}", given.level, "ms", percentile(took, 0.99))
+        measured = {}
+        add = lambda name, value: measured.setdefault(name, []).append(value)
+        for _ in range(given.turns):
+            calm, _ = swapped(given, running.url, folders, None, given.requests, 0)
+            add("32 answers gap p99|ms", calm["gap_ms"]["p99"])
+            # Two a second, more often than a trainer would: the gaps are those beside staging.
+            for way in ["wait", "recompute", "keep"]:
+                before = kept_waiting(running.url)
+                told, took = swapped(given, running.url, folders, way, given.requests, 0.5)
+                waited = kept_waiting(running.url, before)
+                most = min(bound for bound, count in waited.items() if count >= 0.99 * max(waited.values()))
+                add(f"32 answers gap p99 beside swaps: {way}|ms", told["gap_ms"]["p99"])
+                add(f"gap p99 beside swaps over calm: {way}|parts", told["gap_ms"]["p99"] / calm["gap_ms"]["p99"])
+                add(f"publish to serving p50: {way}|ms", percentile(took, 0.5))
+                add(f"publish to serving p99: {way}|ms", percentile(took, 0.99))
+                add(f"a swap keeps steps waiting p99 at most: {way}|ms", 1e3 * most)
+        for name, values in measured.items():
+            figure(given, name.split("|")[0], given.level, name.split("|")[1], percentile(values, 0.5))
         # As many as fit: who is lost?
         for way in ["wait", "keep", "recompute"]:
             lost, count = 0, 0
@@ -135,26 +164,65 @@ def swaps(given, folders):
             print(f"{way}: {count} swaps, {lost} lost", file=sys.stderr)
 
 
+def rate(given, url, seed, **more):
+    """Tokens a second of 32 answers, past their first tokens."""
+    shape = dict(requests=32, concurrency=32, prompt_tokens=64, seed=seed, **more)
+    load(given, url, max_tokens=1, **shape)
+    return 32e3 / load(given, url, max_tokens=64, **shape)["gap_ms"]["mean"]
+
+
 def adapters(given, folders):
     with ours(given, "--kv-cache-memory", "2GiB", "--max-loras", "8") as running:
         client = Client(running.url)
         names = [f"a{number}" for number in range(8)]
+        rate(given, running.url, 99)
+        before = running.memory_bytes()[1]
         for name, number in zip(names, range(8)):
             client.post("/load_lora_adapter",
                         {"lora_name": name, "lora_path": str(folders[number % len(folders)])})
-        rates = {}
+        after = running.memory_bytes()[1]
+        file = (folders[0] / "adapter_model.safetensors").stat().st_size
+        slot = client.get("/v1/lora_adapters")["adapters"][0]["bytes"]
+        figure(given, "an adapter's slot over its file", given.level, "parts", slot / file)
+        figure(given, "memory that an adapter adds over its file", given.level, "parts", (after - before) / 8 / file)
+        rates = {"base": [], "8 adapters": []}
         for turn in range(given.turns):
-            for what, models in [("base", None), ("8 adapters", ",".join(names))]:
-                more = {"models": models} if models else {}
-                shape = dict(requests=32, concurrency=32, prompt_tokens=64, seed=turn, **more)
-                load(given, running.url, max_tokens=1, **shape)
-                told = load(given, running.url, max_tokens=64, **shape)
-                rates.setdefault(what, []).append(32e3 / told["gap_ms"]["mean"])
+            rates["base"].append(rate(given, running.url, turn))
+            rates["8 adapters"].append(rate(given, running.url, turn, models=",".join(names)))
         medians = {what: percentile(all, 0.5) for what, all in rates.items()}
-        for what, rate in medians.items():
-            figure(given, f"32 answers: {what}", given.level, "tok/s", rate)
+        for what, median in medians.items():
+            figure(given, f"32 answers: {what}", given.level, "tok/s", median)
         over = medians["8 adapters"] / medians["base"]
         figure(given, "8 adapters in a batch of 32 over base", given.level, "parts", over)
+
+
+def constraints(given):
+    with ours(given, "--kv-cache-memory", "2GiB") as running:
+        client = Client(running.url)
+        letters = client.post("/tokenize", {"prompt": "abcdefghij 0123456789", "add_special_tokens": False})
+        extra = json.dumps({
+            "structured_outputs": {"regex": "[a-z0-9 ]*"},
+            "processors": {"type": "action_mask", "allowed_token_ids": sorted(set(letters["tokens"]))}})
+        over = []
+        for turn in range(given.turns):
+            free = rate(given, running.url, turn)
+            over.append(rate(given, running.url, turn, extra_body=extra) / free)
+        figure(given, "32 answers: grammar and action mask each over none", given.level, "parts",
+               percentile(over, 0.5))
+
+
+def drafts(given, folders):
+    rates = {}
+    for what, more in [("alone", []), ("base", ["--draft", "base", "--draft-quantize", "q4"])]:
+        with ours(given, "--kv-cache-memory", "1GiB", "--max-loras", "1", *more) as running:
+            client = Client(running.url)
+            client.post("/load_lora_adapter", {"lora_name": "policy", "lora_path": str(folders[0])})
+            shape = dict(models="policy", requests=given.turns, concurrency=1, prompt_tokens=32, max_tokens=128)
+            load(given, running.url, **shape)
+            rates[what] = load(given, running.url, **shape)["tokens_per_second"]
+    figure(given, "one answer of an adapter", given.level, "tok/s", rates["alone"])
+    figure(given, "one answer of an adapter: the base drafts in 4 bits over none", given.level, "parts",
+           rates["base"] / rates["alone"])
 
 
 def steps(given):
@@ -170,9 +238,13 @@ def steps(given):
 
     with ours(given, "--kv-cache-memory", "2GiB") as running:
         client = Client(running.url)
-        over = []
+        over, starts = [], []
         for turn in range(given.turns):
             past, new = tokens(history), tokens(more)
+            for _ in range(100):
+                start_ms, told = first_token(client, "/v1/episodes/start", {})
+                starts.append(start_ms)
+                client.post("/v1/episodes/end", {"episode_id": told["episode_id"]})
             episode = client.post("/v1/episodes/start", {})["episode_id"]
             client.post("/v1/episodes/step", {"episode_id": episode, "max_tokens": 1, "ignore_eos": True,
                         "observation_token_ids": past, "temperature": 0})
@@ -188,6 +260,7 @@ def steps(given):
             request_ms, _ = ask(past + tokens(more))
             over.append(step_ms / request_ms)
             client.post("/v1/episodes/end", {"episode_id": episode})
+        figure(given, "start of an episode p50", given.level, "ms", percentile(starts, 0.5))
         figure(given, f"a step's first token at {history} over a request's", given.level, "parts",
                percentile(over, 0.5))
         figure(given, f"tokens that a step of {more} at {history} computes beside its own", given.level,
@@ -207,13 +280,13 @@ def main():
     arguments.add_argument("--turns", type=int, default=5, help="of which the median counts")
     arguments.add_argument("--history", type=int, default=8192, help="tokens before a step")
     arguments.add_argument("--tokens-below", type=int, default=1000, help="that prompts are made of")
-    arguments.add_argument("--only", nargs="+", choices=["swaps", "adapters", "steps"],
-                           default=["swaps", "adapters"])
+    parts = ["swaps", "adapters", "steps", "constraints", "drafts"]
+    arguments.add_argument("--only", nargs="+", choices=parts, default=["swaps", "adapters"])
     given = arguments.parse_args()
     config = json.loads((Path(given.model) / "config.json").read_text())
     with tempfile.TemporaryDirectory() as folder:
         folders = [Path(folder) / f"a{number}" for number in range(8 if "adapters" in given.only else 4)]
-        if set(given.only) & {"swaps", "adapters"}:
+        if set(given.only) & {"swaps", "adapters", "drafts"}:
             for number, place in enumerate(folders):
                 write_adapter(place, config, number)
         if "swaps" in given.only:
@@ -222,6 +295,10 @@ def main():
             adapters(given, folders)
         if "steps" in given.only:
             steps(given)
+        if "constraints" in given.only:
+            constraints(given)
+        if "drafts" in given.only:
+            drafts(given, folders)
 
 
 if __name__ == "__main__":

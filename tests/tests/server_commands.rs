@@ -161,6 +161,16 @@ fn bench_counts_what_a_server_gives() {
         assert!(told["ttft_ms"]["p50"].as_f64().expect("a time") > 0.0);
     }
     server.rests();
+    // What is said besides is asked for, and what nobody takes fails.
+    for (extra, part) in
+        [(r#"{"n": 0}"#, "every request failed"), ("[1]", "an object of JSON"), ("{", "JSON")]
+    {
+        let mut command = command();
+        command.args(["bench", "--base-url", &url, "--requests", "2", "--extra-body", extra]);
+        let output = command.output().expect("it runs");
+        let told = String::from_utf8(output.stderr).expect("text");
+        assert!(!output.status.success() && told.contains(part), "{extra}: {told}");
+    }
     // A prompt longer than the model's length, each time.
     let mut command = command();
     command.args(["bench", "--base-url", &url, "--requests", "2", "--prompt-tokens", "100000"]);

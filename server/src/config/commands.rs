@@ -121,6 +121,9 @@ pub struct Bench {
     /// Tokens of an answer.
     #[arg(long, value_name = "TOKENS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
     pub max_tokens: u32,
+    /// Fields of every request besides: a grammar, processors.
+    #[arg(long, value_name = "JSON", value_parser = object, help_heading = "Load")]
+    pub extra_body: Option<serde_json::Map<String, serde_json::Value>>,
     /// Key of the prompts and of the arrivals.
     #[arg(long, default_value_t = 2026, help_heading = "Load")]
     pub seed: u64,
@@ -133,6 +136,11 @@ pub struct Bench {
     /// One line of JSON instead of words.
     #[arg(long, help_heading = "Report")]
     pub json: bool,
+}
+
+/// An object of JSON.
+fn object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, String> {
+    serde_json::from_str(text).map_err(|error| format!("an object of JSON: {error}"))
 }
 
 /// `pagewise replay`.

@@ -6,7 +6,7 @@ use crate::command::client::Client;
 use crate::config::Bench;
 use http_body_util::BodyExt;
 use hyper::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
 
 /// What came of a request.
@@ -31,6 +31,8 @@ pub struct Asker {
     models: Vec<String>,
     prompts: Prompts,
     max_tokens: u32,
+    /// Fields of each request besides.
+    extra: Map<String, Value>,
 }
 
 /// Prompts of random tokens.
@@ -53,7 +55,8 @@ impl Asker {
         };
         let client = Client::new(&settings.remote)?;
         let (models, max_tokens) = (settings.models.clone(), settings.max_tokens);
-        let mut asker = Self { client, models, prompts, max_tokens };
+        let extra = settings.extra_body.clone().unwrap_or_default();
+        let mut asker = Self { client, models, prompts, max_tokens, extra };
         let models = asker.client.json(Method::GET, "/v1/models", None).await?;
         let named = models["data"][0]["id"].as_str();
         let named = named.ok_or_else(|| Failure::Server("/v1/models names no model".into()))?;
@@ -89,7 +92,7 @@ impl Asker {
     }
 
     async fn stream(&self, number: u32, outcome: &mut Outcome) -> Result<(), String> {
-        let body = json!({
+        let mut body = json!({
             "model": self.models[number as usize % self.models.len()],
             "prompt": self.prompts.of(number),
             "max_tokens": self.max_tokens,
@@ -100,6 +103,9 @@ impl Asker {
             "return_token_ids": true,
             "stream_options": {"include_usage": true},
         });
+        if let Value::Object(body) = &mut body {
+            body.extend(self.extra.clone());
+        }
         let begun = Instant::now();
         let response = self.client.send(Method::POST, "/v1/completions", Some(body)).await?;
         let (status, mut body) = (response.status(), response.into_body());
