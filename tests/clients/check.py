@@ -24,12 +24,16 @@ SUMS = [(a, b) for a in (12, 27, 45) for b in (34, 15, 8, 50)]
 
 
 def serve(binary, model, *options):
-    """The process, and its address."""
+    """The process, and its addresses by what they speak."""
     command = [binary, "serve", model, "--port", "0", "--log-level", "warn", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    listening = {}
     for line in process.stdout:
         if line.startswith("listening"):
-            return process, line.split()[1]
+            speaks, address = line.split()[1].split("://")
+            listening[speaks] = address
+        if "http" in listening:
+            return process, listening
     raise SystemExit("the server did not come up")
 
 
@@ -133,7 +137,8 @@ def main():
     arguments.add_argument("--schemas", metavar="DIR", help="JSON schemas to ask for instead")
     given = arguments.parse_args()
     from openai import OpenAI
-    process, url = serve(given.binary, given.model)
+    process, listening = serve(given.binary, given.model)
+    url = f"http://{listening['http']}"
     client = OpenAI(base_url=f"{url}/v1", max_retries=0)
     try:
         bias = fewer_blanks(url)

@@ -43,7 +43,8 @@ def post(url, body, key="none"):
 @contextmanager
 def served(binary, model, *options):
     """A server on a port of its own, gone afterwards."""
-    process, url = serve(binary, model, *options)
+    process, listening = serve(binary, model, *options)
+    url = f"http://{listening['http']}"
     try:
         yield url
     finally:

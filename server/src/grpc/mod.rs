@@ -19,12 +19,15 @@ use tonic::{Request, Status};
 
 /// Serves until `stop` says so.
 pub async fn serve(listener: TcpListener, server: Arc<Server>, mut stop: watch::Receiver<bool>) {
-    let told = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1();
-    let reflection = match told {
-        Ok(reflection) => reflection,
+    let contract = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    // Python's client, and many a tool, knows the older one alone.
+    let reflections = contract().build_v1().and_then(|v1| Ok((v1, contract().build_v1alpha()?)));
+    let (reflection, reflection_of_old) = match reflections {
+        Ok(reflections) => reflections,
         Err(error) => return tracing::error!(%error, "gRPC does not start"),
     };
     let (health, healthy) = tonic_health::server::health_reporter();
@@ -46,6 +49,7 @@ pub async fn serve(listener: TcpListener, server: Arc<Server>, mut stop: watch::
     let serving = tonic::transport::Server::builder()
         .add_service(healthy)
         .add_service(reflection)
+        .add_service(reflection_of_old)
         .add_service(InterceptedService::new(episodes, guard.clone()))
         .add_service(InterceptedService::new(control, guard))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped);

@@ -1,29 +1,33 @@
 //! Real clients against the release binary with the model in the box: the openai SDK,
 //! litellm, jsonschema and lm-eval, in an environment of Python that is kept from check to
-//! check; and a browser, at the page. Beside them torch, in an environment of its own: the
-//! kernels as its operators.
+//! check; those that trainers bring, in another; and a browser, at the page. Beside them
+//! torch, in an environment of its own: the kernels as its operators.
 
 use super::shell::{RELEASE, Shell, tail};
 use super::tally::Tally;
 use std::path::Path;
 
 const REQUIREMENTS: &str = "tests/clients/requirements.txt";
+const ROLLOUTS_REQUIREMENTS: &str = "tests/clients/rollouts-requirements.txt";
 const TORCH_REQUIREMENTS: &str = "examples/python/requirements.txt";
 /// Names that a headless browser has; the first is the package that is installed.
 const BROWSERS: [&str; 3] = ["chromium-headless-shell", "chromium", "chromium-browser"];
 
 /// Runs them.
 pub fn tests(shell: &Shell) -> Result<Tally, String> {
-    let venv = shell.target.join("check/clients-venv");
-    if let Err(why) = environment(shell, &venv, REQUIREMENTS) {
-        return Ok(Tally::skipped(why));
+    let [venv, rollouts] =
+        ["clients", "rollouts"].map(|name| shell.target.join(format!("check/{name}-venv")));
+    for (venv, requirements) in [(&venv, REQUIREMENTS), (&rollouts, ROLLOUTS_REQUIREMENTS)] {
+        if let Err(why) = environment(shell, venv, requirements) {
+            return Ok(Tally::skipped(why));
+        }
     }
     let words = [&["build", "--release"], &RELEASE[..], &["--bins", "--benches"]].concat();
     shell.run(&mut shell.cargo(&words))?;
-    let (binary, python) = (shell.target.join("release/pagewise"), venv.join("bin/python"));
+    let binary = shell.target.join("release/pagewise");
     let mut tally = Tally::default();
-    let mut check = |script: &str, more: &[&str]| {
-        let mut command = shell.tool(&python.to_string_lossy());
+    let mut check = |venv: &Path, script: &str, more: &[&str]| {
+        let mut command = shell.tool(&venv.join("bin/python").to_string_lossy());
         command.arg(script).arg(&binary).arg("models/abacus").args(more);
         let (succeeded, output) = shell.attempt(&mut command)?;
         tally.passed += output.lines().filter(|line| line.contains(": ok")).count() as u64;
@@ -33,9 +37,10 @@ pub fn tests(shell: &Shell) -> Result<Tally, String> {
         }
         Ok::<_, String>(())
     };
-    check("tests/clients/check.py", &[])?;
+    check(&venv, "tests/clients/check.py", &[])?;
+    check(&rollouts, "tests/clients/rollouts.py", &[])?;
     match browser(shell) {
-        Ok(browser) => check("tests/clients/page.py", &[browser])?,
+        Ok(browser) => check(&venv, "tests/clients/page.py", &[browser])?,
         Err(why) => tally.skipped.push(why),
     }
     Ok(tally)
