@@ -139,8 +139,11 @@ fn the_newest_are_kept_and_the_best_beside_them() {
         // Another is better from now on; the one before makes room.
         let five = archive.pick(&Of::Adapter("a".into()), &Which::Latest).expect("one is");
         let metric = if better == Better::Higher { 2.0 } else { -2.0 };
-        assert_eq!(archive.mark(five.id, metric).expect("marked").version.metric, Some(metric));
-        let wrong = archive.mark(five.id, f64::NAN).expect_err("no number");
+        assert_eq!(
+            archive.mark(five.id, Some(metric), None).expect("marked").version.metric,
+            Some(metric)
+        );
+        let wrong = archive.mark(five.id, Some(f64::NAN), None).expect_err("no number");
         assert!(matches!(wrong, Error::Field { field: "metric", .. }), "{wrong}");
         save(&archive, "a", 6, None);
         assert_eq!(labels(&archive), ["other@1", "a@5", "a@6"]);
@@ -215,7 +218,7 @@ fn a_crash_at_any_byte_leaves_what_was_there() {
         assert_eq!(archive.find(second.id), Ok(second.clone()), "at byte {written}");
     }
     // Nor is the next one hindered by it.
-    let second = open(&folder).mark(second.id, 0.0).expect("it is marked");
+    let second = open(&folder).mark(second.id, Some(0.0), Some(7)).expect("it is marked");
     assert_eq!(open(&folder).find(second.id), Ok(second));
     // While it was taken away: its name is gone, and some of its files.
     for gone in 0..=files.len() {

@@ -53,7 +53,6 @@ pub struct Saved {
     pub id: u64,
     /// What is known of it.
     pub version: Version,
-    /// Counts up where something was saved or served again: the latest has the largest.
     pub(super) turn: u64,
     pub(super) files: Vec<Sum>,
 }
@@ -98,6 +97,11 @@ impl Version {
 }
 
 impl Saved {
+    /// Counts up where something was saved or served again: the latest has the largest.
+    pub fn turn(&self) -> u64 {
+        self.turn
+    }
+
     /// Bytes of its files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()

@@ -236,9 +236,12 @@ impl Archive {
         Ok(saved)
     }
 
-    /// Says of a version how good it is.
-    pub fn mark(&self, id: u64, metric: f64) -> Result<Saved, Error> {
-        self.change(id, |saved| saved.version.metric = Some(metric))
+    /// Says of a version how good it is, or of which step; what is `None` stays as it was.
+    pub fn mark(&self, id: u64, metric: Option<f64>, step: Option<u64>) -> Result<Saved, Error> {
+        self.change(id, |Saved { version, .. }| {
+            version.metric = metric.or(version.metric);
+            version.step = step.or(version.step);
+        })
     }
 
     /// A version is served again: from now on it is the latest of its name.
