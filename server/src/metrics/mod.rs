@@ -1,5 +1,6 @@
 //! What is counted, by vLLM's names so that dashboards made for it work.
 
+mod checkpoints;
 mod format;
 mod names;
 mod steps;
@@ -8,6 +9,7 @@ mod trajectories;
 pub use format::Format;
 pub use steps::Step;
 
+use self::checkpoints::Checkpoints;
 use self::trajectories::Trajectories;
 use engine::request::Miss;
 use names::Names;
@@ -94,6 +96,8 @@ pub struct Metrics {
     responses: Family<Response, Counter>,
     swaps: Family<Swap, Counter>,
     moved: Family<Moved, Counter>,
+    /// Of checkpoints.
+    pub checkpoints: Checkpoints,
     /// Of trajectories.
     pub trajectories: Trajectories,
 }
@@ -170,6 +174,7 @@ impl Metrics {
                 "Answers in flight when a version came, by what became of them",
                 Family::default(),
             ),
+            checkpoints: Checkpoints::new(&mut names),
             trajectories: Trajectories::new(&mut names),
             responses: names.plain("http_requests", "Responses", Family::default()),
             registry: names.registry,
