@@ -251,6 +251,7 @@ fn what_cannot_be_saved_or_read_is_told_and_what_serves_stays() {
     // The one before the damaged one serves.
     let server = room.server(&["--checkpoint-resume"]);
     assert_eq!(ask(&server, Some("a")), answers[0]);
+    until(&server, |all| latest(all) == "a@1");
     // A disk that takes nothing.
     std::fs::remove_dir_all(&folder).expect("it was there");
     let full = server.post("/v1/checkpoints/save", &json!({ "name": "a" }));
