@@ -1,13 +1,16 @@
 //! Folders of Hugging Face checkpoints: what `config.json` says, as the engine's typed
 //! configuration, and the tensors of safetensors files, mapped into memory. Folders of
-//! low-rank adapters beside them, of PEFT and of MLX, which are read into it.
+//! low-rank adapters beside them, of PEFT and of MLX, which are read into it; and an archive
+//! of versions that were served or trained.
 
 mod adapter;
+pub mod archive;
 mod config;
 mod error;
 mod field;
 mod files;
 mod packed;
+mod place;
 mod rope;
 
 use backends::mapped::Mapped;
@@ -22,6 +25,7 @@ pub use adapter::{
 };
 pub use error::{Error, Fault};
 pub use files::of_bytes as tensors_of_bytes;
+pub use place::Content;
 
 /// A checkpoint that was opened: nothing was read but its headers.
 #[derive(Clone, Debug)]

@@ -1,10 +1,12 @@
 //! Every setting, and the one place that reads command line, file and environment.
 
+mod checkpoints;
 mod commands;
 mod file;
 mod read;
 mod trajectories;
 
+pub use self::checkpoints::Checkpoints;
 pub use self::trajectories::Trajectories;
 pub use commands::{Bench, Complete, Drawing, Info, Remote, Replay, Talk};
 
@@ -356,6 +358,9 @@ pub struct Serve {
     /// Trajectories that outlive the server.
     #[command(flatten)]
     pub trajectories: Trajectories,
+    /// Versions that outlive the server.
+    #[command(flatten)]
+    pub checkpoints: Checkpoints,
     /// Where it is run.
     #[command(flatten)]
     pub machine: Machine,
@@ -374,6 +379,10 @@ pub struct Limits {
     /// Seconds after which a request ends with what it has; 0: none.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub request_timeout_seconds: u64,
+    /// Seconds that an update of weights has from its start to its end, where its start says
+    /// nothing else.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub weight_update_timeout_seconds: u64,
     /// Streams that are open together.
     #[arg(long, value_name = "COUNT", default_value_t = 1024)]
     pub max_concurrent_streams: u32,

@@ -1,9 +1,12 @@
 //! The `pagewise` binary.
 
 mod adapters;
+mod aside;
 mod backend;
+mod checkpoints;
 mod command;
 mod config;
+mod deadline;
 mod demo;
 mod episodes;
 mod grpc;

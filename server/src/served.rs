@@ -1,6 +1,7 @@
 //! The model that is served, as the surfaces know it.
 
 use crate::adapters::Adapters;
+use crate::checkpoints::Checkpoints;
 use crate::episodes::Episodes;
 use crate::rollouts::Shelf;
 use crate::runtime::Labels;
@@ -40,6 +41,8 @@ pub struct Served {
     pub updates: Arc<Updates>,
     /// The type that its checkpoint computes in, as its files say.
     pub dtype: &'static str,
+    /// The archive of versions, if there is one.
+    pub checkpoints: Option<Arc<Checkpoints>>,
     /// The store of trajectories, if there is one.
     pub shelf: Option<Arc<Shelf>>,
     /// What versions are called.
@@ -51,6 +54,14 @@ pub struct Served {
 }
 
 impl Served {
+    /// Has versions saved from now on.
+    pub fn save_versions(&mut self, checkpoints: &Arc<Checkpoints>) {
+        self.checkpoints = Some(checkpoints.clone());
+        // Nobody else has said so.
+        let _ = self.adapters.checkpoints.set(checkpoints.clone());
+        let _ = self.updates.checkpoints.set(checkpoints.clone());
+    }
+
     /// The token that is spelled so, if there is one that logits score.
     pub fn token(&self, spelling: &str) -> Option<u32> {
         self.text.tokenizer.token(spelling).filter(|token| *token < self.vocabulary)

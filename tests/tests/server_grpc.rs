@@ -6,12 +6,14 @@ use proto::control_client::ControlClient;
 use proto::episodes_client::EpisodesClient;
 use proto::step_request::Observation;
 use proto::{
-    AbortRequest, EndEpisodeRequest, ForkEpisodeRequest, GetEpisodeRequest, GetModelInfoRequest,
-    GetWeightVersionRequest, IsPausedRequest, ListLorasRequest, LoadLoraRequest,
-    PauseGenerationRequest, PauseMode, ResumeGenerationRequest, StartEpisodeRequest, StepRequest,
-    StepResponse, Tokens, UpdateWeightVersionRequest,
+    AbortRequest, EndEpisodeRequest, FinishWeightUpdateRequest, ForkEpisodeRequest,
+    GetEpisodeRequest, GetModelInfoRequest, GetWeightVersionRequest, IsPausedRequest,
+    ListLorasRequest, LoadLoraRequest, PauseGenerationRequest, PauseMode, ResumeGenerationRequest,
+    StartEpisodeRequest, StartWeightUpdateRequest, StepRequest, StepResponse, Tokens,
+    UpdateWeightVersionRequest, UpdateWeightsRequest, update_weights_request,
 };
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
@@ -195,6 +197,71 @@ fn a_call_that_is_cancelled_or_late_ends_its_step_and_leaves_what_came() {
     // What is told of pages is as of the last step.
     server.ask("/v1/completions", &json!({ "prompt": [65], "max_tokens": 1 }));
     server.rests();
+}
+
+#[test]
+fn weights_come_as_their_call_says_and_in_time() {
+    let Served { server, threads, channel } = served(&[]);
+    let server = Arc::new(server);
+    let folder = server.folder().to_str().expect("plain").to_owned();
+    threads.block_on(async {
+        let mut control = ControlClient::new(channel.clone());
+        let update = |in_flight: &str, timeout_seconds| UpdateWeightsRequest {
+            source: Some(update_weights_request::Source::WeightDir(folder.clone())),
+            weight_version: Some("w".into()),
+            in_flight: Some(in_flight.into()),
+            timeout_seconds,
+        };
+        let wrong = control.update_weights(update("drop", None)).await.expect_err("no such way");
+        assert_eq!(wrong.code(), Code::InvalidArgument);
+        assert!(wrong.message().contains("in_flight"), "{wrong}");
+        let wrong = control.update_weights(update("keep", Some(f64::NAN))).await;
+        assert_eq!(wrong.expect_err("no time").code(), Code::InvalidArgument);
+        let late = control.update_weights(update("keep", Some(0.0))).await.expect_err("late");
+        assert_eq!(late.code(), Code::DeadlineExceeded);
+        // An answer in flight ends, for the update says so.
+        let ask = json!({ "token_ids": [65, 66], "sampling_params":
+            { "max_tokens": 450, "ignore_eos": true } });
+        let mut tries = 0..50;
+        loop {
+            assert!(tries.next().is_some(), "no answer was ever in flight");
+            let (server, ask) = (server.clone(), ask.clone());
+            let count = server.count("generated_tokens");
+            let asking = {
+                let server = server.clone();
+                tokio::task::spawn_blocking(move || server.ask("/inference/v1/generate", &ask))
+            };
+            while server.count("generated_tokens") < count + 3 {
+                tokio::task::yield_now().await;
+            }
+            control.update_weights(update("abort", Some(60.0))).await.expect("they come");
+            let answer = asking.await.expect("an answer");
+            if answer["choices"][0]["finish_reason"] == "abort" {
+                break;
+            }
+        }
+        // One that is started has its time, and no more.
+        let start = StartWeightUpdateRequest { deadline_seconds: Some(0.0) };
+        control.start_weight_update(start).await.expect("it is started");
+        let finish =
+            FinishWeightUpdateRequest { in_flight: Some("recompute".into()), ..Default::default() };
+        let late = control.finish_weight_update(finish.clone()).await.expect_err("late");
+        assert_eq!(late.code(), Code::FailedPrecondition);
+        assert!(late.message().contains("deadline_seconds"), "{late}");
+        let wrong = StartWeightUpdateRequest { deadline_seconds: Some(-1.0) };
+        let wrong = control.start_weight_update(wrong).await.expect_err("no time");
+        assert_eq!(wrong.code(), Code::InvalidArgument);
+        let file = std::fs::read(server.folder().join("model.safetensors")).expect("it is there");
+        control.start_weight_update(StartWeightUpdateRequest::default()).await.expect("started");
+        let tensors = UpdateWeightsRequest {
+            source: Some(update_weights_request::Source::Safetensors(file)),
+            ..Default::default()
+        };
+        control.update_weights(tensors).await.expect("they are taken");
+        let finish = FinishWeightUpdateRequest { weight_version: Some("v9".into()), ..finish };
+        let finished = control.finish_weight_update(finish).await.expect("they serve");
+        assert_eq!(finished.into_inner().weight_version, "v9");
+    });
 }
 
 #[test]

@@ -200,6 +200,67 @@ fn a_bad_update_changes_nothing_and_says_why() {
 }
 
 #[test]
+fn an_update_that_is_not_ended_in_time_is_dropped_and_the_old_weights_stay() {
+    let server = Server::start(&["--weight-update-timeout-seconds", "77"]);
+    let (other, before) = (other(), ask(&server));
+    let refuse = |path: &str, body: Value, status: u16, code: &str| {
+        let response = server.post(path, &body);
+        let told = response.json()["error"].clone();
+        assert_eq!(
+            (response.status, told["code"].as_str()),
+            (status, Some(code)),
+            "{path}: {told}"
+        );
+    };
+    let file = STANDARD.encode(&other.file);
+    let info = json!({ "update_info": { "safetensors": file } });
+    let sent = json!({ "serialized_named_tensors": [file] });
+    let started = good(&server.post("/start_weight_update", &json!({})));
+    assert_eq!(started["deadline_seconds"], 77.0);
+    // Its time is over at once.
+    let at_once = json!({ "deadline_seconds": 0 });
+    good(&server.post("/start_weight_update", &at_once));
+    refuse("/update_weights", info.clone(), 410, "weight_update_expired");
+    // What comes late is not taken for weights that come alone.
+    refuse("/update_weights_from_tensor", sent.clone(), 410, "weight_update_expired");
+    refuse("/finish_weight_update", json!({}), 410, "weight_update_expired");
+    assert_eq!(server.post("/finish_weight_update", &json!({})).status, 409);
+    good(&server.post("/begin_weight_update", &at_once));
+    refuse("/end_weight_update", json!({}), 400, "weight_update_expired");
+    for wrong in [json!(-1), json!("soon"), json!(1e300)] {
+        let wrong = server.post("/start_weight_update", &json!({ "deadline_seconds": wrong }));
+        assert_eq!((wrong.status, wrong.param().as_deref()), (400, Some("deadline_seconds")));
+    }
+    // A swap that is not done in time is given up, and its update with it.
+    let late = |timeout: f64| json!({ "timeout_seconds": timeout, "weight_version": "late", "in_flight": "keep" });
+    good(&server.post("/start_weight_update", &json!({ "deadline_seconds": 600 })));
+    good(&server.post("/update_weights", &info));
+    refuse("/finish_weight_update", late(0.0), 504, "timed_out");
+    assert_eq!(server.post("/finish_weight_update", &json!({})).status, 409);
+    assert_eq!(ask(&server), before);
+    // Also in its middle; a fast machine may be done by then.
+    let mut tries = 0..100;
+    loop {
+        assert!(tries.next().is_some(), "it was always done in time");
+        let mut body = late(2e-4);
+        body["weight_dir"] = json!(server.folder());
+        if server.post("/update_weights", &body).status == 504 {
+            break;
+        }
+        good(&server.post("/update_weight_version", &json!({ "new_version": "default" })));
+    }
+    assert_eq!(ask(&server)["weight_versions"], before["weight_versions"]);
+    let wrong = json!({ "weight_dir": other.folder, "timeout_seconds": -1 });
+    let wrong = server.post("/update_weights", &wrong);
+    assert_eq!((wrong.status, wrong.param().as_deref()), (400, Some("timeout_seconds")));
+    let enough =
+        json!({ "weight_dir": other.folder, "timeout_seconds": 100, "weight_version": "w" });
+    good(&server.post("/update_weights", &enough));
+    assert_ne!(ask(&server)["logprobs"], before["logprobs"]);
+    assert_eq!(server.get("/weight_info").json()["weight_version"], "w");
+}
+
+#[test]
 fn who_is_frozen_goes_on_with_the_same_bits_and_who_is_kept_over_other_weights() {
     let server = started(&[]);
     let _ends = Ends(server);

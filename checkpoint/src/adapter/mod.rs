@@ -9,7 +9,6 @@ mod mlx;
 mod patterns;
 mod peft;
 mod pieces;
-mod place;
 mod stored;
 mod write;
 
@@ -23,7 +22,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-pub use write::write;
+pub use write::{files, write};
 
 /// Bytes that the tensors of an adapter may take: of a model of seventy billion weights,
 /// rank 64 of all its products takes three quarters of them in f32.
@@ -34,10 +33,10 @@ pub const TENSOR_BYTES_MAX: u64 = 4 << 30;
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 /// What both formats call the configuration.
-const CONFIG: &str = "adapter_config.json";
+pub const CONFIG: &str = "adapter_config.json";
 
 /// PEFT's tensors.
-const PEFT: &str = "adapter_model.safetensors";
+pub const PEFT: &str = "adapter_model.safetensors";
 
 /// PEFT's tensors of old.
 const PICKLE: &str = "adapter_model.bin";

@@ -2,9 +2,9 @@
 //! other ranks and scales by their full names.
 
 use super::matrices::{self, Kind, Matrix};
-use super::place::place;
 use super::{CONFIG, PEFT, of_bytes};
 use crate::error::Error;
+use crate::place::place;
 use engine::lora::{Adapter, Term};
 use engine::model::Config;
 use safetensors::tensor::{Dtype, TensorView};
@@ -17,6 +17,18 @@ use std::path::Path;
 /// adapter there is replaced in one step: a crash leaves the old or the new one, whole. A
 /// folder with anything else in it is left as it is.
 pub fn write(folder: &Path, adapter: &Adapter, config: &Config, base: &str) -> Result<(), Error> {
+    let [tensors, text] = &files(folder, adapter, config, base)?;
+    place(folder, &[(PEFT, &|to| to.write_all(tensors)), (CONFIG, &|to| to.write_all(text))])
+}
+
+/// The bytes of the two files, of tensors and of their configuration, that an adapter has in
+/// a folder.
+pub fn files(
+    folder: &Path,
+    adapter: &Adapter,
+    config: &Config,
+    base: &str,
+) -> Result<[Vec<u8>; 2], Error> {
     let path = folder.join(PEFT);
     let tensors = tensors(&path, adapter, &matrices::of(config))?;
     let text = format!("{:#}\n", said(adapter, base));
@@ -25,7 +37,7 @@ pub fn write(folder: &Path, adapter: &Adapter, config: &Config, base: &str) -> R
     let read = read.map_err(|error| Error { path: folder.join(&error.path), ..error })?;
     // Scales are numbers by now, and all else was read as it was written.
     assert!(read == *adapter, "what is written reads back as it was");
-    place(folder, &[(PEFT, &tensors), (CONFIG, text.as_bytes())])
+    Ok([tensors, text.into_bytes()])
 }
 
 /// The bytes of the tensors' file.

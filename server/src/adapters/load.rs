@@ -1,6 +1,10 @@
 //! Adapters on their way in and out.
 
-use super::{Adapters, Entry, From, Known, Line, unknown};
+use super::spelling::Swap;
+use super::{Adapters, Entry, From, Held, Known, Line, Made, unknown};
+use crate::aside::aside;
+use crate::checkpoints::Origin;
+use crate::deadline::Deadline;
 use crate::openai::Refusal;
 use crate::runtime::{Coming, Runtime, Scoring, Swapped};
 use engine::engine::{InFlight, Moved, Publish};
@@ -11,10 +15,8 @@ use kernels_core::workers::Inline;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-/// How far threads that read adapters stand back.
-const BACK: i32 = 10;
 /// How long a version may take to find a place on the device.
 const PLACE_WITHIN: Duration = Duration::from_secs(120);
 
@@ -28,11 +30,8 @@ pub struct Load {
     pub replace: bool,
     /// It never makes room for others.
     pub pinned: bool,
-    /// What its version is called; `NAME@COUNT` if nothing is said.
-    pub label: Option<String>,
-    /// What becomes of answers in flight; `None`: it follows from how the engine rests, and
-    /// where it does not, they come to their end as they are.
-    pub in_flight: Option<InFlight>,
+    /// How it comes; it is called `NAME@COUNT` if nothing is said.
+    pub swap: Swap,
     /// What it must say about as the version before did, or the base where there is none.
     pub canary: Option<Canary>,
 }
@@ -53,8 +52,7 @@ impl Load {
             source: Given::Folder(folder.to_owned()),
             replace: false,
             pinned: false,
-            label: None,
-            in_flight: None,
+            swap: Swap { origin: Origin::Start, ..Swap::default() },
             canary: None,
         }
     }
@@ -78,7 +76,8 @@ impl Adapters {
     async fn load_whole(self: &Arc<Self>, runtime: &Runtime, load: Load) -> Result<Line, Refusal> {
         self.must_slots()?;
         self.check_name(&load.name)?;
-        let _one = self.loading.lock().await;
+        let Swap { label, in_flight, until, origin } = load.swap;
+        let _one = until.keep(self.loading.lock()).await?;
         let old = self.names().get(&load.name).cloned();
         if old.is_some() && !load.replace {
             let words = format!(
@@ -92,7 +91,7 @@ impl Adapters {
             Given::Bytes { .. } => From::Request,
         };
         let base = self.base.count();
-        let image = self.image(load.source).await?;
+        let made = until.keep(self.made(load.source)).await??;
         if let Some(canary) = load.canary {
             if runtime.pause().is_some() {
                 let words = "a canary is scored, and nothing is while the server rests";
@@ -100,32 +99,39 @@ impl Adapters {
             }
             let before =
                 old.as_ref().map(|old| Known { name: load.name.clone(), number: old.number });
-            self.try_out(runtime, &image, canary, before).await?;
+            self.try_out(runtime, &made.image, canary, before, until).await?;
         }
-        let count = old.as_ref().map_or(0, |old| old.count) + 1;
-        let label = load.label.unwrap_or_else(|| format!("{}@{count}", load.name));
+        let count = origin.count(old.as_ref().map_or(0, |old| old.count) + 1);
+        let label = label.unwrap_or_else(|| format!("{}@{count}", load.name));
         let number = old.as_ref().map_or_else(|| self.number(), |old| old.number);
-        let placed = Placed { number, image: image.clone(), pinned: load.pinned, again: false };
-        let swapped = self.place(runtime, placed, load.in_flight, label).await?;
+        let placed = Placed {
+            number,
+            image: made.image.clone(),
+            pinned: load.pinned,
+            again: false,
+            label,
+            in_flight,
+            until,
+        };
+        let swapped = self.place(runtime, placed).await?;
         let entry = Entry {
             number,
             from,
-            label: swapped.label.clone(),
             count,
-            image,
-            before: old.map(|old| (old.image, old.label, old.base)),
+            now: Held { label: swapped.label.clone(), made, base },
+            before: old.map(|old| old.now),
             pinned: load.pinned,
-            base,
         };
         tracing::info!(
             adapter = load.name,
             version = &*swapped.label,
-            bytes = entry.image.bytes(),
+            bytes = entry.now.made.image.bytes(),
             moved = ?swapped.moved,
             "an adapter is served"
         );
         let line = entry.line(&load.name);
-        self.names().insert(load.name, entry);
+        self.names().insert(load.name.clone(), entry.clone());
+        self.came(origin, &load.name, &entry).await;
         Ok(line)
     }
 
@@ -134,38 +140,45 @@ impl Adapters {
         self: &Arc<Self>,
         runtime: &Runtime,
         name: &str,
-        in_flight: Option<InFlight>,
+        swap: Swap,
     ) -> Result<Line, Refusal> {
         let (adapters, runtime) = (self.clone(), runtime.clone());
         let name = name.to_owned();
-        whole(async move { adapters.roll_back_whole(&runtime, &name, in_flight).await }).await
+        whole(async move { adapters.roll_back_whole(&runtime, &name, swap).await }).await
     }
 
     async fn roll_back_whole(
         self: &Arc<Self>,
         runtime: &Runtime,
         name: &str,
-        in_flight: Option<InFlight>,
+        swap: Swap,
     ) -> Result<Line, Refusal> {
-        let _one = self.loading.lock().await;
+        let until = swap.until;
+        let _one = until.keep(self.loading.lock()).await?;
         let old = self.names().get(name).cloned().ok_or_else(|| unknown(name))?;
-        let Some((image, label, base)) = old.before else {
+        let Some(Held { label, made, base }) = old.before else {
             let words = format!("the adapter `{name}` has had no other version");
             return Err(Refusal::new(StatusCode::CONFLICT, words));
         };
-        let placed =
-            Placed { number: old.number, image: image.clone(), pinned: old.pinned, again: false };
-        let swapped = self.place(runtime, placed, in_flight, label.to_string()).await?;
+        let placed = Placed {
+            number: old.number,
+            image: made.image.clone(),
+            pinned: old.pinned,
+            again: false,
+            label: swap.label.unwrap_or_else(|| label.to_string()),
+            in_flight: swap.in_flight,
+            until,
+        };
+        let swapped = self.place(runtime, placed).await?;
         let entry = Entry {
-            label: swapped.label.clone(),
             count: old.count + 1,
-            image,
-            before: Some((old.image, old.label, old.base)),
-            base,
+            now: Held { label: swapped.label, made, base },
+            before: Some(old.now),
             ..old
         };
         let line = entry.line(name);
-        self.names().insert(name.to_owned(), entry);
+        self.names().insert(name.to_owned(), entry.clone());
+        self.came(swap.origin, name, &entry).await;
         Ok(line)
     }
 
@@ -203,21 +216,24 @@ impl Adapters {
         }
         let entry = self.names().get(&known.name).cloned();
         let entry = entry.filter(|entry| entry.number == number);
-        let Some(Entry { image, label, pinned, .. }) = entry else {
+        let Some(Entry { now: Held { made, label, .. }, pinned, .. }) = entry else {
             return Err(unknown(&known.name));
         };
         tracing::info!(adapter = known.name, "an adapter comes back");
-        let placed = Placed { number, image, pinned, again: true };
+        let (label, until) = (label.to_string(), Deadline::default());
         // It is no new version for anybody: who has the one before keeps it, even where the
         // engine rests.
         let in_flight = Some(InFlight::Wait);
-        self.place(runtime, placed, in_flight, label.to_string()).await.map(drop)
+        let image = made.image;
+        let placed = Placed { number, image, pinned, again: true, label, in_flight, until };
+        self.place(runtime, placed).await.map(drop)
     }
 
     /// Refuses an adapter whose rows were brought to lengths over other weights.
     fn fits_base(&self, name: &str) -> Result<(), Refusal> {
-        let stale = |entry: &Entry| entry.image.is_of_its_base() && entry.base != self.base.count();
-        if !self.names().get(name).is_some_and(stale) {
+        let stale =
+            |held: &Held| held.made.image.is_of_its_base() && held.base != self.base.count();
+        if !self.names().get(name).is_some_and(|entry| stale(&entry.now)) {
             return Ok(());
         }
         let words = format!(
@@ -237,10 +253,19 @@ impl Adapters {
         image: &Arc<Image>,
         canary: Canary,
         before: Option<Known>,
+        until: Deadline,
     ) -> Result<(), Refusal> {
         let number = self.number();
-        let placed = Placed { number, image: image.clone(), pinned: false, again: true };
-        self.place(runtime, placed, Some(InFlight::Wait), "canary".into()).await?;
+        let placed = Placed {
+            number,
+            image: image.clone(),
+            pinned: false,
+            again: true,
+            label: "canary".into(),
+            in_flight: Some(InFlight::Wait),
+            until,
+        };
+        self.place(runtime, placed).await?;
         let scored = async {
             if let Some(before) = &before {
                 self.bring_back(runtime, before).await?;
@@ -256,9 +281,9 @@ impl Adapters {
             let all = vec![scoring(Some(number)), scoring(before.map(|before| before.number))];
             runtime.score("canary", all).await
         };
-        let scored = scored.await;
+        let scored = until.keep(scored).await;
         runtime.with(move |engine| engine.withdraw(number)).await?;
-        let scored = scored?;
+        let scored = scored??;
         let apart = scored[0].iter().zip(&scored[1]).map(|(new, old)| (new - old).abs());
         let divergence = apart.sum::<f32>() / scored[0].len().max(1) as f32;
         if divergence <= canary.divergence_max {
@@ -275,22 +300,12 @@ impl Adapters {
     }
 
     /// Reads an adapter, checks it and packs it, on a thread that stands back.
-    async fn image(self: &Arc<Self>, source: Given) -> Result<Arc<Image>, Refusal> {
+    async fn made(self: &Arc<Self>, source: Given) -> Result<Made, Refusal> {
         let adapters = self.clone();
-        let (to, read) = oneshot::channel();
-        let work = move || {
-            grammar::stand_back(BACK);
-            // Whoever asked may have gone.
-            let _ = to.send(adapters.read(source));
-        };
-        let thread = std::thread::Builder::new().name("adapter".into()).spawn(work);
-        thread.map_err(|error| Refusal::internal(format!("an adapter: {error}")))?;
-        read.await.unwrap_or_else(|_| {
-            Err(Refusal::internal("the adapter could not be read: this is a fault of the server"))
-        })
+        aside("adapter", move || adapters.read(source)).await?
     }
 
-    fn read(&self, source: Given) -> Result<Arc<Image>, Refusal> {
+    fn read(&self, source: Given) -> Result<Made, Refusal> {
         let base = self.base.checkpoint();
         let config = &base.config;
         let adapter: Result<Adapter, checkpoint::Error> = match source {
@@ -311,21 +326,19 @@ impl Adapters {
         let image = Image::new(&adapter, &source, self.must_slots()?);
         // Whatever was read of the base's files can be read again.
         base.let_go();
-        image.map(Arc::new).map_err(|error| bad(error.to_string()))
+        let image = image.map(Arc::new).map_err(|error| bad(error.to_string()))?;
+        let adapter = self.checkpoints.get().map(|_| Arc::new(adapter));
+        Ok(Made { image, adapter })
     }
 
-    async fn place(
-        &self,
-        runtime: &Runtime,
-        Placed { number, image, pinned, again }: Placed,
-        in_flight: Option<InFlight>,
-        label: String,
-    ) -> Result<Swapped, Refusal> {
+    async fn place(&self, runtime: &Runtime, placed: Placed) -> Result<Swapped, Refusal> {
+        let Placed { number, image, pinned, again, label, in_flight, until } = placed;
         let follows = in_flight.is_none();
         let in_flight = in_flight.unwrap_or(InFlight::Wait);
         let publish = Publish { adapter: number, image, in_flight, pinned };
         let placing = runtime.publish(publish, Coming { label: label.clone(), follows, again });
-        match tokio::time::timeout(PLACE_WITHIN, placing).await {
+        let within = until.at().unwrap_or_else(|| Instant::now() + PLACE_WITHIN);
+        match tokio::time::timeout_at(within, placing).await {
             Ok(placed) => placed,
             Err(_) => {
                 let lost = runtime.with(move |engine| engine.unpublish(number)).await?;
@@ -333,17 +346,21 @@ impl Adapters {
                     // It came in this very moment.
                     return Ok(Swapped { label: label.into(), moved: Moved::default() });
                 }
-                let words = format!(
-                    "the adapter found no free slot within {} seconds: answers use them all",
-                    PLACE_WITHIN.as_secs()
-                );
-                let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words);
-                (refusal.code, refusal.retry_after) =
-                    (Some("no_slot"), Some(Duration::from_secs(5)));
-                Err(refusal)
+                Err(if until.has_passed() { until.late() } else { no_slot() })
             }
         }
     }
+}
+
+/// Answers kept it from a place for too long.
+fn no_slot() -> Refusal {
+    let words = format!(
+        "the adapter found no free slot within {} seconds: answers use them all",
+        PLACE_WITHIN.as_secs()
+    );
+    let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words);
+    (refusal.code, refusal.retry_after) = (Some("no_slot"), Some(Duration::from_secs(5)));
+    refusal
 }
 
 /// Comes to its end also where whoever asked goes away in its middle: else names and engine
@@ -362,6 +379,11 @@ struct Placed {
     pinned: bool,
     /// It has made room for others, and comes back.
     again: bool,
+    /// What its version is called.
+    label: String,
+    in_flight: Option<InFlight>,
+    /// By when it must have come.
+    until: Deadline,
 }
 
 fn absent(path: &Path) -> Refusal {

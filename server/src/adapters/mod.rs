@@ -11,15 +11,17 @@ pub mod spelling;
 pub use load::{Given, Load, whole};
 pub use routes::ROUTES;
 
+use crate::checkpoints::{self, Checkpoints, Origin, What};
 use crate::openai::Refusal;
 use crate::weights::Base;
-use engine::lora::{self, Image};
+use checkpoint::archive::{Of, Version};
+use engine::lora::{self, Adapter, Image};
 use hyper::StatusCode;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Bytes of a name.
 const NAME_BYTES_MAX: usize = 256;
@@ -37,6 +39,8 @@ pub struct Adapters {
     /// One comes after the other: a name has the version that came last.
     loading: tokio::sync::Mutex<()>,
     next: AtomicU64,
+    /// What saves their versions, if something does.
+    pub checkpoints: OnceLock<Arc<Checkpoints>>,
 }
 
 /// What is known of a name.
@@ -45,15 +49,28 @@ struct Entry {
     /// The engine's number.
     number: u64,
     from: From,
-    label: Arc<str>,
     /// Versions that it has had.
     count: u64,
-    image: Arc<Image>,
-    /// The version before, what that was called, and over which base it came.
-    before: Option<(Arc<Image>, Arc<str>, u64)>,
+    now: Held,
+    before: Option<Held>,
     pinned: bool,
+}
+
+/// A version in the host's memory.
+#[derive(Clone)]
+struct Held {
+    label: Arc<str>,
+    made: Made,
     /// How often the base had been replaced when it came.
     base: u64,
+}
+
+/// What is made of an adapter's files.
+#[derive(Clone)]
+struct Made {
+    image: Arc<Image>,
+    /// The adapter itself, where it may be saved.
+    adapter: Option<Arc<Adapter>>,
 }
 
 /// Where an adapter came from.
@@ -117,6 +134,7 @@ impl Adapters {
             names: Mutex::default(),
             loading: tokio::sync::Mutex::new(()),
             next: AtomicU64::new(1),
+            checkpoints: OnceLock::new(),
         }
     }
 
@@ -140,6 +158,27 @@ impl Adapters {
     /// One of them.
     pub fn line(&self, name: &str) -> Option<Line> {
         self.names().get(name).map(|entry| entry.line(name))
+    }
+
+    /// The version that a name has, as checkpoints are made of it.
+    pub fn saveable(&self, name: &str) -> Result<(Version, What), Refusal> {
+        let entry = self.names().get(name).cloned().ok_or_else(|| unknown(name))?;
+        self.saved_as(name, &entry).ok_or_else(|| unknown(name))
+    }
+
+    fn saved_as(&self, name: &str, entry: &Entry) -> Option<(Version, What)> {
+        let adapter = entry.now.made.adapter.clone()?;
+        let of = Of::Adapter(name.to_owned());
+        let version = checkpoints::version(of, &entry.now.label, entry.count);
+        Some((version, What::Adapter(adapter, self.base.checkpoint())))
+    }
+
+    /// A version is the current one: it may have to be saved.
+    async fn came(&self, origin: Origin, name: &str, entry: &Entry) {
+        let saved_as = self.saved_as(name, entry);
+        if let (Some(checkpoints), Some((version, what))) = (self.checkpoints.get(), saved_as) {
+            checkpoints.came(origin, version, what).await;
+        }
     }
 
     fn names(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
@@ -183,18 +222,26 @@ impl Adapters {
 
 impl Entry {
     fn line(&self, name: &str) -> Line {
-        let before = self.before.as_ref().map_or(0, |(image, ..)| image.bytes());
+        let before = self.before.as_ref().map_or(0, |before| before.made.bytes());
+        let image = &self.now.made.image;
         Line {
             name: name.to_owned(),
             id: self.number,
             path: self.from.path(),
-            version: self.label.clone(),
+            version: self.now.label.clone(),
             versions: self.count,
-            rank: self.image.rank(),
-            bytes: self.image.bytes(),
-            host_bytes: self.image.bytes() + before,
+            rank: image.rank(),
+            bytes: image.bytes(),
+            host_bytes: self.now.made.bytes() + before,
             pinned: self.pinned,
         }
+    }
+}
+
+impl Made {
+    /// Bytes of the host that it takes.
+    fn bytes(&self) -> u64 {
+        self.image.bytes() + self.adapter.as_ref().map_or(0, |adapter| adapter.bytes())
     }
 }
 

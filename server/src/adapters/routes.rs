@@ -1,7 +1,7 @@
 //! Loading and unloading, as each of the clients spells it: vLLM, prime-rl, SGLang, SkyRL.
 
 use super::load::{Canary, Given, Load};
-use super::spelling::{in_flight, label, safetensors};
+use super::spelling::{Swap, safetensors};
 use super::{Line, unknown};
 use crate::http::routes::{Answer, Route, controls};
 use crate::http::{Call, Reply, Server, json_of, text_of};
@@ -40,8 +40,7 @@ fn load(
         source,
         replace: fields.take("load_inplace")?.unwrap_or(replace),
         pinned: fields.switch("pinned")?,
-        label: label(fields)?,
-        in_flight: in_flight(fields)?,
+        swap: Swap::read(fields)?,
         canary: canary(fields, served)?,
     })
 }
@@ -153,10 +152,10 @@ fn roll_back(server: Arc<Server>, call: Call) -> Answer {
     Box::pin(async move {
         let mut fields = call.fields()?;
         let name: String = fields.must("lora_name")?;
-        let in_flight = in_flight(&mut fields)?;
+        let swap = Swap::read(&mut fields)?;
         fields.done()?;
         let adapters = &server.served.adapters;
-        let outcome = adapters.roll_back(&server.runtime, &name, in_flight).await;
+        let outcome = adapters.roll_back(&server.runtime, &name, swap).await;
         Ok(told(&server, outcome))
     })
 }

@@ -206,6 +206,7 @@ pub fn load(
         episodes: Arc::default(),
         updates: Arc::new(Updates::new(base)),
         dtype: dtype_of(&checkpoint),
+        checkpoints: None,
         shelf: None,
         labels: Arc::default(),
         numerics,

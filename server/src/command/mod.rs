@@ -31,6 +31,8 @@ pub enum Failure {
     Checkpoint(checkpoint::Error),
     /// Its trajectories cannot be kept.
     Trajectories(trajectories::Error),
+    /// Its versions cannot be kept.
+    Archive(checkpoint::archive::Error),
     /// Its weights are not those of its configuration.
     Weights(engine::weights::LoadError),
     /// Its tokenizer or template cannot be used.
@@ -70,6 +72,7 @@ impl fmt::Display for Failure {
             Self::Missing(error) => error.fmt(to),
             Self::Checkpoint(error) => error.fmt(to),
             Self::Trajectories(error) => write!(to, "--trajectory-dir: {error}"),
+            Self::Archive(error) => write!(to, "--checkpoint-dir: {error}"),
             Self::Weights(error) => error.fmt(to),
             Self::Text(error) => error.fmt(to),
             Self::Engine(error) => error.fmt(to),
@@ -116,6 +119,12 @@ impl From<checkpoint::Error> for Failure {
 impl From<trajectories::Error> for Failure {
     fn from(error: trajectories::Error) -> Self {
         Self::Trajectories(error)
+    }
+}
+
+impl From<checkpoint::archive::Error> for Failure {
+    fn from(error: checkpoint::archive::Error) -> Self {
+        Self::Archive(error)
     }
 }
 

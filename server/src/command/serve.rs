@@ -4,6 +4,7 @@ use super::load::{Loaded, load};
 use super::{Failure, action_sets};
 use crate::adapters::Load;
 use crate::backend::Busy;
+use crate::checkpoints::{self, Checkpoints};
 use crate::config::{self, LogFormat};
 use crate::grpc;
 use crate::http::{self, Door};
@@ -12,6 +13,7 @@ use crate::openai::Refusal;
 use crate::rollouts::Shelf;
 use crate::runtime::{self, Pace, Runtime};
 use crate::served::Served;
+use checkpoint::archive::Archive;
 use engine::engine::Engine;
 use std::any::Any;
 use std::io::{self, Write};
@@ -58,6 +60,8 @@ struct Host {
     address: SocketAddr,
     /// Where gRPC is to be listened for, if it is, until somebody does.
     grpc: Option<(tokio::net::TcpListener, SocketAddr)>,
+    /// Where versions are to be saved, if they are, until somebody does.
+    archive: Option<Archive>,
     door: Arc<Door>,
     /// By which it is told to stop.
     signals: [Signal; 2],
@@ -71,10 +75,13 @@ struct Serving {
     host: Host,
     runtime: Runtime,
     engine: JoinHandle<()>,
+    /// What writes checkpoints, if something does.
+    writer: Option<JoinHandle<()>>,
 }
 
 impl Host {
     fn open(settings: &config::Serve) -> Result<Self, Failure> {
+        let archive = archive(&settings.checkpoints)?;
         let listener = listen(&settings.host, settings.port)?;
         let address = listener.local_addr()?;
         let threads = tokio::runtime::Builder::new_multi_thread()
@@ -95,7 +102,7 @@ impl Host {
         let door = Door::new(settings.limits.clone());
         let (stop, stopped) = watch::channel(false);
         let connections = threads.spawn(http::serve(listener, door.clone(), stopped));
-        Ok(Self { threads, address, grpc, door, signals, stop, connections })
+        Ok(Self { threads, address, grpc, archive, door, signals, stop, connections })
     }
 
     /// The model, unless it is told to stop before that is loaded.
@@ -134,7 +141,7 @@ impl Host {
         mut self,
         engine: Engine,
         busy: Busy,
-        served: Served,
+        mut served: Served,
         settings: &config::Serve,
     ) -> Result<Serving, Failure> {
         let shape = engine.settings();
@@ -152,6 +159,16 @@ impl Host {
             runtime::start(engine, busy, pace, metrics.clone(), served.labels.clone())
                 .map_err(Failure::Thread)?;
         self.threads.spawn(served.episodes.clone().reap(runtime.clone()));
+        let mut writer = None;
+        if let Some(archive) = self.archive.take() {
+            let config = std::fs::read(served.folder.join("config.json"))?;
+            let model = checkpoints::Served { name: served.name.clone(), config };
+            let every = settings.checkpoints.checkpoint_every;
+            let (checkpoints, thread) = Checkpoints::start(archive, every, model, metrics.clone())
+                .map_err(Failure::Thread)?;
+            served.save_versions(&checkpoints);
+            writer = Some(thread);
+        }
         let served = Arc::new(served);
         for (name, folder) in &settings.running.adapters.lora_modules {
             let load = Load::at_start(name, folder);
@@ -159,18 +176,26 @@ impl Host {
             let words = |refusal: Refusal| format!("--lora-modules {name}: {}", refusal.message);
             loaded.map_err(|refusal| Failure::Setting(words(refusal)))?;
         }
+        if let (Some(checkpoints), true) =
+            (&served.checkpoints, settings.checkpoints.checkpoint_resume)
+        {
+            let resumed = checkpoints::resume(checkpoints, &served, &runtime);
+            let words = |refusal: Refusal| format!("--checkpoint-resume: {}", refusal.message);
+            let resumed = self.threads.block_on(resumed);
+            resumed.map_err(|refusal| Failure::Setting(words(refusal)))?;
+        }
         self.door.open(served, runtime.clone(), metrics);
         if let (Some((listener, _)), Some(server)) = (self.grpc.take(), self.door.server()) {
             self.threads.spawn(grpc::serve(listener, server, self.stop.subscribe()));
         }
-        Ok(Serving { host: self, runtime, engine })
+        Ok(Serving { host: self, runtime, engine, writer })
     }
 }
 
 impl Serving {
     /// Serves until it is told to stop and all has ended, or until the engine breaks.
     fn attend(self) -> Result<(), Failure> {
-        let Self { host, runtime, engine } = self;
+        let Self { host, runtime, engine, writer } = self;
         let Host { threads, door, mut signals, stop, mut connections, .. } = host;
         let ended = threads.block_on(async {
             tokio::select! {
@@ -190,8 +215,24 @@ impl Serving {
         }
         drop((door, runtime));
         threads.shutdown_timeout(END_WITHIN);
-        // Nobody reaches the engine any more: its thread ends, if it has not broken.
-        engine.join().map_err(|panic| Failure::Broken(words(panic.as_ref())))
+        // Nobody reaches the engine any more: its thread ends, if it has not broken. So does
+        // what writes checkpoints, when it has written those that wait.
+        for thread in [engine].into_iter().chain(writer) {
+            thread.join().map_err(|panic| Failure::Broken(words(panic.as_ref())))?;
+        }
+        Ok(())
+    }
+}
+
+/// Where versions are saved, if they are.
+fn archive(settings: &config::Checkpoints) -> Result<Option<Archive>, Failure> {
+    match &settings.checkpoint_dir {
+        Some(folder) => Ok(Some(checkpoints::open(folder, settings.settings())?)),
+        None if settings.checkpoint_resume => {
+            let words = "--checkpoint-resume: --checkpoint-dir says where from";
+            Err(Failure::Setting(words.into()))
+        }
+        None => Ok(None),
     }
 }
 

@@ -1,13 +1,13 @@
 //! The controls of a server over gRPC: each does what its HTTP call does.
 
 use super::status::status;
-use crate::adapters::spelling::{in_flight_of, label_of};
+use crate::adapters::spelling::Swap;
 use crate::adapters::{Given, Line, Load};
 use crate::http::routes::Answer;
 use crate::http::{Call, Reply, Server};
 use crate::openai::Refusal;
 use crate::vllm::control;
-use crate::weights::Swap;
+use crate::weights;
 use proto::*;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -28,6 +28,16 @@ async fn told(answer: Answer) -> Result<Value, Status> {
 
 fn refused(refusal: Refusal) -> Status {
     status(&refusal)
+}
+
+/// How a version is swapped in.
+fn swap(
+    weight_version: Option<String>,
+    in_flight: Option<String>,
+    timeout_seconds: Option<f64>,
+) -> Result<Swap, Status> {
+    let label = weight_version.map(Value::from);
+    Swap::of(label, in_flight.as_deref(), timeout_seconds).map_err(refused)
 }
 
 fn mode(mode: PauseMode) -> &'static str {
@@ -89,15 +99,13 @@ impl proto::control_server::Control for Control {
         request: Request<LoadLoraRequest>,
     ) -> Result<Response<LoraAdapter>, Status> {
         let asked = request.into_inner();
-        let label = asked.weight_version.map(|label| label_of(label.into())).transpose();
-        let in_flight = asked.in_flight.as_deref().map(in_flight_of).transpose();
+        let swap = swap(asked.weight_version, asked.in_flight, asked.timeout_seconds)?;
         let load = Load {
             name: asked.lora_name,
             source: Given::Folder(asked.source_path.into()),
             replace: asked.load_inplace,
             pinned: asked.pinned,
-            label: label.map_err(refused)?,
-            in_flight: in_flight.map_err(refused)?,
+            swap,
             canary: None,
         };
         let loaded = self.0.served.adapters.load(&self.0.runtime, load).await;
@@ -176,9 +184,10 @@ impl proto::control_server::Control for Control {
 
     async fn start_weight_update(
         &self,
-        _: Request<StartWeightUpdateRequest>,
+        request: Request<StartWeightUpdateRequest>,
     ) -> Result<Response<StartWeightUpdateResponse>, Status> {
-        self.0.served.updates.start();
+        let until = weights::deadline(&self.0, request.into_inner().deadline_seconds);
+        self.0.served.updates.start(until.map_err(refused)?);
         Ok(Response::new(StartWeightUpdateResponse {}))
     }
 
@@ -189,14 +198,13 @@ impl proto::control_server::Control for Control {
         use update_weights_request::Source;
         let asked = request.into_inner();
         let (updates, runtime) = (&self.0.served.updates, &self.0.runtime);
+        // Wrong fields are told whatever they go with.
+        let swap = swap(asked.weight_version, asked.in_flight, asked.timeout_seconds)?;
         match asked.source {
             Some(Source::Safetensors(file)) => {
                 updates.add(file).map_err(refused)?;
             }
             Some(Source::WeightDir(folder)) => {
-                let label = asked.weight_version.map(|label| label_of(label.into()));
-                let label = label.transpose().map_err(refused)?;
-                let swap = Swap { label, in_flight: None };
                 let folder = ("weight_dir", folder.into());
                 updates.from_folder(runtime, folder, swap).await.map_err(refused)?;
             }
@@ -205,7 +213,7 @@ impl proto::control_server::Control for Control {
                     Status::invalid_argument(format!("update_info_json: {error}"))
                 })?;
                 let body = json!({ "update_info": info });
-                told(crate::weights::update(self.0.clone(), Call::of(body))).await?;
+                told(weights::update(self.0.clone(), Call::of(body))).await?;
             }
             None => return Err(Status::invalid_argument("source: is required")),
         }
@@ -216,8 +224,8 @@ impl proto::control_server::Control for Control {
         &self,
         request: Request<FinishWeightUpdateRequest>,
     ) -> Result<Response<FinishWeightUpdateResponse>, Status> {
-        let label = request.into_inner().weight_version.map(|label| label_of(label.into()));
-        let swap = Swap { label: label.transpose().map_err(refused)?, in_flight: None };
+        let asked = request.into_inner();
+        let swap = swap(asked.weight_version, asked.in_flight, asked.timeout_seconds)?;
         let swapped = self.0.served.updates.finish(&self.0.runtime, swap).await;
         let weight_version = swapped.map_err(refused)?.label.to_string();
         Ok(Response::new(FinishWeightUpdateResponse { weight_version }))

@@ -10,7 +10,7 @@ pub fn status(refusal: &Refusal) -> Status {
         403 => Code::PermissionDenied,
         404 => Code::NotFound,
         408 | 504 => Code::DeadlineExceeded,
-        409 => Code::FailedPrecondition,
+        409 | 410 => Code::FailedPrecondition,
         429 | 507 => Code::ResourceExhausted,
         503 => Code::Unavailable,
         400..500 => Code::InvalidArgument,

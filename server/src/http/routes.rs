@@ -107,6 +107,7 @@ pub fn find(path: &str) -> Option<&'static Route> {
         crate::vllm::ROUTES,
         crate::adapters::ROUTES,
         crate::weights::ROUTES,
+        crate::checkpoints::ROUTES,
         crate::episodes::ROUTES,
         crate::rollouts::ROUTES,
         sglang::ROUTES,

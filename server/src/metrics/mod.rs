@@ -1,5 +1,6 @@
 //! What is counted, by vLLM's names so that dashboards made for it work.
 
+mod checkpoints;
 mod format;
 mod names;
 mod steps;
@@ -8,6 +9,7 @@ mod trajectories;
 pub use format::Format;
 pub use steps::Step;
 
+use self::checkpoints::Checkpoints;
 use self::trajectories::Trajectories;
 use engine::request::Miss;
 use names::Names;
@@ -95,6 +97,8 @@ pub struct Metrics {
     swaps: Family<Swap, Counter>,
     moved: Family<Moved, Counter>,
     swap_seconds: Histogram,
+    /// Of checkpoints.
+    pub checkpoints: Checkpoints,
     /// Of trajectories.
     pub trajectories: Trajectories,
 }
@@ -176,6 +180,7 @@ impl Metrics {
                 "What a version kept steps waiting when it came",
                 names::by_swaps(),
             ),
+            checkpoints: Checkpoints::new(&mut names),
             trajectories: Trajectories::new(&mut names),
             responses: names.plain("http_requests", "Responses", Family::default()),
             registry: names.registry,

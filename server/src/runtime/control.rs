@@ -64,7 +64,7 @@ pub(super) enum Control {
     Weights {
         made: Box<(Aside, Model)>,
         in_flight: Option<InFlight>,
-        label: Option<String>,
+        label: String,
         done: oneshot::Sender<Result<Swapped, Refusal>>,
     },
     /// Call the weights, or an adapter's version, so from the next token on.
@@ -132,13 +132,12 @@ impl Runtime {
         self.order(|done| Control::Publish { publish, coming, done }).await?
     }
 
-    /// Serves other weights, which were made ready aside; a count calls them, if nothing else
-    /// does. `in_flight` of `None` follows from how the engine rests.
+    /// Serves other weights, which were made ready aside and are called so. `in_flight` of `None` follows from how the engine rests.
     pub async fn replace_weights(
         &self,
         made: (Aside, Model),
         in_flight: Option<InFlight>,
-        label: Option<String>,
+        label: String,
     ) -> Result<Swapped, Refusal> {
         let made = Box::new(made);
         self.order(|done| Control::Weights { made, in_flight, label, done }).await?

@@ -72,7 +72,6 @@ pub fn start(
         current: HashMap::from([(None, engine_weights)]),
         coming: HashMap::new(),
         gone: Vec::new(),
-        updates: 0,
         gives_up: false,
         began: Instant::now(),
     };
@@ -115,8 +114,6 @@ struct Worker {
     coming: HashMap<u64, (u64, oneshot::Sender<Result<Swapped, Refusal>>)>,
     /// Versions that are no more, whose last tokens are yet to be told.
     gone: Vec<u64>,
-    /// Other weights that came.
-    updates: u64,
     /// Nothing is answered any more.
     gives_up: bool,
     began: Instant,
@@ -252,8 +249,6 @@ impl Worker {
                 let in_flight = in_flight.unwrap_or(by_rest(rest, InFlight::Wait));
                 match self.engine.replace_weights(*made, in_flight) {
                     Ok(version) => {
-                        self.updates += 1;
-                        let label = label.unwrap_or_else(|| self.updates.to_string());
                         self.coming.insert(version, (self.labels.coming(&label, None), done));
                     }
                     Err(error) => {

@@ -3,31 +3,30 @@
 //!
 //! An update is one call with a folder, or several: it is started, tensors come in as many
 //! calls as they need, and the last call swaps all of them in at once. Who starts anew drops
-//! what came before; who never ends it is forgotten after a while.
+//! what came before; what is not ended by its deadline is dropped.
 
+mod begun;
 mod routes;
 
-pub use routes::{ROUTES, update};
+pub use routes::{ROUTES, deadline, update};
 
+use crate::adapters::spelling::Swap;
 use crate::adapters::whole;
+use crate::aside::aside;
+use crate::checkpoints::{self, Checkpoints, Origin, What};
+use crate::deadline::Deadline;
 use crate::openai::Refusal;
 use crate::runtime::{Runtime, Swapped};
+use begun::Begun;
 use checkpoint::Checkpoint;
-use engine::engine::InFlight;
+use checkpoint::archive::{Of, Version};
 use engine::model::{Config, Model, Source};
 use engine::weights::{Aside, LoadError, Quantize, Tensors};
 use hyper::StatusCode;
 use kernels_core::workers::Inline;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
-
-/// How far the thread that makes weights ready stands back.
-const BACK: i32 = 10;
-/// After so long without another call an update is forgotten.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// The weights that are served, as their files have them.
 pub struct Base {
@@ -41,17 +40,11 @@ pub struct Base {
 /// The way of weights into the server.
 pub struct Updates {
     base: Arc<Base>,
-    begun: Mutex<Option<Update>>,
+    begun: Arc<Begun>,
     /// One comes after the other.
     swapping: tokio::sync::Mutex<()>,
-}
-
-/// An update that was started.
-struct Update {
-    /// Tensors that came, by name.
-    tensors: Tensors,
-    /// When the last call was.
-    touched: Instant,
+    /// What saves their versions, if something does.
+    pub checkpoints: OnceLock<Arc<Checkpoints>>,
 }
 
 impl Base {
@@ -84,47 +77,31 @@ enum Coming {
     Tensors(Tensors),
 }
 
-/// How an update is swapped in.
-#[derive(Clone, Debug, Default)]
-pub struct Swap {
-    /// What the version is called; its count, if nothing is said.
-    pub label: Option<String>,
-    /// What becomes of answers in flight; `None`: it follows from how the engine rests.
-    pub in_flight: Option<InFlight>,
-}
-
 impl Updates {
     /// Of what is served.
     pub fn new(base: Arc<Base>) -> Self {
-        Self { base, begun: Mutex::default(), swapping: tokio::sync::Mutex::new(()) }
+        Self {
+            base,
+            begun: Arc::default(),
+            swapping: tokio::sync::Mutex::new(()),
+            checkpoints: OnceLock::new(),
+        }
     }
 
     /// Starts an update; whatever was started before is dropped.
-    pub fn start(self: &Arc<Self>) {
-        *self.begun() = Some(Update { touched: Instant::now(), tensors: Tensors::new() });
-        let updates = self.clone();
-        tokio::spawn(async move {
-            while updates.is_begun() {
-                tokio::time::sleep(FORGOTTEN_AFTER).await;
-                updates.forget_abandoned();
-            }
-        });
+    pub fn start(&self, until: Deadline) {
+        self.begun.start(until);
     }
 
     /// Whether one is started.
     pub fn is_begun(&self) -> bool {
-        self.begun().is_some()
+        self.begun.is_open()
     }
 
-    /// Tensors of a safetensors file join the update. Says how many.
-    pub fn add(&self, file: Vec<u8>) -> Result<usize, Refusal> {
+    /// Tensors of a safetensors file join the update.
+    pub fn add(&self, file: Vec<u8>) -> Result<(), Refusal> {
         let tensors = self.read(file)?;
-        let count = tensors.len();
-        let mut begun = self.begun();
-        let Some(update) = begun.as_mut() else { return Err(not_begun()) };
-        update.tensors.extend(tensors);
-        update.touched = Instant::now();
-        Ok(count)
+        self.begun.add(tensors)
     }
 
     /// Swaps in what came.
@@ -133,12 +110,13 @@ impl Updates {
         runtime: &Runtime,
         swap: Swap,
     ) -> Result<Swapped, Refusal> {
-        let update = self.begun().take().ok_or_else(not_begun)?;
-        if update.tensors.is_empty() {
+        let (tensors, until) = self.begun.take()?;
+        if tensors.is_empty() {
             let words = "no tensor came since the update was started";
             return Err(Refusal::new(StatusCode::CONFLICT, words));
         }
-        self.swap(runtime, Coming::Tensors(update.tensors), swap).await
+        let swap = Swap { until: swap.until.or(until), ..swap };
+        self.swap(runtime, Coming::Tensors(tensors), swap).await
     }
 
     /// Swaps in tensors that come all at once.
@@ -180,16 +158,6 @@ impl Updates {
         self.swap(runtime, Coming::Whole(Checkpoint { config, ..opened }), swap).await
     }
 
-    /// Forgets an update that nobody goes on with.
-    fn forget_abandoned(&self) {
-        let mut begun = self.begun();
-        let idle = |update: &Update| update.touched.elapsed() >= FORGOTTEN_AFTER;
-        if begun.as_ref().is_some_and(idle) {
-            tracing::warn!("an update of weights was started and not ended: it is forgotten");
-            *begun = None;
-        }
-    }
-
     async fn swap(
         self: &Arc<Self>,
         runtime: &Runtime,
@@ -206,7 +174,9 @@ impl Updates {
         coming: Coming,
         swap: Swap,
     ) -> Result<Swapped, Refusal> {
-        let _one = self.swapping.lock().await;
+        let until = swap.until;
+        let _one = until.keep(self.swapping.lock()).await?;
+        let sent = matches!(coming, Coming::Tensors(_));
         let checkpoint = match coming {
             Coming::Whole(checkpoint) => checkpoint,
             // Over what serves now: another update may have come before this one.
@@ -216,22 +186,35 @@ impl Updates {
                 checkpoint
             }
         };
-        let (to, made) = oneshot::channel();
         let (quantize, own) = (self.base.quantize, checkpoint.clone());
-        let work = move || {
-            grammar::stand_back(BACK);
-            // Whoever asked may have gone.
-            let _ = to.send(make(&own, quantize));
-        };
-        let thread = std::thread::Builder::new().name("weights".into()).spawn(work);
-        thread.map_err(|error| Refusal::internal(format!("weights: {error}")))?;
-        let broken = "the weights could not be read: this is a fault of the server";
-        let made = made.await.unwrap_or_else(|_| Err(Refusal::internal(broken)))?;
-        let swapped = runtime.replace_weights(made, swap.in_flight, swap.label).await?;
+        // What is late is freed by the thread that makes it.
+        let made = until.keep(aside("weights", move || make(&own, quantize))).await???;
+        let count = swap.origin.count(self.base.count() + 1);
+        let label = swap.label.unwrap_or_else(|| count.to_string());
+        let swapped = runtime.replace_weights(made, swap.in_flight, label).await?;
         self.base.replace(checkpoint);
-        self.base.count.fetch_add(1, Ordering::SeqCst);
+        self.base.count.store(count, Ordering::SeqCst);
         tracing::info!(version = &*swapped.label, moved = ?swapped.moved, "other weights serve");
+        // Those of another folder are kept by whoever has that.
+        if let Some(checkpoints) = self.checkpoints.get()
+            && (sent || matches!(swap.origin, Origin::Saved { .. }))
+        {
+            let (version, what) = self.saved_as(&swapped.label);
+            checkpoints.came(swap.origin, version, what).await;
+        }
         Ok(swapped)
+    }
+
+    /// The version that serves, as checkpoints are made of it.
+    pub async fn saveable(&self, runtime: &Runtime) -> Result<(Version, What), Refusal> {
+        let _one = self.swapping.lock().await;
+        let label = runtime.label(None).await?.unwrap_or_default();
+        Ok(self.saved_as(&label))
+    }
+
+    fn saved_as(&self, label: &str) -> (Version, What) {
+        let version = checkpoints::version(Of::Weights, label, self.base.count());
+        (version, What::Weights(self.base.checkpoint()))
     }
 
     fn read(&self, file: Vec<u8>) -> Result<Tensors, Refusal> {
@@ -251,10 +234,6 @@ impl Updates {
             }
         }
         Ok(tensors)
-    }
-
-    fn begun(&self) -> MutexGuard<'_, Option<Update>> {
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -279,9 +258,4 @@ fn make(checkpoint: &Checkpoint, quantize: Option<Quantize>) -> Result<(Aside, M
     let mut aside = Aside::default();
     let model = Model::load(&mut aside, &source, &mut |_, _| checkpoint.let_go()).map_err(bad)?;
     Ok((aside, model))
-}
-
-fn not_begun() -> Refusal {
-    let words = "no update of weights is started: /start_weight_update starts one";
-    Refusal::new(StatusCode::CONFLICT, words)
 }

@@ -1,7 +1,7 @@
 //! Updates of weights as each of the clients spells them: vLLM, prime-rl, SGLang.
 
-use super::Swap;
-use crate::adapters::spelling::{in_flight, label, safetensors};
+use crate::adapters::spelling::{Swap, safetensors};
+use crate::deadline::Deadline;
 use crate::http::routes::{Answer, Route, controls};
 use crate::http::{Call, Reply, Server, json_of};
 use crate::openai::Refusal;
@@ -15,23 +15,34 @@ const POST: &[Method] = &[Method::POST];
 
 /// Paths of updates.
 pub const ROUTES: &[Route] = &[
-    controls("/start_weight_update", POST, |server, _| start(server, "Weight update started")),
+    controls("/start_weight_update", POST, |server, call| {
+        start(server, call, "Weight update started")
+    }),
     controls("/update_weights", POST, |server, call| update(server, call)),
     controls("/finish_weight_update", POST, |server, call| finish(server, call)),
-    controls("/begin_weight_update", POST, |server, _| start(server, "Weight update begun.")),
+    controls("/begin_weight_update", POST, |server, call| {
+        start(server, call, "Weight update begun.")
+    }),
     controls("/update_weights_from_disk", POST, |server, call| from_disk(server, call)),
     controls("/update_weights_from_tensor", POST, |server, call| from_tensor(server, call)),
     controls("/end_weight_update", POST, |server, call| end(server, call)),
 ];
 
-fn swap(fields: &mut Fields) -> Result<Swap, Refusal> {
-    Ok(Swap { label: label(fields)?, in_flight: in_flight(fields)? })
+/// By when an update must be ended that is started now.
+pub fn deadline(server: &Server, seconds: Option<f64>) -> Result<Deadline, Refusal> {
+    let usual = server.limits.weight_update_timeout_seconds as f64;
+    Deadline::of("deadline_seconds", seconds.unwrap_or(usual))
 }
 
-fn start(server: Arc<Server>, words: &'static str) -> Answer {
+fn start(server: Arc<Server>, call: Call, words: &'static str) -> Answer {
     Box::pin(async move {
-        server.served.updates.start();
-        Ok(json_of(&json!({ "message": words, "success": true, "status": "ok" })))
+        // What else is said is for other engines, whose servers pass it over too.
+        let until = deadline(&server, call.fields()?.take("deadline_seconds")?)?;
+        server.served.updates.start(until);
+        let seconds = until.seconds();
+        Ok(json_of(&json!({
+            "message": words, "success": true, "status": "ok", "deadline_seconds": seconds,
+        })))
     })
 }
 
@@ -44,7 +55,7 @@ pub fn update(server: Arc<Server>, call: Call) -> Answer {
             return Err(no_transfer("weights"));
         }
         if let Some(folder) = fields.take::<String>("weight_dir")? {
-            let swap = swap(&mut fields)?;
+            let swap = Swap::read(&mut fields)?;
             fields.done()?;
             updates.from_folder(&server.runtime, ("weight_dir", folder.into()), swap).await?;
             return Ok(json_of(&json!({ "status": "ok", "message": "Weights updated" })));
@@ -74,7 +85,7 @@ pub fn update(server: Arc<Server>, call: Call) -> Answer {
 fn finish(server: Arc<Server>, call: Call) -> Answer {
     Box::pin(async move {
         let mut fields = call.fields()?;
-        let swap = swap(&mut fields)?;
+        let swap = Swap::read(&mut fields)?;
         fields.done()?;
         let swapped = server.served.updates.finish(&server.runtime, swap).await?;
         let version = swapped.label;
@@ -120,7 +131,7 @@ const IGNORED: &[&str] = &[
 
 fn of_sglang(fields: &mut Fields) -> Result<(Swap, bool), Refusal> {
     IGNORED.iter().try_for_each(|name| fields.take::<Value>(name).map(drop))?;
-    Ok((swap(fields)?, fields.switch("abort_all_requests")?))
+    Ok((Swap::read(fields)?, fields.switch("abort_all_requests")?))
 }
 
 fn from_disk(server: Arc<Server>, call: Call) -> Answer {

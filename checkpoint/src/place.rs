@@ -8,12 +8,18 @@
 
 use crate::error::{Error, Fault};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+
+/// What stands at the end of the name of a folder beside.
+pub const UNFINISHED: &str = ".unfinished";
+
+/// What a file holds, by whoever writes it.
+pub type Content<'a> = &'a dyn Fn(&mut dyn Write) -> io::Result<()>;
 
 /// Puts those files, and no others, into a folder. Its parent is there already. What it
 /// held before may be files of these names alone, which are gone afterwards.
-pub fn place(folder: &Path, files: &[(&str, &[u8])]) -> Result<(), Error> {
+pub fn place(folder: &Path, files: &[(&str, Content<'_>)]) -> Result<(), Error> {
     // A link keeps its place: what it leads to is replaced.
     let (folder, older) = match fs::canonicalize(folder) {
         Ok(whole) => (whole, true),
@@ -30,17 +36,48 @@ pub fn place(folder: &Path, files: &[(&str, &[u8])]) -> Result<(), Error> {
         true => exchange(&fresh, &folder),
     });
     if let Err(error) = put {
-        clear(&fresh, files);
+        clear(&fresh, names(files));
         return Err(Error::unwritable(&folder, &error));
     }
     if older {
-        clear(&fresh, files);
+        clear(&fresh, names(files));
     }
     sync(&parent).map_err(|error| Error::unwritable(&parent, &error))
 }
 
+/// Puts one file into a folder, in the place of an older one of that name, in one step.
+pub fn put(folder: &Path, name: &str, content: Content<'_>) -> Result<(), Error> {
+    let (path, fresh) = (folder.join(name), folder.join(format!(".{name}{UNFINISHED}")));
+    // What a writer left who died is nobody's.
+    let _ = fs::remove_file(&fresh);
+    let put = fill(folder, &[(&format!(".{name}{UNFINISHED}"), content)]);
+    let put = put.and_then(|()| fs::rename(&fresh, &path)).and_then(|()| sync(folder));
+    put.map_err(|error| {
+        let _ = fs::remove_file(&fresh);
+        Error::unwritable(&path, &error)
+    })
+}
+
+/// Takes a folder away with all in it: its name is gone in one step, and then its files are.
+pub fn remove(folder: &Path) -> Result<(), Error> {
+    let parent = parent(folder);
+    let fresh = fresh(folder, &parent)?;
+    // An empty folder gives its name to another one.
+    if let Err(error) = fs::rename(folder, &fresh) {
+        let _ = fs::remove_dir(&fresh);
+        return Err(Error::unwritable(folder, &error));
+    }
+    // What stays behind costs room and nothing else.
+    let _ = fs::remove_dir_all(&fresh);
+    sync(&parent).map_err(|error| Error::unwritable(&parent, &error))
+}
+
+fn names<'a>(files: &'a [(&str, Content<'_>)]) -> impl Iterator<Item = &'a str> {
+    files.iter().map(|(name, _)| *name)
+}
+
 /// Refuses a folder with more in it than would be replaced.
-fn holds_no_more(folder: &Path, files: &[(&str, &[u8])]) -> Result<(), Error> {
+fn holds_no_more(folder: &Path, files: &[(&str, Content<'_>)]) -> Result<(), Error> {
     let unwritable = |error: io::Error| Error::unwritable(folder, &error);
     for entry in fs::read_dir(folder).map_err(unwritable)? {
         let name = entry.map_err(unwritable)?.file_name();
@@ -69,7 +106,7 @@ fn fresh(folder: &Path, parent: &Path) -> Result<PathBuf, Error> {
     let process = std::process::id();
     let mut number = 0u32;
     loop {
-        let fresh = parent.join(format!(".{name}.{process}-{number}.unfinished"));
+        let fresh = parent.join(format!(".{name}.{process}-{number}{UNFINISHED}"));
         match fs::create_dir(&fresh) {
             Ok(()) => return Ok(fresh),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
@@ -78,18 +115,19 @@ fn fresh(folder: &Path, parent: &Path) -> Result<PathBuf, Error> {
     }
 }
 
-fn fill(folder: &Path, files: &[(&str, &[u8])]) -> io::Result<()> {
-    for (name, bytes) in files {
-        let mut file = File::create_new(folder.join(name))?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+/// Writes them, one after the other.
+fn fill(folder: &Path, files: &[(&str, Content<'_>)]) -> io::Result<()> {
+    for (name, content) in files {
+        let mut file = BufWriter::new(File::create_new(folder.join(name))?);
+        content(&mut file)?;
+        file.into_inner()?.sync_all()?;
     }
     sync(folder)
 }
 
 /// Takes those files and their folder away. What else came into it since keeps it there.
-fn clear(folder: &Path, files: &[(&str, &[u8])]) {
-    for (name, _) in files {
+fn clear<'a>(folder: &Path, names: impl Iterator<Item = &'a str>) {
+    for name in names {
         // What stays behind costs room and nothing else.
         let _ = fs::remove_file(folder.join(name));
     }
