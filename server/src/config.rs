@@ -8,7 +8,7 @@ mod trajectories;
 
 pub use self::checkpoints::Checkpoints;
 pub use self::trajectories::Trajectories;
-pub use commands::{Bench, Complete, Drawing, Info, Remote, Replay, Talk};
+pub use commands::{Bench, Complete, Doctor, Drawing, Info, Remote, Replay, Talk, Trainer};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::engine::Settings;
@@ -88,6 +88,9 @@ pub enum Task {
     /// Force the tokens of stored trajectories through a running server, and compare bits.
     #[command(args_override_self = true)]
     Replay(Replay),
+    /// Make a trainer's calls of a running server, and tell where its replies differ.
+    #[command(args_override_self = true)]
+    Doctor(Doctor),
     /// Check and time a kernel on this machine.
     #[command(args_override_self = true)]
     Demo(Machine),
@@ -101,7 +104,7 @@ impl Task {
             Self::Complete(complete) => Some(&complete.model),
             Self::Chat(talk) => Some(&talk.model),
             Self::Info(info) => Some(&info.model),
-            Self::Bench(_) | Self::Replay(_) | Self::Demo(_) => None,
+            Self::Bench(_) | Self::Replay(_) | Self::Doctor(_) | Self::Demo(_) => None,
         }
     }
 }

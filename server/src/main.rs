@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Task::Info(settings) => command::info::run(settings, &mut out),
         Task::Bench(settings) => command::bench::run(settings, &mut out),
         Task::Replay(settings) => command::replay::run(settings, &mut out),
+        Task::Doctor(settings) => command::doctor::run(settings, &mut out),
         Task::Demo(machine) => demo::run(machine, &mut out).map_err(Failure::from),
     };
     match outcome {
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
         Err(failure) => {
             // Nowhere is left to say that standard error is closed.
             let _ = writeln!(io::stderr(), "pagewise: {failure}");
-            ExitCode::FAILURE
+            failure.code()
         }
     }
 }

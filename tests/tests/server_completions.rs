@@ -186,7 +186,11 @@ fn prompt_logprobs_list_what_stands_there_and_what_is_likely() {
     for (at, byte) in "Hello, world".bytes().enumerate().skip(1) {
         let own = &told[at][byte.to_string()];
         assert_eq!(own["decoded_token"], char::from(byte).to_string());
-        assert!((2..=3).contains(&told[at].as_object().expect("a map").len()));
+        let all = told[at].as_object().expect("a map");
+        assert!((2..=3).contains(&all.len()));
+        let mut ranks: Vec<_> = all.values().map(|it| it["rank"].as_u64().expect("one")).collect();
+        ranks.sort_unstable();
+        assert_eq!(ranks, [1, 2, 3][..all.len()]);
     }
 }
 

@@ -12,21 +12,41 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 /// Where a server listens, and what opens it.
+#[derive(Clone)]
 pub struct Client {
     /// Host and port.
     authority: String,
     key: Option<String>,
+    /// That its requests are turns of, in headers.
+    session: Option<String>,
 }
 
 impl Client {
     /// Of such a server.
     pub fn new(remote: &Remote) -> Result<Self, Failure> {
-        let authority = remote
-            .base_url
-            .strip_prefix("http://")
-            .ok_or_else(|| Failure::Setting("--base-url: must begin with http://".to_owned()))?;
+        let url = &remote.base_url;
+        let unknown = || {
+            Failure::Setting(format!("the server's address must begin with http://, not `{url}`"))
+        };
+        let authority = url.strip_prefix("http://").ok_or_else(unknown)?;
         let authority = authority.trim_end_matches('/').trim_end_matches("/v1").to_owned();
-        Ok(Self { authority, key: remote.api_key.clone() })
+        Ok(Self { authority, key: remote.key.api_key.clone(), session: None })
+    }
+
+    /// The address that all paths follow.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.authority)
+    }
+
+    /// The same, for turns of a session.
+    pub fn of_session(&self, session: &str) -> Self {
+        Self { session: Some(session.to_owned()), ..self.clone() }
+    }
+
+    /// Whether somebody listens there.
+    pub async fn reach(&self) -> Result<(), Failure> {
+        let reached = TcpStream::connect(&self.authority).await;
+        reached.map(drop).map_err(|error| Failure::Unasked(format!("{}: {error}", self.url())))
     }
 
     /// What it answers, which must be JSON and well.
@@ -36,8 +56,7 @@ impl Client {
         path: &str,
         body: Option<Value>,
     ) -> Result<Value, Failure> {
-        let wrong =
-            |why: String| Failure::Server(format!("http://{}{path}: {why}", self.authority));
+        let wrong = |why: String| Failure::Server(format!("{}{path}: {why}", self.url()));
         let response = self.send(method, path, body).await.map_err(wrong)?;
         let status = response.status();
         let body =
@@ -67,6 +86,9 @@ impl Client {
         request = request.header(CONTENT_TYPE, "application/json");
         if let Some(key) = &self.key {
             request = request.header(AUTHORIZATION, format!("Bearer {key}"));
+        }
+        if let Some(session) = &self.session {
+            request = request.header("x-session-id", session);
         }
         let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
         let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod chat;
 mod client;
 pub mod complete;
+pub mod doctor;
 mod drafter;
 pub mod info;
 mod load;
@@ -19,6 +20,7 @@ use crate::openai::Refusal;
 use crate::text;
 use std::fmt;
 use std::io;
+use std::process::ExitCode;
 
 /// Why a command ended.
 #[derive(Debug)]
@@ -61,6 +63,13 @@ pub enum Failure {
     },
     /// A server that is asked does not answer so.
     Server(String),
+    /// A server is not there to be asked.
+    Unasked(String),
+    /// Calls that are not answered as a trainer needs it.
+    Differing {
+        /// How many.
+        count: usize,
+    },
     /// A kernel was not shown.
     Demo(demo::Failure),
 }
@@ -82,9 +91,25 @@ impl fmt::Display for Failure {
                 write!(to, "told to stop again: {open} answers were given up")
             }
             Self::Parted { count } => write!(to, "{count} trajectories part from the server"),
+            Self::Differing { count } => {
+                write!(to, "calls that are not answered as the trainer needs it: {count}")
+            }
             Self::Demo(failure) => failure.fmt(to),
             Self::Refused(refusal) => refusal.message.fmt(to),
-            Self::Setting(words) | Self::Address(words) | Self::Server(words) => words.fmt(to),
+            Self::Setting(words)
+            | Self::Address(words)
+            | Self::Server(words)
+            | Self::Unasked(words) => words.fmt(to),
+        }
+    }
+}
+
+impl Failure {
+    /// What the process ends with.
+    pub fn code(&self) -> ExitCode {
+        match self {
+            Self::Unasked(_) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
         }
     }
 }

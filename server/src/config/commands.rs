@@ -1,7 +1,8 @@
 //! Settings of the commands beside `serve`.
 
 use super::{Machine, Model, Running};
-use clap::Args;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
 
 /// How one answer is drawn, on the command line.
 #[derive(Args, Clone, Debug)]
@@ -77,6 +78,14 @@ pub struct Remote {
     /// Where the server listens.
     #[arg(long, default_value = "http://127.0.0.1:8000", help_heading = "Server")]
     pub base_url: String,
+    /// What opens it.
+    #[command(flatten)]
+    pub key: Key,
+}
+
+/// What opens a server.
+#[derive(Args, Clone, Debug)]
+pub struct Key {
     /// A key that it asks for.
     #[arg(
         long,
@@ -147,8 +156,56 @@ fn object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, Stri
 #[derive(Args, Clone, Debug)]
 pub struct Replay {
     /// Trajectories as they are exported: one JSON object in a line.
-    pub file: std::path::PathBuf,
+    pub file: PathBuf,
     /// Whom it asks.
     #[command(flatten)]
     pub remote: Remote,
+}
+
+/// `pagewise doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct Doctor {
+    /// Where the server listens.
+    pub url: String,
+    /// Whose calls are made.
+    #[arg(long = "as", value_name = "TRAINER", value_enum)]
+    pub trainer: Trainer,
+    /// What opens the server.
+    #[command(flatten)]
+    pub key: Key,
+    /// An adapter (PEFT) to publish, where the server reads it; one that changes nothing is
+    /// made, if not given, where the model's files are on this machine.
+    #[arg(long, value_name = "FOLDER", help_heading = "Step")]
+    pub adapter: Option<PathBuf>,
+    /// The checkpoint that is served, where the server reads it: it is published anew, by the
+    /// trainers that publish whole weights from a folder.
+    #[arg(long, value_name = "FOLDER", help_heading = "Step")]
+    pub weights: Option<PathBuf>,
+    /// Seconds that a reply may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400), help_heading = "Step")]
+    pub timeout_seconds: u64,
+    /// Lines of JSON instead of words.
+    #[arg(long, help_heading = "Report")]
+    pub json: bool,
+}
+
+impl Doctor {
+    /// Whom it asks.
+    pub fn remote(&self) -> Remote {
+        Remote { base_url: self.url.clone(), key: self.key.clone() }
+    }
+}
+
+/// A trainer whose calls are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Trainer {
+    /// TRL: its client of vLLM, and asynchronous GRPO.
+    Trl,
+    /// prime-rl, with renderers and verifiers.
+    PrimeRl,
+    /// SkyRL.
+    #[value(name = "skyrl")]
+    SkyRl,
+    /// slime.
+    Slime,
 }

@@ -52,7 +52,8 @@ impl Serialize for Table {
 #[derive(serde::Serialize)]
 struct PromptToken {
     logprob: f32,
-    /// How many are as likely or likelier, where that is listed.
+    /// Its place among those that are listed, the likeliest first; the token that stands there
+    /// comes last where it is not of the likeliest, and has no place alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     rank: Option<usize>,
     decoded_token: String,
@@ -97,7 +98,8 @@ impl Serialize for ScoresAt<'_> {
             map.serialize_entry(token, &entry(*token, *raw, Some(at + 1)))?;
         }
         if !listed.clone().any(|(token, _)| token == own) {
-            map.serialize_entry(own, &entry(*own, *raw, None))?;
+            let after = (self.top > 0).then_some(listed.len() + 1);
+            map.serialize_entry(own, &entry(*own, *raw, after))?;
         }
         map.end()
     }
