@@ -13,7 +13,7 @@ use crate::served::Served;
 use crate::text::calls::Form;
 use engine::processor::{self, Keep, Then};
 use engine::request::{Generate, Request, Sampling, Stop, Task};
-use grammar::Grammar;
+use grammar::{Grammar, Limits, Search};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -51,12 +51,16 @@ pub struct Asked {
     grammar: Option<Grammar>,
     /// [`Stop::strings`] as text; all answers share it.
     pub stop_strings: Arc<[String]>,
+    /// [`Stop::expressions`] as they came.
+    pub stop_expressions: Arc<[String]>,
     /// The text keeps what ended it.
     pub keep_stop: bool,
     /// Special tokens have no text.
     pub skip_special: bool,
     /// Most likely tokens to list with each of an answer.
     pub top: Option<u32>,
+    /// Tokens whose log-probabilities are listed with each.
+    pub chosen: Arc<[u32]>,
     /// How the tokens that each of an answer was drawn from are told.
     pub kept: Option<Keep>,
     /// Most likely tokens to list with each of the prompt, as `prompt_logprobs` asks.
@@ -95,7 +99,7 @@ pub struct Streaming {
 impl Asked {
     /// From a request's fields. `logprobs` differs between the surfaces: its count is given.
     pub fn read(fields: &mut Fields, served: &Served, top: Option<u32>) -> Result<Self, Refusal> {
-        let strings = strings(fields, "stop")?;
+        let (strings, expressions) = (strings(fields, "stop")?, strings(fields, "stop_regex")?);
         let asked = Self {
             choices: fields.within("n", 1..=CHOICES_MAX)?.unwrap_or(1),
             seed: seed(fields)?,
@@ -103,6 +107,7 @@ impl Asked {
             stop: Stop {
                 tokens: tokens(fields, "stop_token_ids", served)?.unwrap_or_default(),
                 strings: strings.iter().map(|text| text.clone().into_bytes()).collect(),
+                expressions: None,
                 ignore_eos: fields.switch("ignore_eos")?,
                 min_new: fields.take("min_tokens")?.unwrap_or(0),
             },
@@ -110,9 +115,11 @@ impl Asked {
             calls: None,
             grammar: None,
             stop_strings: strings.into(),
+            stop_expressions: expressions.into(),
             keep_stop: fields.switch("include_stop_str_in_output")?,
             skip_special: fields.take("skip_special_tokens")?.unwrap_or(true),
             top,
+            chosen: [].into(),
             kept: kept::read(fields)?,
             prompt_top: fields.within("prompt_logprobs", 0..=TOP_MAX)?,
             prompt_from: fields.take("prompt_logprob_start")?.unwrap_or(0),
@@ -173,8 +180,14 @@ impl Asked {
         Ok(())
     }
 
-    /// Compiles what answers keep to, once all else is known to be good.
+    /// Compiles what answers keep to, and what ends them, once all else is known to be good.
     pub fn compile(&mut self, served: &Served) -> Result<(), Refusal> {
+        if !self.stop_expressions.is_empty() {
+            let search = Search::new(&self.stop_expressions, &Limits::default());
+            let refused =
+                |refusal: grammar::Refusal| Refusal::field("stop_regex", refusal.to_string());
+            self.stop.expressions = Some(search.map_err(refused)?);
+        }
         let grammar = self.structure.as_ref().map(|structure| structure.compile(served));
         self.grammar = grammar.transpose()?;
         Ok(())
@@ -200,6 +213,7 @@ impl Asked {
                 stop: self.stop.clone(),
                 // Who collects wants them, whoever shows them.
                 top: self.top.or(collects.then_some(0)),
+                chosen: self.chosen.clone(),
                 kept: self.kept,
                 prompt_top,
                 prompt_from: self.prompt_from,
