@@ -8,6 +8,7 @@ pub mod kept;
 pub mod processors;
 pub mod prompts;
 pub mod refusal;
+pub mod render;
 pub mod sampling;
 pub mod shape;
 pub mod tokens;

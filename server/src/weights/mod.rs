@@ -5,9 +5,10 @@
 //! calls as they need, and the last call swaps all of them in at once. Who starts anew drops
 //! what came before; who never ends it is forgotten after a while.
 
+mod check;
 mod routes;
 
-pub use routes::{ROUTES, update};
+pub use routes::{ROUTES, bring, fetched, no_transfer, swap, update};
 
 use crate::adapters::whole;
 use crate::openai::Refusal;
@@ -42,12 +43,18 @@ pub struct Base {
 pub struct Updates {
     base: Arc<Base>,
     begun: Mutex<Option<Update>>,
+    /// A checkpoint that was opened for an update to come, by the version that it will be.
+    fetched: Mutex<Option<(u64, Checkpoint)>>,
+    /// Checksums that others are compared with, by tensor.
+    snapshot: Mutex<Option<check::Sums>>,
     /// One comes after the other.
     swapping: tokio::sync::Mutex<()>,
 }
 
 /// An update that was started.
 struct Update {
+    /// The checkpoint of a folder, if one came, and what it is called.
+    whole: Option<(u64, Checkpoint)>,
     /// Tensors that came, by name.
     tensors: Tensors,
     /// When the last call was.
@@ -96,12 +103,19 @@ pub struct Swap {
 impl Updates {
     /// Of what is served.
     pub fn new(base: Arc<Base>) -> Self {
-        Self { base, begun: Mutex::default(), swapping: tokio::sync::Mutex::new(()) }
+        Self {
+            base,
+            begun: Mutex::default(),
+            fetched: Mutex::default(),
+            snapshot: Mutex::default(),
+            swapping: tokio::sync::Mutex::new(()),
+        }
     }
 
     /// Starts an update; whatever was started before is dropped.
     pub fn start(self: &Arc<Self>) {
-        *self.begun() = Some(Update { touched: Instant::now(), tensors: Tensors::new() });
+        let touched = Instant::now();
+        *self.begun() = Some(Update { whole: None, tensors: Tensors::new(), touched });
         let updates = self.clone();
         tokio::spawn(async move {
             while updates.is_begun() {
@@ -127,6 +141,27 @@ impl Updates {
         Ok(count)
     }
 
+    /// Opens the checkpoint of a folder, while all goes on as it was, for an update to come.
+    pub fn fetch(&self, version: u64, folder: (&'static str, PathBuf)) -> Result<(), Refusal> {
+        let opened = self.open(folder)?;
+        *self.fetched.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, opened));
+        Ok(())
+    }
+
+    /// The checkpoint that was fetched for a version joins the update.
+    pub fn add_fetched(&self, version: u64) -> Result<(), Refusal> {
+        let mut begun = self.begun();
+        let Some(update) = begun.as_mut() else { return Err(not_begun()) };
+        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(checkpoint) = fetched.take_if(|(own, _)| *own == version) else {
+            let words =
+                format!("no weights were fetched for version {version}: /fetch_weights does");
+            return Err(Refusal::new(StatusCode::CONFLICT, words));
+        };
+        (update.whole, update.touched) = (Some(checkpoint), Instant::now());
+        Ok(())
+    }
+
     /// Swaps in what came.
     pub async fn finish(
         self: &Arc<Self>,
@@ -134,11 +169,17 @@ impl Updates {
         swap: Swap,
     ) -> Result<Swapped, Refusal> {
         let update = self.begun().take().ok_or_else(not_begun)?;
-        if update.tensors.is_empty() {
+        let Update { whole, tensors, .. } = update;
+        if let Some((version, mut checkpoint)) = whole {
+            checkpoint.tensors.extend(tensors);
+            let label = swap.label.or_else(|| Some(version.to_string()));
+            return self.swap(runtime, Coming::Whole(checkpoint), Swap { label, ..swap }).await;
+        }
+        if tensors.is_empty() {
             let words = "no tensor came since the update was started";
             return Err(Refusal::new(StatusCode::CONFLICT, words));
         }
-        self.swap(runtime, Coming::Tensors(update.tensors), swap).await
+        self.swap(runtime, Coming::Tensors(tensors), swap).await
     }
 
     /// Swaps in tensors that come all at once.
@@ -156,9 +197,15 @@ impl Updates {
     pub async fn from_folder(
         self: &Arc<Self>,
         runtime: &Runtime,
-        (field, folder): (&'static str, PathBuf),
+        folder: (&'static str, PathBuf),
         swap: Swap,
     ) -> Result<Swapped, Refusal> {
+        let opened = self.open(folder)?;
+        self.swap(runtime, Coming::Whole(opened), swap).await
+    }
+
+    /// The checkpoint of a folder, which must be of the model that is served.
+    fn open(&self, (field, folder): (&'static str, PathBuf)) -> Result<Checkpoint, Refusal> {
         if !folder.is_dir() {
             let words = format!("no folder {} is on this machine", folder.display());
             let mut refusal = Refusal::new(StatusCode::NOT_FOUND, words);
@@ -177,7 +224,7 @@ impl Updates {
             );
             return Err(bad(words));
         }
-        self.swap(runtime, Coming::Whole(Checkpoint { config, ..opened }), swap).await
+        Ok(Checkpoint { config, ..opened })
     }
 
     /// Forgets an update that nobody goes on with.
