@@ -29,6 +29,7 @@ pub struct Request {
 
 /// What to do with a prompt.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every request generates")]
 pub enum Task {
     /// Go on from it.
     Generate(Generate),
