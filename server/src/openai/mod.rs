@@ -16,6 +16,7 @@ pub mod tokens;
 mod chat;
 mod completions;
 mod logprobs;
+mod masking;
 mod messages;
 mod structured;
 mod tools;

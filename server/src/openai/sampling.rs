@@ -3,6 +3,7 @@
 use super::Refusal;
 use super::fields::Fields;
 use super::kept::{self, KEPT_MAX};
+use super::masking;
 use super::processors;
 use super::prompts::Prompt;
 use super::structured::Structure;
@@ -14,7 +15,7 @@ use crate::text::calls::Form;
 use engine::processor::{self, Keep, Then};
 use engine::request::{Generate, Request, Sampling, Stop, Task};
 use grammar::{Grammar, Limits, Search};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -85,6 +86,8 @@ pub struct Asked {
     pub adapter: Option<Known>,
     /// The base's log-probabilities of each answer are told, too.
     pub references: bool,
+    /// What is said of drawing besides temperature and filters, where trajectories keep it.
+    masking: Map<String, Value>,
     /// What is made of answers besides, if anything is.
     pub rollout: Option<Arc<Rollout>>,
 }
@@ -99,6 +102,7 @@ pub struct Streaming {
 impl Asked {
     /// From a request's fields. `logprobs` differs between the surfaces: its count is given.
     pub fn read(fields: &mut Fields, served: &Served, top: Option<u32>) -> Result<Self, Refusal> {
+        let masking = masking::given(fields);
         let (strings, expressions) = (strings(fields, "stop")?, strings(fields, "stop_regex")?);
         let asked = Self {
             choices: fields.within("n", 1..=CHOICES_MAX)?.unwrap_or(1),
@@ -132,6 +136,7 @@ impl Asked {
             request_id: request_id(fields)?,
             adapter: None,
             references: references(fields)?,
+            masking,
             rollout: None,
         };
         fields.only("detokenize", &[Value::Bool(true)])?;
@@ -193,6 +198,22 @@ impl Asked {
         Ok(())
     }
 
+    /// Whether some tokens may not be drawn, other than by the temperature.
+    fn narrows(&self) -> bool {
+        let Sampling { top_k, top_p, min_p, allowed, bad_words, processors, .. } = &self.sampling;
+        let filters = *top_k > 0 || *top_p < 1.0 || *min_p > 0.0;
+        let masks = allowed.is_some() || !bad_words.is_empty() || !processors.is_empty();
+        filters || masks || self.grammar.is_some() || self.stop.min_new > 0
+    }
+
+    /// What is said of drawing besides temperature and filters, as it can be said again.
+    pub fn masking(&self) -> Map<String, Value> {
+        let mut said = self.masking.clone();
+        let structure = self.structure.as_ref().map(Structure::told);
+        said.extend(structure.map(|told| ("structured_outputs".to_owned(), told)));
+        said
+    }
+
     /// The name of the model that answers.
     pub fn model(&self, served: &Served) -> String {
         self.adapter.as_ref().map_or_else(|| served.name.clone(), |known| known.name.clone())
@@ -214,7 +235,7 @@ impl Asked {
                 // Who collects wants them, whoever shows them.
                 top: self.top.or(collects.then_some(0)),
                 chosen: self.chosen.clone(),
-                kept: self.kept,
+                kept: self.kept.or((collects && self.narrows()).then_some(Keep::Hash)),
                 prompt_top,
                 prompt_from: self.prompt_from,
                 grammar: self.grammar.clone(),

@@ -9,10 +9,11 @@ use crate::openai::Refusal;
 use crate::openai::answer::{Answers, Piece};
 use crate::openai::sampling::Asked;
 use crate::served::Served;
+use engine::processor::Kept;
 use engine::request::{Request, Task};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use trajectories::{Logprobs, Sampling, Span, Trajectory};
+use trajectories::{Logprobs, Masks, Metadata, Sampling, Span, Trajectory};
 
 /// Bytes that a record has besides its tokens, at least: its frame and the names of its
 /// fields.
@@ -25,6 +26,7 @@ pub struct Collector {
     metrics: Arc<Metrics>,
     model: String,
     prompts: Vec<Prompt>,
+    masking: Metadata,
     drafts: Vec<Draft>,
     per_prompt: usize,
     /// What those that ended by themselves are worth.
@@ -47,6 +49,8 @@ struct Draft {
     tokens: Vec<u32>,
     raw: Vec<f32>,
     processed: Vec<f32>,
+    /// Hashes of what each token was drawn from, where that was narrowed.
+    masks: Vec<u64>,
 }
 
 /// An answer that has ended.
@@ -85,6 +89,7 @@ impl Collector {
             metrics: metrics.clone(),
             model: asked.model(served),
             prompts: requests.iter().map(Prompt::of).collect(),
+            masking: asked.masking(),
             drafts: std::iter::repeat_with(Draft::default).take(count).collect(),
             per_prompt,
             rewards: Vec::new(),
@@ -135,7 +140,7 @@ impl Collector {
     }
 
     fn ended(&mut self, index: usize, finish: &str, answers: &Answers) -> Ended {
-        let Draft { text, tokens, raw, processed } = std::mem::take(&mut self.drafts[index]);
+        let Draft { text, tokens, raw, processed, masks } = std::mem::take(&mut self.drafts[index]);
         let labels = &self.served.labels;
         let staleness = answers.versions[index].behind(labels);
         let prompt = &self.prompts[index / self.per_prompt];
@@ -147,6 +152,8 @@ impl Collector {
             answer: tokens,
             logprobs: Logprobs { raw, processed },
             versions: spans(answers, index, labels),
+            masks: (!masks.is_empty()).then_some(Masks::Hashes(masks)),
+            masking: self.masking.clone(),
             sampling: Sampling { choice, ..prompt.sampling.clone() },
             finish: finish.to_owned(),
             template_hash: self.rollout.template_hash,
@@ -184,6 +191,7 @@ impl Draft {
             self.tokens.push(scored.token);
             self.raw.push(scored.raw);
             self.processed.push(scored.processed);
+            self.masks.extend(scored.kept.as_ref().map(Kept::hash));
         }
     }
 }
