@@ -1,10 +1,12 @@
 //! Every setting, and the one place that reads command line, file and environment.
 
+mod atropos;
 mod commands;
 mod file;
 mod read;
 mod trajectories;
 
+pub use self::atropos::Atropos;
 pub use self::trajectories::Trajectories;
 pub use commands::{Bench, Complete, Drawing, Info, Remote, Replay, Talk};
 
@@ -336,6 +338,9 @@ pub struct Serve {
     /// Trajectories that outlive the server.
     #[command(flatten)]
     pub trajectories: Trajectories,
+    /// A trainer that takes scored groups.
+    #[command(flatten)]
+    pub atropos: Atropos,
     /// Where it is run.
     #[command(flatten)]
     pub machine: Machine,

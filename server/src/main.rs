@@ -1,6 +1,7 @@
 //! The `pagewise` binary.
 
 mod adapters;
+mod atropos;
 mod backend;
 mod command;
 mod config;

@@ -21,12 +21,16 @@ pub struct Client {
 impl Client {
     /// Of such a server.
     pub fn new(remote: &Remote) -> Result<Self, Failure> {
-        let authority = remote
-            .base_url
+        Self::of("--base-url", &remote.base_url, remote.api_key.clone())
+    }
+
+    /// Of one that a setting names.
+    pub fn of(setting: &str, url: &str, key: Option<String>) -> Result<Self, Failure> {
+        let authority = url
             .strip_prefix("http://")
-            .ok_or_else(|| Failure::Setting("--base-url: must begin with http://".to_owned()))?;
+            .ok_or_else(|| Failure::Setting(format!("{setting}: must begin with http://")))?;
         let authority = authority.trim_end_matches('/').trim_end_matches("/v1").to_owned();
-        Ok(Self { authority, key: remote.api_key.clone() })
+        Ok(Self { authority, key })
     }
 
     /// What it answers, which must be JSON and well.

@@ -200,6 +200,7 @@ pub fn load(
         updates: Arc::new(Updates::new(base)),
         dtype: dtype_of(&checkpoint),
         shelf: None,
+        atropos: None,
         labels: Arc::default(),
         numerics,
         action_sets: BTreeMap::new(),

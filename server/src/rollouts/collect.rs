@@ -4,6 +4,7 @@
 use super::ask::Rollout;
 use super::shelf::{Shelf, reason, refused};
 use super::told::Collected;
+use crate::atropos;
 use crate::metrics::Metrics;
 use crate::openai::Refusal;
 use crate::openai::answer::{Answers, Piece};
@@ -34,6 +35,8 @@ pub struct Collector {
     /// Those that were given up, for the group had enough.
     cancelled: Vec<bool>,
     enough: bool,
+    /// What somebody takes of the group, if somebody does.
+    group: Option<atropos::Group>,
 }
 
 /// What all answers to a prompt have in common.
@@ -95,6 +98,7 @@ impl Collector {
             rewards: Vec::new(),
             cancelled: vec![false; count],
             enough: false,
+            group: (served.atropos.is_some() && asked.is_group()).then(Default::default),
         }))
     }
 
@@ -110,20 +114,36 @@ impl Collector {
                 continue;
             }
             let answer = self.ended(piece.index, end.reason, answers);
+            let handed = self.group.is_some().then(|| answer.trajectory.clone());
             // The disk and long texts keep nobody else waiting.
-            ended.push((piece.index, tokio::task::spawn_blocking(|| answer.settle())));
+            let settled = tokio::task::spawn_blocking(|| answer.settle());
+            ended.push((piece.index, handed, settled));
         }
-        for (index, answer) in ended {
-            let collected = answer.await.unwrap_or_else(|_| Collected {
+        for (index, handed, settled) in ended {
+            let collected = settled.await.unwrap_or_else(|_| Collected {
                 trajectory_error: Some("a fault of the server".to_owned()),
                 ..Collected::default()
             });
+            if let (Some(group), Some(it), Some(reward)) =
+                (&mut self.group, handed, collected.reward)
+            {
+                group.push(&it, reward);
+            }
             self.rewards.extend(collected.reward);
             answers.rollout.each[index] = Some(collected);
         }
         if let Some(group) = &self.rollout.group {
             let cancelled = self.cancelled.iter().filter(|cancelled| **cancelled).count();
             answers.rollout.group = Some(group.summary(&self.rewards, cancelled));
+        }
+        self.hand_over(answers);
+    }
+
+    /// Hands the group over to who takes it, once it has ended.
+    fn hand_over(&mut self, answers: &Answers) {
+        let group = self.group.take_if(|group| answers.ended() && !group.is_empty());
+        if let (Some(group), Some(atropos)) = (group, &self.served.atropos) {
+            atropos.leave(group);
         }
     }
 
