@@ -254,6 +254,18 @@ impl Kept {
     }
 }
 
+impl Kept {
+    /// Its hash as [`Hash`](Self::Hash) tells it. Of all tokens it is that of none, which no
+    /// kept set is.
+    pub fn hash(&self) -> u64 {
+        match self {
+            Self::All => hash([].into_iter()),
+            Self::Tokens(tokens) => hash(tokens.iter().copied()),
+            Self::Hash(hash) => *hash,
+        }
+    }
+}
+
 fn hash(tokens: impl Iterator<Item = u32>) -> u64 {
     let bytes = tokens.flat_map(u32::to_le_bytes);
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {

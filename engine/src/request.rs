@@ -1,7 +1,7 @@
 //! What is asked of the engine, and what it answers: tokens and their bytes, no text.
 
 use crate::processor::{Keep, Kept, Processor};
-use grammar::Grammar;
+use grammar::{Grammar, Search};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,7 @@ pub struct Request {
 
 /// What to do with a prompt.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every request generates")]
 pub enum Task {
     /// Go on from it.
     Generate(Generate),
@@ -61,6 +62,9 @@ pub struct Generate {
     pub grammar: Option<Grammar>,
     /// Most likely tokens listed with each generated one; `None`: no log-probabilities.
     pub top: Option<u32>,
+    /// Tokens whose log-probabilities are told with each generated one, and with each of the
+    /// prompt that is scored.
+    pub chosen: Arc<[u32]>,
     /// How the tokens that each was drawn from are told; `None`: not at all.
     pub kept: Option<Keep>,
     /// Most likely tokens listed with each of the prompt; `None`: nothing of the prompt.
@@ -74,6 +78,8 @@ impl Generate {
     /// Tokens that a request bans in a step at most: the model's ends, its own stop tokens,
     /// and one for each of its bad words.
     pub const BANNED_MAX: usize = 1024;
+    /// Tokens of [`chosen`](Self::chosen) at most: each costs what drawing one does.
+    pub const CHOSEN_MAX: usize = 32;
 }
 
 /// How tokens are drawn. Requests that are asked together share its lists.
@@ -112,6 +118,8 @@ pub struct Stop {
     pub tokens: Arc<[u32]>,
     /// Bytes that end it, wherever tokens divide them.
     pub strings: Arc<[Vec<u8>]>,
+    /// Expressions that end it where one is found in its bytes; the answer keeps all of them.
+    pub expressions: Option<Search>,
     /// The model's own end does not end it.
     pub ignore_eos: bool,
     /// Tokens before which none of these ends it.
@@ -223,6 +231,8 @@ pub struct Scored {
     pub processed: f32,
     /// The most likely tokens and their raw ones, if they were asked for.
     pub top: Vec<(u32, f32)>,
+    /// The raw ones of [`Generate::chosen`], in their order.
+    pub chosen: Vec<f32>,
     /// The tokens that it was drawn from, if they were asked for; not of the prompt's.
     pub kept: Option<Kept>,
 }
@@ -246,6 +256,8 @@ pub enum Finish {
         /// Bytes of the answer before it.
         before: usize,
     },
+    /// One of [`Stop::expressions`] is found in it: which of them.
+    Expression(usize),
     /// It was cancelled.
     Cancelled,
     /// It was ended by those who serve it, who tell what it has.

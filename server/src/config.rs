@@ -1,11 +1,13 @@
 //! Every setting, and the one place that reads command line, file and environment.
 
+mod atropos;
 mod checkpoints;
 mod commands;
 mod file;
 mod read;
 mod trajectories;
 
+pub use self::atropos::Atropos;
 pub use self::checkpoints::Checkpoints;
 pub use self::trajectories::Trajectories;
 pub use commands::{Bench, Complete, Doctor, Drawing, Info, Remote, Replay, Talk, Trainer};
@@ -364,6 +366,9 @@ pub struct Serve {
     /// Versions that outlive the server.
     #[command(flatten)]
     pub checkpoints: Checkpoints,
+    /// A trainer that takes scored groups.
+    #[command(flatten)]
+    pub atropos: Atropos,
     /// Where it is run.
     #[command(flatten)]
     pub machine: Machine,

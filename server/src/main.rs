@@ -2,6 +2,7 @@
 
 mod adapters;
 mod aside;
+mod atropos;
 mod backend;
 mod checkpoints;
 mod command;

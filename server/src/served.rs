@@ -1,6 +1,7 @@
 //! The model that is served, as the surfaces know it.
 
 use crate::adapters::Adapters;
+use crate::atropos::Atropos;
 use crate::checkpoints::Checkpoints;
 use crate::episodes::Episodes;
 use crate::rollouts::Shelf;
@@ -45,6 +46,8 @@ pub struct Served {
     pub checkpoints: Option<Arc<Checkpoints>>,
     /// The store of trajectories, if there is one.
     pub shelf: Option<Arc<Shelf>>,
+    /// Who takes scored groups, if somebody does.
+    pub atropos: Option<Atropos>,
     /// What versions are called.
     pub labels: Arc<Labels>,
     /// The numerics of the backend: same words, same bits.

@@ -98,6 +98,44 @@ impl Files {
         safetensors::serialize(views, None).expect("good tensors")
     }
 
+    /// The tensors' file as an archive of arrays, stored or deflated.
+    pub fn archive(&self, deflated: bool) -> Vec<u8> {
+        let (mut file, mut directory) = (Vec::new(), Vec::new());
+        for (name, (dtype, shape, bytes)) in &self.tensors {
+            let kind = match dtype {
+                Dtype::F16 => "<f2",
+                Dtype::BF16 => "<V2",
+                _ => "<f4",
+            };
+            let shape: String = shape.iter().map(|extent| format!("{extent}, ")).collect();
+            let said =
+                format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape}), }}\n");
+            let mut array = b"\x93NUMPY\x01\x00".to_vec();
+            array.extend((said.len() as u16).to_le_bytes());
+            array.extend(said.as_bytes());
+            array.extend(bytes);
+            let packed = match deflated {
+                true => miniz_oxide::deflate::compress_to_vec(&array, 6),
+                false => array.clone(),
+            };
+            let name = format!("{name}.npy");
+            let (begin, method) = (file.len() as u32, if deflated { 8u16 } else { 0 });
+            // Version, flags, method, time, date; checksum and sizes; lengths of names.
+            let mut common = Vec::new();
+            common.extend([20u16, 0, method, 0, 0].map(u16::to_le_bytes).concat());
+            let sizes = [crc32fast::hash(&array), packed.len() as u32, array.len() as u32];
+            common.extend(sizes.map(u32::to_le_bytes).concat());
+            common.extend([name.len() as u16, 0].map(u16::to_le_bytes).concat());
+            file.extend([b"PK\x03\x04", &common[..], name.as_bytes(), &packed].concat());
+            directory.extend([b"PK\x01\x02\x14\x00", &common[..], &[0; 10]].concat());
+            directory.extend([&begin.to_le_bytes(), name.as_bytes()].concat());
+        }
+        let (begin, count) = (file.len() as u32, self.tensors.len() as u16);
+        let counts = [0, 0, count, count].map(u16::to_le_bytes).concat();
+        let places = [directory.len() as u32, begin].map(u32::to_le_bytes).concat();
+        [&file[..], &directory, b"PK\x05\x06", &counts, &places, &[0, 0]].concat()
+    }
+
     /// What they are together.
     pub fn read(&self, config: &Config) -> Result<Adapter, Error> {
         checkpoint::adapter_of_bytes(self.text().as_bytes(), &self.bytes(), config)

@@ -361,6 +361,7 @@ pub fn greedy(id: u64, prompt: &[u32], max_new: u32) -> Request {
             sampling,
             stop: Stop::default(),
             top: None,
+            chosen: [].into(),
             kept: None,
             prompt_top: None,
             prompt_from: 0,

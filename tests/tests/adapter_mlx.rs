@@ -113,3 +113,97 @@ fn mlx_fields_and_tensors_that_do_not_fit_are_named() {
     let words = files().put(&format!("{Q}.weight"), &[1], &[1.0]).refused(&qwen3());
     assert!(words.contains("q_proj.weight is no piece of a low-rank term"), "{words}");
 }
+
+#[test]
+fn an_archive_of_arrays_is_the_same_adapter() {
+    let mut files = Files::mlx(4, 20.0);
+    files.mlx_term(Q, 4, Q_SHAPE).mlx_term(DOWN, 4, DOWN_SHAPE);
+    let whole = files.read(&qwen3()).expect("it is whole");
+    let text = files.text();
+    let read = |bytes: &[u8]| checkpoint::adapter_of_bytes(text.as_bytes(), bytes, &qwen3());
+    for deflated in [false, true] {
+        let adapter = read(&files.archive(deflated)).expect("it is whole");
+        for (name, term) in &whole.terms {
+            let own = &adapter.terms[name];
+            assert_eq!((own.rank, own.inputs, own.outputs), (term.rank, term.inputs, term.outputs));
+            assert_eq!((&own.a, &own.b, own.scale), (&term.a, &term.b, term.scale));
+        }
+    }
+    // A folder has either file; the newer one is read.
+    let folder = std::env::temp_dir().join(format!("pagewise-npz-{}", std::process::id()));
+    files.save(&folder);
+    let (newer, older) = (folder.join("adapters.safetensors"), folder.join("adapters.npz"));
+    std::fs::write(&older, b"PK\x03\x04 spoilt").expect("written");
+    assert_eq!(checkpoint::adapter(&folder, &qwen3()).expect("it is whole").terms.len(), 2);
+    std::fs::remove_file(newer).expect("it is there");
+    let refused = checkpoint::adapter(&folder, &qwen3()).expect_err("spoilt").to_string();
+    assert!(refused.contains("adapters.npz: is no whole archive"), "{refused}");
+    std::fs::write(&older, files.archive(true)).expect("written");
+    assert_eq!(checkpoint::adapter(&folder, &qwen3()).expect("it is whole").terms.len(), 2);
+    std::fs::remove_dir_all(&folder).expect("it is there");
+
+    for dtype in [safetensors::Dtype::F16, safetensors::Dtype::BF16] {
+        let mut halves = Files::mlx(4, 20.0);
+        let (a, b) = (numbers(4 * 56, 1), numbers(4 * 128, 2));
+        halves.put_as(dtype, &format!("{Q}.lora_a"), &[56, 4], &a);
+        halves.put_as(dtype, &format!("{Q}.lora_b"), &[4, 128], &b);
+        let adapter = read(&halves.archive(true)).expect("it is whole");
+        assert_eq!(adapter.terms[Q].a, turned(&a, 56, 4), "{dtype:?}");
+    }
+}
+
+#[test]
+fn a_spoilt_archive_is_refused_by_what_is_spoilt() {
+    let mut files = Files::mlx(4, 1.0);
+    files.mlx_term(Q, 4, Q_SHAPE);
+    let text = files.text();
+    let refused = |bytes: &[u8]| {
+        let read = checkpoint::adapter_of_bytes(text.as_bytes(), bytes, &qwen3());
+        read.map(drop).expect_err("it is spoilt").to_string()
+    };
+    let find = |bytes: &[u8], part: &[u8]| {
+        bytes.windows(part.len()).position(|own| own == part).expect("it is there")
+    };
+    let changed = |deflated: bool, part: &[u8], after: usize, byte: u8| {
+        let mut bytes = files.archive(deflated);
+        let at = find(&bytes, part) + after;
+        bytes[at] = byte;
+        refused(&bytes)
+    };
+    let line = b"PK\x01\x02";
+    for (words, expected) in [
+        (changed(false, line, 10, 12), "is neither stored nor deflated"),
+        (changed(false, line, 8, 1), "is encrypted"),
+        (changed(false, line, 16, 0), "checksum"),
+        (changed(true, line, 26, 9), "is not what its directory says"),
+        (changed(true, line, 25, 0), "unpacks to more than its directory says"),
+        (changed(true, b"lora_a.npy", 10, 7), "is deflated, and spoilt"),
+        (changed(false, line, 42, 1), "is cut"),
+        (changed(false, line, 0, 0), "its directory is cut or spoilt"),
+    ] {
+        assert!(words.contains(expected), "{expected}: {words}");
+    }
+    // What an array says of itself; its checksum is made for it.
+    for (from, to, expected) in [
+        ("<f4", "|O8", "must be f32, f16 or bf16, not |O8"),
+        ("<f4", ">f4", "must be f32, f16 or bf16, not >f4"),
+        ("False", "True ", "fortran_order"),
+        ("(56,", "(57,", "has another size than its shape"),
+        ("'shape'", "'Shape'", "says no shape"),
+        ("NUMPY", "NUMPI", "is no array of numpy's format"),
+    ] {
+        let mut bytes = files.archive(false);
+        let at = find(&bytes, from.as_bytes());
+        bytes[at..at + from.len()].copy_from_slice(to.as_bytes());
+        let (begin, end) = (find(&bytes, b"\x93NUMP"), find(&bytes[4..], b"PK\x03\x04") + 4);
+        let sum = crc32fast::hash(&bytes[begin..end]).to_le_bytes();
+        let at = find(&bytes, line) + 16;
+        bytes[at..at + 4].copy_from_slice(&sum);
+        let words = refused(&bytes);
+        assert!(words.contains(expected) && words.contains("lora_a"), "{expected}: {words}");
+    }
+    let whole = files.archive(true);
+    for cut in (0..whole.len()).step_by(7) {
+        refused(&whole[..cut]);
+    }
+}

@@ -253,6 +253,7 @@ prop_compose! {
         stops in (tokens(3), prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3), 0..3)),
         flags in (any::<bool>(), any::<i32>(), 0u8..9),
         kept in prop::option::weighted(0.2, any::<bool>()),
+        chosen in prop::collection::vec(0u32..132, 0..3),
     ) -> Request {
         let (choices, max_new, min_new) = counts;
         let (top, prompt_top, prompt_from) = tops;
@@ -260,11 +261,12 @@ prop_compose! {
         let (tokens, strings) = stops;
         let (ignore_eos, priority, embeds) = flags;
         let (tokens, strings) = (tokens.into(), strings.into());
-        let stop = Stop { tokens, strings, ignore_eos, min_new };
+        let stop = Stop { tokens, strings, expressions: None, ignore_eos, min_new };
         let task = match embeds {
             0 => Task::Embed(Pooling::Last),
             _ => Task::Generate(Generate {
                 choices, max_new, sampling, stop, top, prompt_top, prompt_from, grammar: None,
+                chosen: chosen.into(),
                 kept: kept.map(|hash| if hash { Keep::Hash } else { Keep::Tokens }),
             }),
         };

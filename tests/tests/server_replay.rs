@@ -93,3 +93,58 @@ fn what_was_stored_comes_again_bit_for_bit_or_parts_for_a_reason() {
     assert!(words.contains("version: `default` made it, `1` serves"), "{words}");
     let _ = std::fs::remove_dir_all(other.parent().expect("of its own"));
 }
+
+#[test]
+fn what_masked_a_draw_is_kept_and_said_again_and_told_from_a_temperature() {
+    let (store, export) = (folder("masks"), folder("masked"));
+    let server = Server::start(&["--trajectory-dir", store.0.to_str().expect("plain")]);
+    let schedule = json!({"type": "temperature_schedule", "start": 1.5, "end": 0.5, "tokens": 8});
+    let disallowed = json!({"type": "disallowed_tokens", "token_ids": [65, 97, 110]});
+    let all = [
+        json!({"processors": [schedule, disallowed]}),
+        json!({"structured_outputs": {"regex": "[a-f ]{20,40}"}}),
+        json!({"response_format": {"type": "json_object"}, "max_tokens": 30}),
+        json!({"presence_penalty": 1.5, "logit_bias": {"66": 3.0}, "min_tokens": 8, "top_k": 9}),
+        json!({"allowed_token_ids": [65, 66, 67, 68], "ignore_eos": true}),
+    ];
+    for (seed, more) in (1..).zip(&all) {
+        let mut sampling = json!({"max_tokens": 16, "seed": seed, "temperature": 1.2});
+        let more = more.as_object().cloned().expect("an object");
+        sampling.as_object_mut().expect("an object").extend(more);
+        let told = server.ask(
+            "/inference/v1/generate",
+            &json!({
+                "token_ids": [65, 66, 67], "sampling_params": sampling, "collect_trajectory": true,
+            }),
+        );
+        assert_eq!(told["choices"][0]["sampling_mask"], Value::Null, "nobody asked to be told");
+    }
+    let exported = String::from_utf8(server.get("/v1/trajectories/export").body).expect("text");
+    let lines: Vec<Value> =
+        exported.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines[0]["masking"], all[0], "as it came");
+    assert_eq!(lines[2]["masking"], json!({"structured_outputs": {"json_object": true}}));
+    for line in &lines[..5] {
+        let tokens = line["answer"].as_array().map(Vec::len);
+        assert_eq!(line["masks"]["hashes"].as_array().map(Vec::len), tokens, "{line}");
+    }
+    let file = export.0.join("all.jsonl");
+    std::fs::write(&file, &exported).expect("written");
+    let (words, same) = replayed(&server, &file);
+    assert!(same && words.contains("5 trajectories, 0 part"), "{words}");
+
+    // Another temperature, and another mask, are told from each other.
+    let parts = |change: &dyn Fn(&mut Value), of: usize| {
+        let mut line = lines[of].clone();
+        change(&mut line);
+        let file = export.0.join("changed.jsonl");
+        std::fs::write(&file, line.to_string()).expect("written");
+        let (words, same) = replayed(&server, &file);
+        assert!(!same, "{words}");
+        words
+    };
+    let hot = parts(&|line| line["sampling"]["temperature"] = json!(0.7), 1);
+    assert!(hot.contains("temperature, penalties or biases"), "{hot}");
+    let other = parts(&|line| line["masking"]["allowed_token_ids"] = json!([65, 66, 67]), 4);
+    assert!(other.contains("mask: "), "{other}");
+}

@@ -315,6 +315,8 @@ fn salts_and_keys_keep_pages_apart() {
 fn what_is_wrong_is_refused_by_its_field() {
     let _server = server();
     let params = |more: Value| asked(json!({"sampling_params": more}));
+    let chosen =
+        |tokens: Value| asked(json!({"return_logprob": true, "token_ids_logprob": tokens}));
     for (body, field) in [
         (json!({}), "text"),
         (asked(json!({"input_ids": [1]})), "text"),
@@ -331,7 +333,12 @@ fn what_is_wrong_is_refused_by_its_field() {
         (json!({"text": vec!["a"; 4097]}), "text"),
         (asked(json!({"input_embeds": [[0.5]]})), "input_embeds"),
         (asked(json!({"lora_path": "a"})), "lora_path"),
-        (asked(json!({"token_ids_logprob": [1]})), "token_ids_logprob"),
+        (chosen(json!([264])), "token_ids_logprob"),
+        (chosen(json!("1")), "token_ids_logprob"),
+        (chosen(json!([-1])), "token_ids_logprob"),
+        (chosen(json!([1, [2]])), "token_ids_logprob"),
+        (chosen(json!(vec![1; 33])), "token_ids_logprob"),
+        (with(chosen(json!([[1]])), json!({"text": ["a", "b"]})), "token_ids_logprob"),
         (asked(json!({"custom_logit_processor": "{}"})), "custom_logit_processor"),
         (asked(json!({"return_hidden_states": true})), "return_hidden_states"),
         (asked(json!({"return_routed_experts": true})), "return_routed_experts"),
@@ -367,8 +374,10 @@ fn what_is_wrong_is_refused_by_its_field() {
         (params(json!({"logit_bias": {"x": 1}})), "sampling_params.logit_bias"),
         (params(json!({"stop": [""]})), "sampling_params.stop"),
         (params(json!({"stop_token_ids": [999]})), "sampling_params.stop_token_ids"),
-        (params(json!({"stop_regex": "a"})), "sampling_params.stop_regex"),
-        (params(json!({"stop_regex": ["a"]})), "sampling_params.stop_regex"),
+        (params(json!({"stop_regex": "("})), "sampling_params.stop_regex"),
+        (params(json!({"stop_regex": ["a", "(a|b)*a(a|b){20}"]})), "sampling_params.stop_regex"),
+        (params(json!({"stop_regex": vec!["a"; 17]})), "sampling_params.stop_regex"),
+        (params(json!({"stop_regex": 1})), "sampling_params.stop_regex"),
         (params(json!({"ebnf": "root ::= \"a\""})), "sampling_params.ebnf"),
         (params(json!({"regex": "("})), "sampling_params.regex"),
         (params(json!({"json_schema": "{"})), "sampling_params.json_schema"),

@@ -10,7 +10,9 @@ impl Trajectory {
     pub const SPANS_MAX: usize = 1024;
     /// Bytes of metadata at most, as compact JSON.
     pub const METADATA_BYTES_MAX: usize = 64 << 10;
-    /// Objects and lists within each other in metadata at most.
+    /// Bytes of what else was said of drawing at most, as compact JSON.
+    pub const MASKING_BYTES_MAX: usize = 2 << 20;
+    /// Objects and lists within each other in metadata, and in that, at most.
     pub const METADATA_DEPTH_MAX: usize = 64;
 
     /// Refuses what [`Store::append`](crate::Store::append) would refuse in any store, for
@@ -54,7 +56,8 @@ pub fn trajectory(of: &Trajectory) -> Result<(), Error> {
     finite(|| "sampling.temperature".into(), sampling.temperature.into())?;
     finite(|| "sampling.top_p".into(), sampling.top_p.into())?;
     finite(|| "sampling.min_p".into(), sampling.min_p.into())?;
-    metadata(&of.metadata)
+    object("masking", &of.masking, Trajectory::MASKING_BYTES_MAX)?;
+    object("metadata", &of.metadata, Trajectory::METADATA_BYTES_MAX)
 }
 
 /// Refuses what is no reward.
@@ -117,7 +120,7 @@ fn versions(of: &Trajectory) -> Result<(), Error> {
     Ok(())
 }
 
-fn metadata(of: &Metadata) -> Result<(), Error> {
+fn object(field: &str, of: &Metadata, bytes_max: usize) -> Result<(), Error> {
     // Depth comes first: the text is written by a function that calls itself.
     let mut level: Vec<&Value> = of.values().collect();
     for depth in 1.. {
@@ -126,15 +129,15 @@ fn metadata(of: &Metadata) -> Result<(), Error> {
         }
         if depth > Trajectory::METADATA_DEPTH_MAX {
             let expected = format!("at most {} levels deep", Trajectory::METADATA_DEPTH_MAX);
-            return Err(Error::field("metadata", expected, "more"));
+            return Err(Error::field(field, expected, "more"));
         }
         level = level.into_iter().flat_map(inner).collect();
     }
     let text = serde_json::to_string(of)
-        .map_err(|error| Error::field("metadata", "an object of JSON", error))?;
-    if text.len() > Trajectory::METADATA_BYTES_MAX {
-        let expected = format!("at most {} bytes", Trajectory::METADATA_BYTES_MAX);
-        return Err(Error::field("metadata", expected, text.len()));
+        .map_err(|error| Error::field(field, "an object of JSON", error))?;
+    if text.len() > bytes_max {
+        let expected = format!("at most {bytes_max} bytes");
+        return Err(Error::field(field, expected, text.len()));
     }
     Ok(())
 }

@@ -38,6 +38,10 @@ pub struct Trajectory {
     /// What the tokens of the answer were drawn from, where it was not everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub masks: Option<Masks>,
+    /// What else the request said of drawing, in fields of `sampling_params` that say it
+    /// again: processors, a grammar, penalties, biases.
+    #[serde(with = "metadata", skip_serializing_if = "Metadata::is_empty")]
+    pub masking: Metadata,
     /// Which tokens of the answer are trained on; `None`: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_mask: Option<Vec<bool>>,
@@ -88,7 +92,7 @@ pub struct Span {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Masks {
-    /// A hash of the kept set, for each token.
+    /// A hash of the kept set, for each token; that of no token where all were kept.
     Hashes(Vec<u64>),
     /// The kept set, for each token.
     Kept(Vec<Vec<u32>>),

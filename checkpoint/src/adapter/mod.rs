@@ -4,6 +4,7 @@
 //! Files are read, not mapped: a trainer may write the next adapter over one that is
 //! served. What is not whole, or not of this model, is refused whole.
 
+mod archive;
 mod matrices;
 mod mlx;
 mod patterns;
@@ -44,7 +45,7 @@ const PICKLE: &str = "adapter_model.bin";
 /// MLX's tensors.
 const MLX: &str = "adapters.safetensors";
 
-/// MLX's tensors of old.
+/// MLX's tensors of old, which it still writes where it is asked to.
 const ARRAYS: &str = "adapters.npz";
 
 /// How often a folder is read that another adapter comes into meanwhile.
@@ -84,7 +85,8 @@ pub fn of_bytes(text: &[u8], tensors: &[u8], config: &Config) -> Result<Adapter,
     let object = object(said, text)?;
     let fields = Fields { path: said, within: "", object: &object };
     let format = Format::of(&fields)?;
-    let path = Path::new(format.name());
+    let archived = format == Format::Mlx && tensors.starts_with(archive::MAGIC);
+    let path = Path::new(if archived { ARRAYS } else { format.name() });
     within(path, tensors.len() as u64, TENSOR_BYTES_MAX)?;
     whole(&fields, format, path, tensors, config)
 }
@@ -96,7 +98,14 @@ fn whole(
     held: &[u8],
     config: &Config,
 ) -> Result<Adapter, Error> {
-    let tensors = stored::tensors(path, held)?;
+    let arrays;
+    let tensors = match format == Format::Mlx && path.ends_with(ARRAYS) {
+        true => {
+            arrays = archive::arrays(path, held)?;
+            stored::arrays(path, &arrays)
+        }
+        false => stored::tensors(path, held)?,
+    };
     if tensors.is_empty() {
         return Err(Error::malformed(path, "holds no tensor"));
     }
@@ -133,18 +142,20 @@ impl Format {
         }
     }
 
-    /// The file of its tensors. Formats of old are refused in words and not opened: a pickle
-    /// is a program, and MLX itself no longer reads its archives of arrays.
+    /// The file of its tensors. A pickle is a program: it is refused in words and not opened.
     fn tensors(self, folder: &Path) -> Result<PathBuf, Error> {
         let path = folder.join(self.name());
-        let (old, what) = match self {
-            Self::Peft => (PICKLE, "is a pickle, which is never opened: save as safetensors"),
-            Self::Mlx => (ARRAYS, "is of an older MLX: save as adapters.safetensors"),
-        };
-        let old = folder.join(old);
-        match !path.exists() && old.exists() {
-            true => Err(Error::malformed(&old, what)),
-            false => Ok(path),
+        let old = folder.join(match self {
+            Self::Peft => PICKLE,
+            Self::Mlx => ARRAYS,
+        });
+        match (self, !path.exists() && old.exists()) {
+            (_, false) => Ok(path),
+            (Self::Mlx, true) => Ok(old),
+            (Self::Peft, true) => {
+                let what = "is a pickle, which is never opened: save as safetensors";
+                Err(Error::malformed(&old, what))
+            }
         }
     }
 }

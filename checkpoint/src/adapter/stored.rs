@@ -1,5 +1,6 @@
 //! Tensors of an adapter's file, in memory, and the floats they are widened to.
 
+use super::archive::Array;
 use crate::error::Error;
 use crate::files;
 use engine::weights::{Element, widen};
@@ -28,6 +29,19 @@ pub fn tensors<'a>(path: &'a Path, bytes: &'a [u8]) -> Result<BTreeMap<String, S
         (name, stored)
     });
     Ok(stored.collect())
+}
+
+/// The arrays of an archive as such tensors.
+pub fn arrays<'a>(
+    path: &'a Path,
+    arrays: &'a BTreeMap<String, Array<'_>>,
+) -> BTreeMap<String, Stored<'a>> {
+    let stored = arrays.iter().map(|(name, array)| {
+        let view = TensorView::new(array.dtype, array.shape.clone(), array.elements());
+        let view = view.expect("its size was checked");
+        (name.clone(), Stored { path, name: name.clone(), view })
+    });
+    stored.collect()
 }
 
 impl Stored<'_> {

@@ -13,6 +13,8 @@ use crate::request::{Event, Finish, Generate, Pooling, Sampling, Scored, Task};
 use kernels_core::Error;
 use kernels_core::params;
 use std::collections::HashMap;
+use std::iter;
+use std::sync::Arc;
 
 const NOT_FINITE: &str = "its logits, with what was asked of them, are not finite";
 
@@ -22,6 +24,8 @@ struct Wanted {
     rows: Vec<u32>,
     tokens: Vec<u32>,
     top: u32,
+    /// Scored after every row, too.
+    chosen: Arc<[u32]>,
 }
 
 impl Engine {
@@ -62,13 +66,17 @@ impl Engine {
         if wanted.is_empty() {
             return;
         }
-        let all = |list: fn(&Wanted) -> &[u32]| -> Vec<u32> {
-            wanted.iter().flat_map(|wanted| list(wanted).iter().copied()).collect()
-        };
-        let (rows, tokens) = (all(|wanted| &wanted.rows), all(|wanted| &wanted.tokens));
+        let (mut rows, mut tokens) = (Vec::new(), Vec::new());
+        for Wanted { rows: own, tokens: after, chosen, .. } in &wanted {
+            for (row, token) in own.iter().zip(after) {
+                rows.extend(iter::repeat_n(*row, 1 + chosen.len()));
+                tokens.extend(iter::once(token).chain(chosen.iter()));
+            }
+        }
         let top = wanted.iter().map(|wanted| wanted.top).max().unwrap_or(0);
+        let each = || wanted.iter().flat_map(|wanted| &wanted.rows).copied().collect::<Vec<_>>();
         let outcome = self.device.score(&rows, &tokens).and_then(|scores| {
-            let tops = if top > 0 { self.device.tops(&rows, top)? } else { Vec::new() };
+            let tops = if top > 0 { self.device.tops(&each(), top)? } else { Vec::new() };
             Ok((scores, tops))
         });
         let (scores, tops) = match outcome {
@@ -80,7 +88,7 @@ impl Engine {
             }
         };
         let (mut scores, mut tops) = (scores.into_iter(), tops.into_iter());
-        for Wanted { request, tokens, top, .. } in wanted {
+        for Wanted { request, tokens, top, chosen, .. } in wanted {
             let group = self.groups.get_mut(&request).expect("it is in the step");
             let mut finite = true;
             for token in tokens {
@@ -88,7 +96,8 @@ impl Engine {
                 finite &= status == params::STATUS_OK;
                 let mut listed = tops.next().unwrap_or_default();
                 listed.truncate(top as usize);
-                let scored = Scored { token, raw, processed: raw, top: listed, kept: None };
+                let chosen = scores.by_ref().take(chosen.len()).map(|(raw, _)| raw).collect();
+                let scored = Scored { token, raw, processed: raw, top: listed, chosen, kept: None };
                 group.scored.push(Some(scored));
             }
             if !finite {
@@ -229,7 +238,7 @@ impl Engine {
         let sequence = self.running.get_mut(&id).expect("it drew");
         let generate = self.groups[&sequence.request].generate().expect("only answers draw");
         let stop = &generate.stop;
-        let Drawn { token, raw, processed, mut top, kept: (count, words), .. } = drawn;
+        let Drawn { token, raw, processed, mut top, chosen, kept: (count, words), .. } = drawn;
         let vocab = self.device.config().vocab;
         let kept = generate.kept.map(|keep| Kept::of(&words, count, vocab, keep));
         top.truncate(generate.top.unwrap_or(0) as usize);
@@ -238,12 +247,15 @@ impl Engine {
         sequence.turn += 1;
         self.counters.generated_tokens += 1;
         let count = sequence.generated().len();
-        let ends = count >= stop.min_new as usize;
-        let found = sequence.scan.push(&stop.strings, self.vocabulary.bytes(token), ends);
+        let counts = count >= stop.min_new as usize;
+        let bytes = self.vocabulary.bytes(token);
+        let found = sequence.scan.push(&stop.strings, bytes, counts);
+        let search = stop.expressions.as_ref();
+        let expression = search.and_then(|search| search.push(&mut sequence.searched, bytes));
         self.events.push(Event::Token {
             id: sequence.request,
             choice: sequence.choice,
-            token: Scored { token, raw, processed, top, kept },
+            token: Scored { token, raw, processed, top, chosen, kept },
             version,
             held: sequence.scan.held(&stop.strings),
         });
@@ -255,6 +267,8 @@ impl Engine {
             Some(Finish::Token(token))
         } else if let Some(Found { which, before }) = found {
             Some(Finish::String { which, before })
+        } else if let Some(which) = expression.filter(|_| counts) {
+            Some(Finish::Expression(which))
         } else if end_by_steps(&generate.sampling, count) {
             Some(Finish::Complete)
         } else if count >= generate.max_new as usize
@@ -289,5 +303,6 @@ fn scores(
     let tokens = sequence.tokens.get(first..end).filter(|tokens| !tokens.is_empty())?;
     let begin = row + (first - 1 - run.first) as u32;
     let rows = (begin..).take(tokens.len()).collect();
-    Some(Wanted { request: sequence.request, rows, tokens: tokens.to_vec(), top })
+    let (tokens, chosen) = (tokens.to_vec(), generate.chosen.clone());
+    Some(Wanted { request: sequence.request, rows, tokens, top, chosen })
 }

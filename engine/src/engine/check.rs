@@ -80,6 +80,11 @@ impl Checks<'_> {
         } else if generate.prompt_from > 0 {
             return Err(refused("prompt_from", "0 without prompt_top", generate.prompt_from));
         }
+        self.tokens("chosen", &generate.chosen)?;
+        if generate.chosen.len() > Generate::CHOSEN_MAX {
+            let expected = format!("at most {}", Generate::CHOSEN_MAX);
+            return Err(refused("chosen", expected, generate.chosen.len()));
+        }
         self.sampling(&generate.sampling)?;
         self.stop(&generate.stop)?;
         let ends = self.eos + generate.stop.tokens.len();

@@ -97,6 +97,8 @@ pub(super) struct Drawn {
     pub raw: f32,
     pub processed: f32,
     pub top: Vec<(u32, f32)>,
+    /// What the model says of tokens that were chosen, where some were.
+    pub chosen: Vec<f32>,
     /// How many tokens were kept, and a bit for each; none where nobody asked.
     pub kept: (u32, Vec<u32>),
 }
@@ -528,6 +530,7 @@ fn drawn(words: &[u32], rows: usize, top: usize, kept_words: usize) -> Vec<Drawn
             raw: f32::from_bits(ones[2 * rows + row]),
             processed: f32::from_bits(ones[3 * rows + row]),
             top: listed.map(|(&token, &logprob)| (token, f32::from_bits(logprob))).collect(),
+            chosen: Vec::new(),
             kept: match counts.get(row) {
                 Some(&count) => (count, kept[row * kept_words..][..kept_words].to_vec()),
                 None => (0, Vec::new()),

@@ -12,6 +12,7 @@ use crate::model::Batch;
 use kernels_core::Error;
 use kernels_core::params::SampleRow;
 use kv::Table;
+use std::iter;
 
 /// A token that is to be drawn.
 pub(super) struct Draw {
@@ -127,17 +128,40 @@ impl Engine {
             let drawing = self.drawing(runs, &draws);
             let after = drawing.as_ref().map(|drawing| drawing.draws(&self.masks));
             let work = Work { weights, batch: &self.batch, copies: &copies };
-            let drawn = self.device.run(&work, after.as_ref())?;
+            let mut drawn = self.device.run(&work, after.as_ref())?;
+            self.score_chosen(&draws, &mut drawn)?;
             let guided = Guided { draws, late: Vec::new(), ends: Vec::new() };
             return Ok(Launched { guided, drawn });
         }
         self.device.run(&Work { weights, batch: &self.batch, copies: &copies }, None)?;
         let guided = self.guided(draws);
-        let drawn = match self.drawing(runs, &guided.draws) {
+        let mut drawn = match self.drawing(runs, &guided.draws) {
             Some(drawing) => self.device.draw(&drawing.draws(&self.masks))?,
             None => Vec::new(),
         };
+        self.score_chosen(&guided.draws, &mut drawn)?;
         Ok(Launched { guided, drawn })
+    }
+
+    /// What the model says of the tokens that answers chose, wherever they draw one.
+    fn score_chosen(&mut self, draws: &[Draw], drawn: &mut [Drawn]) -> Result<(), Error> {
+        let chosen = |draw: &Draw| {
+            let generate = self.groups[&self.running[&draw.id].request].generate();
+            generate.map(|generate| generate.chosen.clone()).unwrap_or_default()
+        };
+        let chosen: Vec<_> = draws.iter().map(chosen).collect();
+        let each = draws.iter().zip(&chosen);
+        let rows: Vec<u32> =
+            each.flat_map(|(draw, chosen)| iter::repeat_n(draw.row, chosen.len())).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let tokens: Vec<u32> = chosen.iter().flat_map(|chosen| chosen.iter().copied()).collect();
+        let mut scores = self.device.score(&rows, &tokens)?.into_iter().map(|(raw, _)| raw);
+        for (drawn, chosen) in drawn.iter_mut().zip(&chosen) {
+            drawn.chosen = scores.by_ref().take(chosen.len()).collect();
+        }
+        Ok(())
     }
 
     /// The rows of all who run, and of what is guessed.

@@ -9,7 +9,7 @@ use super::stop::Scan;
 use super::swap::scope;
 use super::versions::{Policy, Span};
 use crate::request::{Generate, Miss, Pooling, Request, Scored, Task};
-use grammar::Grammar;
+use grammar::{Grammar, Searched};
 use kv::{Claim, Page, Scope, Table};
 use std::collections::VecDeque;
 
@@ -135,6 +135,8 @@ pub(super) struct Sequence {
     /// Whether its counts and its mask have yet to be written.
     pub fresh: bool,
     pub scan: Scan,
+    /// How far its stop expressions have been looked for.
+    pub searched: Searched,
     /// What may come next of it, if it keeps to a grammar and has had a seat.
     pub guide: Option<Guide>,
     /// How what was guessed of it has fared.
@@ -196,6 +198,7 @@ impl Sequence {
             seat: None,
             fresh: true,
             scan: Scan::default(),
+            searched: Searched::default(),
             guide: None,
             guessing: Fared::new(&settings.guessing),
             drafted: 0,
@@ -230,6 +233,7 @@ impl Sequence {
             seat: None,
             fresh: true,
             scan: Scan::default(),
+            searched: Searched::default(),
             guide: None,
             guessing: Fared { guessed: 0, held: 0, ..self.guessing },
             drafted: self.drafted,

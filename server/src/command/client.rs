@@ -24,13 +24,16 @@ pub struct Client {
 impl Client {
     /// Of such a server.
     pub fn new(remote: &Remote) -> Result<Self, Failure> {
-        let url = &remote.base_url;
-        let unknown = || {
-            Failure::Setting(format!("the server's address must begin with http://, not `{url}`"))
-        };
-        let authority = url.strip_prefix("http://").ok_or_else(unknown)?;
+        Self::of("--base-url", &remote.base_url, remote.key.api_key.clone())
+    }
+
+    /// Of one that a setting names.
+    pub fn of(setting: &str, url: &str, key: Option<String>) -> Result<Self, Failure> {
+        let authority = url.strip_prefix("http://").ok_or_else(|| {
+            Failure::Setting(format!("{setting}: must begin with http://, not `{url}`"))
+        })?;
         let authority = authority.trim_end_matches('/').trim_end_matches("/v1").to_owned();
-        Ok(Self { authority, key: remote.key.api_key.clone(), session: None })
+        Ok(Self { authority, key, session: None })
     }
 
     /// The address that all paths follow.

@@ -208,6 +208,7 @@ pub fn load(
         dtype: dtype_of(&checkpoint),
         checkpoints: None,
         shelf: None,
+        atropos: None,
         labels: Arc::default(),
         numerics,
         action_sets: BTreeMap::new(),

@@ -3,7 +3,7 @@
 mod action_sets;
 pub mod bench;
 pub mod chat;
-mod client;
+pub mod client;
 pub mod complete;
 pub mod doctor;
 mod drafter;

@@ -4,12 +4,13 @@
 use super::Failure;
 use super::client::Client;
 use crate::config::Replay;
+use engine::processor::Kept;
 use hyper::Method;
 use serde_json::{Value, json};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
-use trajectories::Trajectory;
+use trajectories::{Masks, Trajectory};
 
 /// Where a trajectory and the server part.
 struct Parting {
@@ -133,28 +134,62 @@ async fn drawn(client: &Client, it: &Trajectory) -> Result<Option<Parting>, Fail
         return Ok(None);
     }
     let sampling = &it.sampling;
-    let asked = json!({
-        "model": it.model,
-        "token_ids": it.prompt,
-        "sampling_params": {
-            "max_tokens": it.answer.len(), "ignore_eos": true, "logprobs": 0,
-            "seed": sampling.seed,
-            "temperature": sampling.temperature, "top_p": sampling.top_p,
-            "top_k": sampling.top_k, "min_p": sampling.min_p,
-        },
+    let mut said = json!({
+        "max_tokens": it.answer.len(), "logprobs": 0, "seed": sampling.seed,
+        // The model's own end may be among the tokens, and masked before a least of them.
+        "ignore_eos": !it.masking.contains_key("min_tokens"),
+        "temperature": sampling.temperature, "top_p": sampling.top_p,
+        "top_k": sampling.top_k, "min_p": sampling.min_p,
     });
+    if let Value::Object(said) = &mut said {
+        said.extend(it.masking.clone());
+    }
+    let mut asked = json!({ "model": it.model, "token_ids": it.prompt, "sampling_params": said });
+    if let Some(Masks::Hashes(_)) = it.masks {
+        asked["return_sampling_mask"] = true.into();
+        asked["sampling_mask"] = "hash".into();
+    }
     let told = client.json(Method::POST, "/inference/v1/generate", Some(asked)).await?;
-    let entries = &told["choices"][0]["logprobs"]["content"];
+    let choice = &told["choices"][0];
     for (at, &was) in it.logprobs.processed.iter().enumerate() {
-        let entry: &Value = &entries[at];
+        let entry: &Value = &choice["logprobs"]["content"][at];
         let is = entry["processed_logprob"].as_f64().map_or(f32::NAN, |x| x as f32);
+        let masked = it.masks.as_ref().is_some_and(|masks| is_other(masks, at, choice));
         let same = entry["token_id"] == it.answer[at] && is.to_bits() == was.to_bits();
-        if !same {
-            let why = "the model says the same, and what was drawn from is another: a mask, a \
-                       grammar, penalties, or another temperature"
-                .to_owned();
-            return Ok(Some(Parting { at, was, is, why }));
+        if !same || masked {
+            return Ok(Some(Parting { at, was, is, why: of_drawing(it, masked).to_owned() }));
         }
     }
     Ok(None)
+}
+
+/// Whether a token is drawn from other tokens than it was.
+fn is_other(masks: &Masks, at: usize, choice: &Value) -> bool {
+    let Masks::Hashes(hashes) = masks else { return false };
+    let now = match &choice["sampling_mask"][at] {
+        Value::String(digits) => u64::from_str_radix(digits, 16).ok(),
+        Value::Null => Some(Kept::All.hash()),
+        _ => None,
+    };
+    now != Some(hashes[at])
+}
+
+/// Why a token is drawn from something else, where the model says the same of it.
+fn of_drawing(it: &Trajectory, masked: bool) -> &'static str {
+    let follows = it.sampling.top_p < 1.0 || it.sampling.min_p > 0.0;
+    match (masked, follows) {
+        (true, false) => "mask: the model says the same, and other tokens may be drawn",
+        (true, true) => {
+            "mask or temperature: the model says the same, and other tokens may be drawn, which \
+             `top_p` and `min_p` make depend on the temperature, too"
+        }
+        (false, _) if it.masks.is_some() => {
+            "temperature, penalties or biases: the model says the same, and the same tokens may be \
+             drawn, with other probabilities"
+        }
+        (false, _) => {
+            "the model says the same, and what was drawn from is another: another temperature, \
+             penalties or biases"
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use super::load::{Loaded, load};
 use super::{Failure, action_sets};
 use crate::adapters::Load;
+use crate::atropos::Atropos;
 use crate::backend::Busy;
 use crate::checkpoints::{self, Checkpoints};
 use crate::config::{self, LogFormat};
@@ -43,6 +44,7 @@ pub fn run(
         return host.close();
     };
     served.trust_request_chat_template = settings.limits.trust_request_chat_template;
+    served.atropos = Atropos::open(&settings.atropos, served.context)?;
     served.action_sets = action_sets::read(&settings.action_set, served.vocabulary)?;
     tell(out, given, &told)?;
     let (name, address) = (served.name.clone(), host.address);
@@ -77,6 +79,8 @@ struct Serving {
     engine: JoinHandle<()>,
     /// What writes checkpoints, if something does.
     writer: Option<JoinHandle<()>>,
+    /// Who hands scored groups over, if somebody does.
+    envoy: Option<(tokio::task::JoinHandle<()>, watch::Sender<bool>)>,
 }
 
 impl Host {
@@ -184,18 +188,23 @@ impl Host {
             let resumed = self.threads.block_on(resumed);
             resumed.map_err(|refusal| Failure::Setting(words(refusal)))?;
         }
+        let envoy = served.atropos.as_ref().and_then(Atropos::envoy);
+        let envoy = envoy.map(|envoy| {
+            let (stop, stopped) = watch::channel(false);
+            (self.threads.spawn(envoy.run(stopped)), stop)
+        });
         self.door.open(served, runtime.clone(), metrics);
         if let (Some((listener, _)), Some(server)) = (self.grpc.take(), self.door.server()) {
             self.threads.spawn(grpc::serve(listener, server, self.stop.subscribe()));
         }
-        Ok(Serving { host: self, runtime, engine, writer })
+        Ok(Serving { host: self, runtime, engine, writer, envoy })
     }
 }
 
 impl Serving {
     /// Serves until it is told to stop and all has ended, or until the engine breaks.
     fn attend(self) -> Result<(), Failure> {
-        let Self { host, runtime, engine, writer } = self;
+        let Self { host, runtime, engine, writer, envoy } = self;
         let Host { threads, door, mut signals, stop, mut connections, .. } = host;
         let ended = threads.block_on(async {
             tokio::select! {
@@ -212,6 +221,11 @@ impl Serving {
         if ended.is_err() {
             threads.shutdown_background();
             return ended;
+        }
+        if let Some((envoy, stop)) = envoy {
+            // No group comes any more. It bounds its leave by itself.
+            stop.send_replace(true);
+            let _ = threads.block_on(envoy);
         }
         drop((door, runtime));
         threads.shutdown_timeout(END_WITHIN);

@@ -148,7 +148,7 @@ async fn dispatch(
         }
         How::Read(read) => {
             let (_begun, body, context) = begin(server, &head.headers, body, entry).await?;
-            self::read(body, move |body| read(body, &context.served)).await.map(json)
+            self::read(body, move |body| read(body, context)).await.map(json)
         }
         How::Embed => {
             let (_begun, body, context) = begin(server, &head.headers, body, entry).await?;

@@ -7,7 +7,6 @@ use super::generate::json;
 use super::route::state;
 use super::{Begun, Server, shown_metrics};
 use crate::openai::{self, Chat, Completions, Context, Refusal, Surface, tokens};
-use crate::served::Served;
 use crate::sglang;
 use hyper::header::HeaderMap;
 use hyper::{Method, Response, StatusCode};
@@ -28,6 +27,8 @@ pub struct Route {
 
 /// What is made of a call.
 pub type Answer = Pin<Box<dyn Future<Output = Result<Response<Reply>, Refusal>> + Send>>;
+/// What makes a reply of a body.
+pub type Making = fn(&[u8], Arc<Context>) -> Result<Vec<u8>, Refusal>;
 /// What reads a body as a surface of generation.
 pub type Reading = fn(&[u8], Arc<Context>) -> Result<Arc<dyn Surface>, Refusal>;
 
@@ -38,7 +39,7 @@ pub enum How {
     /// Answers are generated, as the body asks.
     Generate(Reading),
     /// The body tells all.
-    Read(fn(&[u8], &Served) -> Result<Vec<u8>, Refusal>),
+    Read(Making),
     /// Texts become vectors.
     Embed,
     /// Answers are generated, by a surface that sends them itself.
@@ -71,8 +72,8 @@ const ROUTES: &[Route] = &[
         Chat::read(body, context).map(|it| Arc::new(it) as _)
     }),
     Route { path: "/v1/embeddings", methods: POST, key: true, how: How::Embed },
-    reads("/tokenize", tokens::tokenize),
-    reads("/detokenize", tokens::detokenize),
+    reads("/tokenize", |body, context| tokens::tokenize(body, &context.served)),
+    reads("/detokenize", |body, context| tokens::detokenize(body, &context.served)),
     plain("/v1/models", true, |server, _| Ok(json(openai::models(&server.served)))),
     plain("/health", false, |server, _| Ok(alive(server))),
     // prime-rl's name of it, and vLLM's.
@@ -133,10 +134,7 @@ pub const fn generates(path: &'static str, read: Reading) -> Route {
 }
 
 /// A path whose body tells all.
-pub const fn reads(
-    path: &'static str,
-    read: fn(&[u8], &Served) -> Result<Vec<u8>, Refusal>,
-) -> Route {
+pub const fn reads(path: &'static str, read: Making) -> Route {
     Route { path, methods: POST, key: true, how: How::Read(read) }
 }
 

@@ -253,6 +253,7 @@ struct News {
 /// One answer's bytes, and how many of them are told.
 struct Choice {
     stop_strings: Arc<[String]>,
+    stop_expressions: Arc<[String]>,
     keep_stop: bool,
     skip_special: bool,
     calls: Option<Calls>,
@@ -273,6 +274,7 @@ impl Choice {
     fn new(asked: &Asked) -> Self {
         Self {
             stop_strings: asked.stop_strings.clone(),
+            stop_expressions: asked.stop_expressions.clone(),
             keep_stop: asked.keep_stop,
             skip_special: asked.skip_special,
             calls: asked.calls.clone().map(|(form, names)| Calls::new(form, names)),
@@ -371,6 +373,10 @@ impl Choice {
                 let special = self.special.iter().filter(|(at, _)| *at <= before);
                 let end = end + special.map(|(_, bytes)| bytes).sum::<usize>();
                 self.bytes.truncate(end);
+                End { reason: "stop", stop: Some(StopReason::String(stop)) }
+            }
+            Finish::Expression(which) => {
+                let stop = self.stop_expressions.get(which).cloned().unwrap_or_default();
                 End { reason: "stop", stop: Some(StopReason::String(stop)) }
             }
             Finish::Cancelled | Finish::Aborted => End { reason: "abort", stop: None },

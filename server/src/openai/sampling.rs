@@ -3,6 +3,7 @@
 use super::Refusal;
 use super::fields::Fields;
 use super::kept::{self, KEPT_MAX};
+use super::masking;
 use super::processors;
 use super::prompts::Prompt;
 use super::structured::Structure;
@@ -13,8 +14,8 @@ use crate::served::Served;
 use crate::text::calls::Form;
 use engine::processor::{self, Keep, Then};
 use engine::request::{Generate, Request, Sampling, Stop, Task};
-use grammar::Grammar;
-use serde_json::Value;
+use grammar::{Grammar, Limits, Search};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -51,12 +52,16 @@ pub struct Asked {
     grammar: Option<Grammar>,
     /// [`Stop::strings`] as text; all answers share it.
     pub stop_strings: Arc<[String]>,
+    /// [`Stop::expressions`] as they came.
+    pub stop_expressions: Arc<[String]>,
     /// The text keeps what ended it.
     pub keep_stop: bool,
     /// Special tokens have no text.
     pub skip_special: bool,
     /// Most likely tokens to list with each of an answer.
     pub top: Option<u32>,
+    /// Tokens whose log-probabilities are listed with each.
+    pub chosen: Arc<[u32]>,
     /// How the tokens that each of an answer was drawn from are told.
     pub kept: Option<Keep>,
     /// Most likely tokens to list with each of the prompt, as `prompt_logprobs` asks.
@@ -81,6 +86,8 @@ pub struct Asked {
     pub adapter: Option<Known>,
     /// The base's log-probabilities of each answer are told, too.
     pub references: bool,
+    /// What is said of drawing besides temperature and filters, where trajectories keep it.
+    masking: Map<String, Value>,
     /// What is made of answers besides, if anything is.
     pub rollout: Option<Arc<Rollout>>,
 }
@@ -95,7 +102,8 @@ pub struct Streaming {
 impl Asked {
     /// From a request's fields. `logprobs` differs between the surfaces: its count is given.
     pub fn read(fields: &mut Fields, served: &Served, top: Option<u32>) -> Result<Self, Refusal> {
-        let strings = strings(fields, "stop")?;
+        let masking = masking::given(fields);
+        let (strings, expressions) = (strings(fields, "stop")?, strings(fields, "stop_regex")?);
         let asked = Self {
             choices: fields.within("n", 1..=CHOICES_MAX)?.unwrap_or(1),
             seed: seed(fields)?,
@@ -103,6 +111,7 @@ impl Asked {
             stop: Stop {
                 tokens: tokens(fields, "stop_token_ids", served)?.unwrap_or_default(),
                 strings: strings.iter().map(|text| text.clone().into_bytes()).collect(),
+                expressions: None,
                 ignore_eos: fields.switch("ignore_eos")?,
                 min_new: fields.take("min_tokens")?.unwrap_or(0),
             },
@@ -110,9 +119,11 @@ impl Asked {
             calls: None,
             grammar: None,
             stop_strings: strings.into(),
+            stop_expressions: expressions.into(),
             keep_stop: fields.switch("include_stop_str_in_output")?,
             skip_special: fields.take("skip_special_tokens")?.unwrap_or(true),
             top,
+            chosen: [].into(),
             kept: kept::read(fields)?,
             prompt_top: fields.within("prompt_logprobs", 0..=TOP_MAX)?,
             prompt_from: fields.take("prompt_logprob_start")?.unwrap_or(0),
@@ -125,6 +136,7 @@ impl Asked {
             request_id: request_id(fields)?,
             adapter: None,
             references: references(fields)?,
+            masking,
             rollout: None,
         };
         fields.only("detokenize", &[Value::Bool(true)])?;
@@ -173,11 +185,33 @@ impl Asked {
         Ok(())
     }
 
-    /// Compiles what answers keep to, once all else is known to be good.
+    /// Compiles what answers keep to, and what ends them, once all else is known to be good.
     pub fn compile(&mut self, served: &Served) -> Result<(), Refusal> {
+        if !self.stop_expressions.is_empty() {
+            let search = Search::new(&self.stop_expressions, &Limits::default());
+            let refused =
+                |refusal: grammar::Refusal| Refusal::field("stop_regex", refusal.to_string());
+            self.stop.expressions = Some(search.map_err(refused)?);
+        }
         let grammar = self.structure.as_ref().map(|structure| structure.compile(served));
         self.grammar = grammar.transpose()?;
         Ok(())
+    }
+
+    /// Whether some tokens may not be drawn, other than by the temperature.
+    fn narrows(&self) -> bool {
+        let Sampling { top_k, top_p, min_p, allowed, bad_words, processors, .. } = &self.sampling;
+        let filters = *top_k > 0 || *top_p < 1.0 || *min_p > 0.0;
+        let masks = allowed.is_some() || !bad_words.is_empty() || !processors.is_empty();
+        filters || masks || self.grammar.is_some() || self.stop.min_new > 0
+    }
+
+    /// What is said of drawing besides temperature and filters, as it can be said again.
+    pub fn masking(&self) -> Map<String, Value> {
+        let mut said = self.masking.clone();
+        let structure = self.structure.as_ref().map(Structure::told);
+        said.extend(structure.map(|told| ("structured_outputs".to_owned(), told)));
+        said
     }
 
     /// The name of the model that answers.
@@ -200,7 +234,8 @@ impl Asked {
                 stop: self.stop.clone(),
                 // Who collects wants them, whoever shows them.
                 top: self.top.or(collects.then_some(0)),
-                kept: self.kept,
+                chosen: self.chosen.clone(),
+                kept: self.kept.or((collects && self.narrows()).then_some(Keep::Hash)),
                 prompt_top,
                 prompt_from: self.prompt_from,
                 grammar: self.grammar.clone(),

@@ -5,7 +5,7 @@ use super::Refusal;
 use super::fields::Fields;
 use crate::served::Served;
 use grammar::{Grammar, Source};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 /// When to come again, where too many grammars wait to be compiled.
@@ -40,6 +40,19 @@ impl Structure {
             }
             Some(asked) => structured_outputs(asked),
             None => Ok(format),
+        }
+    }
+
+    /// As `structured_outputs` says it.
+    pub fn told(&self) -> Value {
+        match &self.source {
+            Source::Schema(text) => json!({ "json": text }),
+            Source::Compact(text) => json!({ "json": text, "disable_any_whitespace": true }),
+            Source::Object => json!({ "json_object": true }),
+            Source::Expression(text) => json!({ "regex": text }),
+            Source::Choice(texts) => json!({ "choice": texts }),
+            Source::Lark(text) => json!({ "grammar": text }),
+            Source::Tags(text) => json!({ "structural_tag": text }),
         }
     }
 
@@ -265,7 +278,11 @@ mod tests {
                 Some(Source::Lark("start: \"a\"".into())),
             ),
         ] {
-            assert_eq!(read(body.clone()), Ok(source), "{body}");
+            assert_eq!(read(body.clone()), Ok(source.clone()), "{body}");
+            // And told again it is read as the same.
+            let Some(source) = source else { continue };
+            let told = Structure::new("", source.clone(), Vec::new()).told();
+            assert_eq!(read(json!({ "structured_outputs": told })), Ok(Some(source)), "{body}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a request asks besides its answers: that they are kept, scored, compared.
 
+use super::form::Form;
 use super::group::Group;
 use super::scoring::Scoring;
 use crate::openai::fields::Fields;
@@ -31,7 +32,9 @@ pub struct Collect {
 impl Rollout {
     /// From a request's fields; `None`: nothing of the kind is asked.
     pub fn read(fields: &mut Fields, context: &Context) -> Result<Option<Self>, Refusal> {
-        let scoring = fields.take("scoring_function")?.map(Scoring::read).transpose()?;
+        let compile = |schema| Form::compile(schema, &context.served);
+        let scoring = fields.take("scoring_function")?;
+        let scoring = scoring.map(|asked| Scoring::read(asked, &compile)).transpose()?;
         let collect = match fields.switch("collect_trajectory")? {
             true => Some(Collect::read(fields, context)?),
             false => Collect::none(fields).map(|()| None)?,

@@ -4,15 +4,17 @@
 use super::ask::Rollout;
 use super::shelf::{Shelf, reason, refused};
 use super::told::Collected;
+use crate::atropos;
 use crate::metrics::Metrics;
 use crate::openai::Refusal;
 use crate::openai::answer::{Answers, Piece};
 use crate::openai::sampling::Asked;
 use crate::served::Served;
+use engine::processor::Kept;
 use engine::request::{Request, Task};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use trajectories::{Logprobs, Sampling, Span, Trajectory};
+use trajectories::{Logprobs, Masks, Metadata, Sampling, Span, Trajectory};
 
 /// Bytes that a record has besides its tokens, at least: its frame and the names of its
 /// fields.
@@ -25,6 +27,7 @@ pub struct Collector {
     metrics: Arc<Metrics>,
     model: String,
     prompts: Vec<Prompt>,
+    masking: Metadata,
     drafts: Vec<Draft>,
     per_prompt: usize,
     /// What those that ended by themselves are worth.
@@ -32,6 +35,8 @@ pub struct Collector {
     /// Those that were given up, for the group had enough.
     cancelled: Vec<bool>,
     enough: bool,
+    /// What somebody takes of the group, if somebody does.
+    group: Option<atropos::Group>,
 }
 
 /// What all answers to a prompt have in common.
@@ -47,6 +52,8 @@ struct Draft {
     tokens: Vec<u32>,
     raw: Vec<f32>,
     processed: Vec<f32>,
+    /// Hashes of what each token was drawn from, where that was narrowed.
+    masks: Vec<u64>,
 }
 
 /// An answer that has ended.
@@ -85,11 +92,13 @@ impl Collector {
             metrics: metrics.clone(),
             model: asked.model(served),
             prompts: requests.iter().map(Prompt::of).collect(),
+            masking: asked.masking(),
             drafts: std::iter::repeat_with(Draft::default).take(count).collect(),
             per_prompt,
             rewards: Vec::new(),
             cancelled: vec![false; count],
             enough: false,
+            group: (served.atropos.is_some() && asked.is_group()).then(Default::default),
         }))
     }
 
@@ -105,20 +114,36 @@ impl Collector {
                 continue;
             }
             let answer = self.ended(piece.index, end.reason, answers);
+            let handed = self.group.is_some().then(|| answer.trajectory.clone());
             // The disk and long texts keep nobody else waiting.
-            ended.push((piece.index, tokio::task::spawn_blocking(|| answer.settle())));
+            let settled = tokio::task::spawn_blocking(|| answer.settle());
+            ended.push((piece.index, handed, settled));
         }
-        for (index, answer) in ended {
-            let collected = answer.await.unwrap_or_else(|_| Collected {
+        for (index, handed, settled) in ended {
+            let collected = settled.await.unwrap_or_else(|_| Collected {
                 trajectory_error: Some("a fault of the server".to_owned()),
                 ..Collected::default()
             });
+            if let (Some(group), Some(it), Some(reward)) =
+                (&mut self.group, handed, collected.reward)
+            {
+                group.push(&it, reward);
+            }
             self.rewards.extend(collected.reward);
             answers.rollout.each[index] = Some(collected);
         }
         if let Some(group) = &self.rollout.group {
             let cancelled = self.cancelled.iter().filter(|cancelled| **cancelled).count();
             answers.rollout.group = Some(group.summary(&self.rewards, cancelled));
+        }
+        self.hand_over(answers);
+    }
+
+    /// Hands the group over to who takes it, once it has ended.
+    fn hand_over(&mut self, answers: &Answers) {
+        let group = self.group.take_if(|group| answers.ended() && !group.is_empty());
+        if let (Some(group), Some(atropos)) = (group, &self.served.atropos) {
+            atropos.leave(group);
         }
     }
 
@@ -135,7 +160,7 @@ impl Collector {
     }
 
     fn ended(&mut self, index: usize, finish: &str, answers: &Answers) -> Ended {
-        let Draft { text, tokens, raw, processed } = std::mem::take(&mut self.drafts[index]);
+        let Draft { text, tokens, raw, processed, masks } = std::mem::take(&mut self.drafts[index]);
         let labels = &self.served.labels;
         let staleness = answers.versions[index].behind(labels);
         let prompt = &self.prompts[index / self.per_prompt];
@@ -147,6 +172,8 @@ impl Collector {
             answer: tokens,
             logprobs: Logprobs { raw, processed },
             versions: spans(answers, index, labels),
+            masks: (!masks.is_empty()).then_some(Masks::Hashes(masks)),
+            masking: self.masking.clone(),
             sampling: Sampling { choice, ..prompt.sampling.clone() },
             finish: finish.to_owned(),
             template_hash: self.rollout.template_hash,
@@ -184,6 +211,7 @@ impl Draft {
             self.tokens.push(scored.token);
             self.raw.push(scored.raw);
             self.processed.push(scored.processed);
+            self.masks.extend(scored.kept.as_ref().map(Kept::hash));
         }
     }
 }

@@ -3,6 +3,7 @@
 mod ask;
 mod collect;
 mod export;
+mod form;
 mod group;
 mod reference;
 mod routes;

@@ -1,6 +1,7 @@
 //! What an answer is worth, by functions that are built in: clients choose one and its
 //! parameters, and send no code.
 
+use super::form::Form;
 use crate::openai::Refusal;
 use crate::openai::fields::Fields;
 use regex::{Regex, RegexBuilder};
@@ -8,7 +9,7 @@ use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
 /// All there are.
-const KNOWN: &str = "exact_match, contains, regex, numeric, length";
+const KNOWN: &str = "exact_match, contains, regex, numeric, length, json_schema";
 /// Bytes of an expression, and of what it is compiled to: its time is bounded by their product
 /// with the text's length.
 const PATTERN_BYTES_MAX: usize = 4096;
@@ -34,11 +35,16 @@ enum Rule {
     Numeric { answer: f64, tolerance: f64 },
     /// The answer has so many tokens, its end among them.
     Length { min: usize, max: usize },
+    /// The text is JSON that keeps to a schema.
+    Schema { form: Form },
 }
+
+/// What makes a form of a schema.
+type Compile<'a> = &'a dyn Fn(Value) -> Result<Form, Refusal>;
 
 impl Scoring {
     /// From a name, or from an object with a name and parameters.
-    pub fn read(asked: Value) -> Result<Self, Refusal> {
+    pub fn read(asked: Value, compile: Compile<'_>) -> Result<Self, Refusal> {
         let parameters = match asked {
             Value::String(name) => Map::from_iter([("name".to_owned(), Value::String(name))]),
             Value::Object(parameters) => parameters,
@@ -47,10 +53,10 @@ impl Scoring {
                 return Err(Refusal::expected("scoring_function", words, other));
             }
         };
-        Self::parse(parameters).map_err(|refusal| refusal.within("scoring_function"))
+        Self::parse(parameters, compile).map_err(|refusal| refusal.within("scoring_function"))
     }
 
-    fn parse(parameters: Map<String, Value>) -> Result<Self, Refusal> {
+    fn parse(parameters: Map<String, Value>, compile: Compile<'_>) -> Result<Self, Refusal> {
         let mut fields = Fields::of(parameters);
         let name: String = fields.must("name")?;
         let (name, rule) = match name.as_str() {
@@ -73,6 +79,9 @@ impl Scoring {
                 }
                 ("length", Rule::Length { min, max })
             }
+            "json_schema" => {
+                ("json_schema", Rule::Schema { form: compile(fields.must("schema")?)? })
+            }
             other => return Err(Refusal::expected("name", &format!("one of {KNOWN}"), other)),
         };
         fields.done()?;
@@ -89,6 +98,7 @@ impl Scoring {
                 last_number(text).is_some_and(|number| (number - answer).abs() <= *tolerance)
             }
             Rule::Length { min, max } => (*min..=*max).contains(&tokens),
+            Rule::Schema { form } => form.has(text),
         };
         if right { 1.0 } else { 0.0 }
     }
@@ -127,10 +137,15 @@ fn last_number(text: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::{Scoring, last_number};
+    use crate::openai::Refusal;
     use serde_json::{Value, json};
 
+    fn read(asked: Value) -> Result<Scoring, Refusal> {
+        Scoring::read(asked, &|_| Err(Refusal::field("schema", "no server compiles one here")))
+    }
+
     fn scores(asked: Value, text: &str) -> f64 {
-        Scoring::read(asked).expect("a scoring function").score(text, 3)
+        read(asked).expect("a scoring function").score(text, 3)
     }
 
     #[test]
@@ -200,15 +215,16 @@ mod tests {
             (json!({ "name": "numeric", "answer": "46" }), ".answer"),
             (json!({ "name": "numeric", "answer": 1, "tolerance": -1 }), ".tolerance"),
             (json!("length"), ".min"),
+            (json!("json_schema"), ".schema"),
             (json!({ "name": "length", "min": 3, "max": 2 }), ".max"),
             (json!({ "name": "length", "max": -2 }), ".max"),
         ] {
-            let refused = Scoring::read(asked.clone()).expect_err("wrong");
+            let refused = read(asked.clone()).expect_err("wrong");
             let expected = format!("scoring_function{field}");
             assert_eq!(refused.param.as_deref(), Some(expected.as_str()), "{asked}");
             assert!(refused.message.starts_with(&format!("{expected}: ")), "{}", refused.message);
         }
-        let unknown = Scoring::read(json!("eval")).expect_err("no such").message;
-        assert!(unknown.contains("exact_match, contains, regex, numeric, length"), "{unknown}");
+        let unknown = read(json!("eval")).expect_err("no such").message;
+        assert!(unknown.contains(super::KNOWN), "{unknown}");
     }
 }

@@ -55,6 +55,7 @@ fn request(scoring: Scoring) -> Request {
         sampling: Sampling::default(),
         stop: Stop::default(),
         grammar: None,
+        chosen: [].into(),
         kept: None,
         top: None,
         prompt_top: Some(0),

@@ -474,7 +474,11 @@ impl Live {
             }
             Event::End { why, .. } => metrics.ended(match why {
                 Finish::Length => "length",
-                Finish::Eos | Finish::Token(_) | Finish::Complete | Finish::String { .. } => "stop",
+                Finish::Eos
+                | Finish::Token(_)
+                | Finish::Complete
+                | Finish::String { .. }
+                | Finish::Expression(_) => "stop",
                 Finish::Cancelled
                 | Finish::Aborted
                 | Finish::Deadline
@@ -514,6 +518,7 @@ mod tests {
             sampling: Sampling::default(),
             stop: Stop::default(),
             top: None,
+            chosen: [].into(),
             kept: None,
             prompt_top: None,
             prompt_from: 0,
@@ -537,7 +542,14 @@ mod tests {
         let metrics = Metrics::new("tiny", 32, 8);
         let mut live = Live::new(&request, "".into(), 0, false, unbounded_channel().0);
         let at = |seconds| live.arrived + Duration::from_secs(seconds);
-        let token = Scored { token: 1, raw: -1.0, processed: -1.0, top: Vec::new(), kept: None };
+        let token = Scored {
+            token: 1,
+            raw: -1.0,
+            processed: -1.0,
+            top: Vec::new(),
+            chosen: Vec::new(),
+            kept: None,
+        };
         // A seat in the step from second 3 to 5, the prompt done in that from 5 to 9.
         let steps = [
             (Event::Admitted { id: 1 }, at(3)..at(5)),

@@ -7,8 +7,10 @@ use super::{Kept, atropos};
 use crate::adapters::Known;
 use crate::openai::fields::Fields;
 use crate::openai::prompts::Prompt;
+use crate::openai::sampling::known;
 use crate::openai::{Context, Refusal, Surface};
 use crate::served::Served;
+use engine::request::Generate;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -85,19 +87,22 @@ pub struct Ask {
 }
 
 /// Log-probabilities that are asked for.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Scores {
     /// The first token of the prompt that is listed, if some are.
     pub from: Option<usize>,
     /// The most likely tokens that are listed with each.
     pub top: u32,
+    /// The tokens that are listed with each, whether likely or not.
+    pub chosen: Arc<[u32]>,
 }
 
 impl Ask {
     /// The request of the engine.
     pub fn request(&self) -> engine::request::Request {
         let last = self.prompt.tokens.len() - 1;
-        let scored = self.scores.filter(|scores| scores.from.is_some_and(|from| from < last));
+        let scored =
+            self.scores.as_ref().filter(|scores| scores.from.is_some_and(|from| from < last));
         let top = scored.map(|scores| scores.top);
         let request = self.params.asked.request(&self.prompt.tokens, self.room, top);
         let adapter = self.adapter.as_ref().map(|known| known.number);
@@ -154,6 +159,7 @@ struct Said {
     scored: Each<bool>,
     starts: Each<i64>,
     tops: Each<u32>,
+    chosen: Each<Arc<[u32]>>,
     salts: Each<String>,
     keys: Each<String>,
     adapters: Each<String>,
@@ -172,6 +178,7 @@ impl Said {
             scored: Each::read(fields, "return_logprob", input)?,
             starts: Each::read(fields, "logprob_start_len", input)?,
             tops: Each::read(fields, "top_logprobs_num", input)?,
+            chosen: Each::lists(fields, "token_ids_logprob", input)?,
             salts: Each::read(fields, "cache_salt", input)?,
             keys: Each::read(fields, "extra_key", input)?,
             adapters: Each::read(fields, "lora_path", input)?,
@@ -194,8 +201,8 @@ impl Said {
         let shared = self.params.of(0).filter(|_| !self.params.is_own()).map_or(0, told_bytes);
         let (mut last, mut read_bytes): (Option<Beside>, usize) = (None, 0);
         for (at, (prompt, name)) in prompts.into_iter().zip(names).enumerate() {
-            let scores = self.scores(at, scores_prompts, &prompt)?;
-            let beside = self.beside(at, scores, &prompt);
+            let scores = self.scores(at, scores_prompts, &prompt, served)?;
+            let beside = self.beside(at, scores.as_ref(), &prompt);
             let params = match asks.last().filter(|_| last.as_ref() == Some(&beside)) {
                 Some(ask) if !self.params.is_own() => ask.params.clone(),
                 _ => {
@@ -221,16 +228,25 @@ impl Said {
         at: usize,
         scores_prompts: bool,
         prompt: &Prompt,
+        served: &Served,
     ) -> Result<Option<Scores>, Refusal> {
         if !self.scored.of(at).is_some_and(|scored| *scored) {
             return Ok(None);
         }
         let start = self.starts.of(at).filter(|_| scores_prompts).copied();
-        let top = self.tops.of(at).copied();
-        scores(start.unwrap_or(-1), top.unwrap_or(0), prompt).map(Some)
+        let top = self.tops.of(at).copied().unwrap_or(0);
+        let from = from(start.unwrap_or(-1), top, prompt)?;
+        let chosen = self.chosen.of(at).cloned().unwrap_or_default();
+        let name = "token_ids_logprob";
+        if chosen.len() > Generate::CHOSEN_MAX {
+            let expected = format!("at most {} tokens", Generate::CHOSEN_MAX);
+            return Err(Refusal::expected(name, &expected, chosen.len()));
+        }
+        known(name, &chosen, served)?;
+        Ok(Some(Scores { from, top, chosen }))
     }
 
-    fn beside(&self, at: usize, scores: Option<Scores>, prompt: &Prompt) -> Beside {
+    fn beside(&self, at: usize, scores: Option<&Scores>, prompt: &Prompt) -> Beside {
         let place = match self.params.is_own() {
             true => format!("sampling_params[{at}]"),
             false => "sampling_params".to_owned(),
@@ -240,6 +256,7 @@ impl Said {
         Beside {
             place,
             top: scores.map(|scores| scores.top),
+            chosen: scores.map(|scores| scores.chosen.clone()).unwrap_or_default(),
             prompt_from: from.filter(|from| *from < prompt.tokens.len()),
             salt: salt(self.salts.of(at), self.keys.of(at)),
             priority: self.priority,
@@ -258,11 +275,6 @@ fn told_bytes(params: &Map<String, Value>) -> usize {
 fn refuse_what_is_not_done(fields: &mut Fields) -> Result<(), Refusal> {
     if fields.has("input_embeds") {
         return Err(Refusal::unsupported("input_embeds"));
-    }
-    if fields.has("token_ids_logprob") {
-        let words = "this server cannot list chosen tokens beside each of an answer; /v1/score \
-                     scores chosen tokens after a prompt";
-        return Err(Refusal::field("token_ids_logprob", words));
     }
     for name in NEVER {
         fields.only(name, &[Value::Bool(false)])?;
@@ -283,7 +295,8 @@ fn adapter(name: &str, served: &Served) -> Result<Known, Refusal> {
     })
 }
 
-fn scores(start: i64, top: u32, prompt: &Prompt) -> Result<Scores, Refusal> {
+/// The first token of a prompt that is listed, if some are.
+fn from(start: i64, top: u32, prompt: &Prompt) -> Result<Option<usize>, Refusal> {
     if top > TOP_MAX {
         let expected = format!("at most {TOP_MAX}");
         return Err(Refusal::expected("top_logprobs_num", &expected, top));
@@ -293,7 +306,7 @@ fn scores(start: i64, top: u32, prompt: &Prompt) -> Result<Scores, Refusal> {
         let expected = format!("-1 to {len}, the tokens of the prompt");
         return Err(Refusal::expected("logprob_start_len", &expected, start));
     }
-    Ok(Scores { from: usize::try_from(start).ok(), top })
+    Ok(usize::try_from(start).ok())
 }
 
 /// Two keys as one, by which pages are kept apart; a salt alone is what it is on the other
@@ -318,8 +331,9 @@ fn check_answers(asks: &[Ask]) -> Result<(), Refusal> {
         return Err(Refusal::expected("sampling_params.n", &expected, answers));
     }
     let listed = |ask: &Ask| {
-        let Some(Scores { from: Some(from), top }) = ask.scores else { return 0 };
-        ask.prompt.tokens.len().saturating_sub(from) * (1 + top as usize)
+        let Some(Scores { from: Some(from), top, chosen }) = &ask.scores else { return 0 };
+        let each = 1 + *top as usize + chosen.len();
+        ask.prompt.tokens.len().saturating_sub(*from) * each
     };
     let listed: usize = asks.iter().map(listed).sum();
     let bytes = listed.saturating_mul(choices as usize).saturating_mul(LOGPROB_BYTES);

@@ -150,6 +150,7 @@ async fn token(server: &Server) -> Result<(), Refusal> {
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         stop: Stop::default(),
         grammar: None,
+        chosen: [].into(),
         kept: None,
         top: None,
         prompt_top: None,

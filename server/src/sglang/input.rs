@@ -112,6 +112,15 @@ impl<T: DeserializeOwned> Each<T> {
         }
     }
 
+    /// From a field of lists: one alone is for all prompts.
+    pub fn lists(fields: &mut Fields, name: &str, input: &Input) -> Result<Self, Refusal> {
+        let given = fields.look(name).and_then(Value::as_array);
+        match given.is_some_and(|all| all.iter().all(Value::is_number)) {
+            true => fields.take(name).map(Self::All),
+            false => Self::read(fields, name, input),
+        }
+    }
+
     /// That of one prompt.
     pub fn of(&self, at: usize) -> Option<&T> {
         match self {

@@ -6,6 +6,7 @@ use crate::openai::prompts::Prompt;
 use crate::openai::sampling::Asked;
 use crate::served::Served;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// Below it the most likely token is taken.
 const GREEDY_BELOW: f64 = 1e-6;
@@ -23,6 +24,7 @@ const SAME: &[&str] = &[
     "repetition_penalty",
     "n",
     "stop",
+    "stop_regex",
     "stop_token_ids",
     "ignore_eos",
     "skip_special_tokens",
@@ -59,6 +61,8 @@ pub struct Beside {
     pub place: String,
     /// The most likely tokens to list with each, if log-probabilities are asked.
     pub top: Option<u32>,
+    /// The tokens to list with each, whether likely or not.
+    pub chosen: Arc<[u32]>,
     /// The first token of the prompt that is scored, if some are.
     pub prompt_from: Option<usize>,
     /// Keeps its pages apart.
@@ -116,7 +120,8 @@ pub fn read(
     let tempered = is_unfiltered(&ours);
     let asked = Asked::read(&mut Fields::of(ours), served, beside.top);
     let compiled = asked.and_then(|mut asked| asked.compile(served).map(|()| asked));
-    let asked = compiled.map_err(|refusal| renamed(refusal, &beside.place))?;
+    let mut asked = compiled.map_err(|refusal| renamed(refusal, &beside.place))?;
+    asked.chosen = beside.chosen.clone();
     Ok(Params { asked, max_new, max_new_given, interval, tempered })
 }
 
@@ -169,12 +174,6 @@ fn within(mut refusal: Refusal, place: &str) -> Refusal {
 }
 
 fn refuse_what_is_not_done(fields: &mut Fields) -> Result<(), Refusal> {
-    if let Some(expressions) = fields.take::<Value>("stop_regex")?
-        && expressions != json!([])
-        && expressions != json!("")
-    {
-        return Err(Refusal::unsupported("stop_regex"));
-    }
     if fields.has("ebnf") {
         let words = "this server does not read EBNF: `regex`, `json_schema` and \
                      `structural_tag` it does, and Lark by `structured_outputs` of /v1/completions";
@@ -192,8 +191,12 @@ fn translated(fields: &mut Fields, beside: &Beside) -> Result<Map<String, Value>
             ours.insert(there.into(), value);
         }
     }
-    // An empty list asks for nothing.
-    ours.retain(|name, value| name != "stop_token_ids" || *value != json!([]));
+    // An empty list, or text, asks for nothing.
+    ours.retain(|name, value| match name.as_str() {
+        "stop_token_ids" => *value != json!([]),
+        "stop_regex" => *value != json!(""),
+        _ => true,
+    });
     if ours
         .get("temperature")
         .and_then(Value::as_f64)

@@ -117,12 +117,20 @@ struct Logprobs {
     output_token_logprobs_length: usize,
     #[serde(flatten)]
     top: Option<Tops>,
+    #[serde(flatten)]
+    chosen: Option<Chosen>,
 }
 
 #[derive(serde::Serialize)]
 struct Tops {
     input_top_logprobs: Vec<Option<Vec<Entry>>>,
     output_top_logprobs: Vec<Vec<Entry>>,
+}
+
+#[derive(serde::Serialize)]
+struct Chosen {
+    input_token_ids_logprobs: Vec<Option<Vec<Entry>>>,
+    output_token_ids_logprobs: Vec<Vec<Entry>>,
 }
 
 /// A log-probability, its token and, where that is asked for, the token's text.
@@ -153,7 +161,8 @@ impl<'a> Reply<'a> {
         let (piece, ask) = (&told.piece, around.ask);
         let (cached, scores) = around.prompt;
         let label = |version| around.labels.name(version);
-        let logprobs = ask.scores.map(|asked| Lists { around, asked }.of(piece, scores));
+        let lists = ask.scores.as_ref().map(|asked| Lists { around, asked });
+        let logprobs = lists.map(|lists| lists.of(piece, scores));
         let meta_info = Meta {
             id: around.id.clone(),
             finish_reason: told.why.as_ref().map(|why| finish_reason(why, told, ask)),
@@ -189,6 +198,10 @@ fn finish_reason<'a>(why: &'a Finish, told: &Told, ask: &'a Ask) -> FinishReason
             let text = ask.params.asked.stop_strings.get(*which).map_or("", |text| text);
             FinishReason::Stop { matched: Matched::Text(text) }
         }
+        Finish::Expression(which) => {
+            let text = ask.params.asked.stop_expressions.get(*which).map_or("", |text| text);
+            FinishReason::Stop { matched: Matched::Text(text) }
+        }
         Finish::Cancelled | Finish::Aborted => abort("Aborted"),
         Finish::Deadline => abort("the request took longer than --request-timeout-seconds"),
         Finish::Stuck(words) | Finish::Failed(words) => abort(words),
@@ -216,12 +229,12 @@ fn guesses(told: &Told) -> Option<Guesses<'_>> {
 /// How lists are written.
 struct Lists<'a> {
     around: &'a Around<'a>,
-    asked: Scores,
+    asked: &'a Scores,
 }
 
 impl Lists<'_> {
     fn of(&self, piece: &Piece, scores: &[Option<Scored>]) -> Logprobs {
-        let Scores { from, top } = self.asked;
+        let Scores { from, top, chosen } = self.asked;
         let tokens = &self.around.ask.prompt.tokens;
         let from = from.unwrap_or(tokens.len()).min(tokens.len());
         // The first that is listed has none: it was not asked for.
@@ -237,7 +250,7 @@ impl Lists<'_> {
             input_token_logprobs: input.collect(),
             output_token_logprobs: output.collect(),
             output_token_logprobs_length: piece.tokens.len(),
-            top: (top > 0).then(|| Tops {
+            top: (*top > 0).then(|| Tops {
                 input_top_logprobs: (from..tokens.len())
                     .map(|at| scored(at).map(|scored| self.top(scored)))
                     .collect(),
@@ -247,12 +260,27 @@ impl Lists<'_> {
                     .map(|(scored, _)| self.top(scored))
                     .collect(),
             }),
+            chosen: (!chosen.is_empty()).then(|| Chosen {
+                input_token_ids_logprobs: (from..tokens.len())
+                    .map(|at| scored(at).map(|scored| self.chosen(scored)))
+                    .collect(),
+                output_token_ids_logprobs: piece
+                    .tokens
+                    .iter()
+                    .map(|(scored, _)| self.chosen(scored))
+                    .collect(),
+            }),
         }
     }
 
     fn top(&self, scored: &Scored) -> Vec<Entry> {
         let listed = scored.top.iter().take(self.asked.top as usize);
         listed.map(|&(token, raw)| self.entry(Some(raw), token)).collect()
+    }
+
+    fn chosen(&self, scored: &Scored) -> Vec<Entry> {
+        let each = self.asked.chosen.iter().zip(&scored.chosen);
+        each.map(|(token, raw)| self.entry(Some(*raw), *token)).collect()
     }
 
     fn entry(&self, logprob: Option<f32>, token: u32) -> Entry {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 const SALT_BYTES_MAX: usize = 1024;
 
 /// Fields beside the sampling.
-const OUTER: [&str; 17] = [
+pub const OUTER: [&str; 17] = [
     "stream",
     "stream_options",
     "cache_salt",
@@ -140,6 +140,8 @@ impl Generate {
         for name in ["ec_transfer_params", "reasoning_ended", "reasoning_parser_kwargs"] {
             outer.only(name, &[])?;
         }
+        // SkyRL's, of all tokens with each.
+        outer.only("return_full_logprobs", &[Value::Bool(false)])?;
         outer.done()?;
         let mut fields = Fields::of(inner);
         if let Some(salt) = fields.look("cache_salt").and_then(Value::as_str)

@@ -2,22 +2,30 @@
 
 pub mod control;
 mod generate;
+mod rpc;
 
 pub use control::server_info;
 
-use crate::http::routes::{Route, controls, generates};
+use crate::http::routes::{Reading, Route, controls, generates, reads};
+use crate::openai::render;
 use generate::Generate;
+pub use generate::OUTER;
 use hyper::Method;
 use std::sync::Arc;
 
 const GET: &[Method] = &[Method::GET];
 const POST: &[Method] = &[Method::POST];
 
+const GENERATE: Reading = |body, context| Generate::read(body, context).map(|it| Arc::new(it) as _);
+
 /// Its paths.
 pub const ROUTES: &[Route] = &[
-    generates("/inference/v1/generate", |body, context| {
-        Generate::read(body, context).map(|it| Arc::new(it) as _)
-    }),
+    generates("/inference/v1/generate", GENERATE),
+    // SkyRL's name of it.
+    generates("/skyrl/v1/generate", GENERATE),
+    reads("/v1/chat/completions/render", render::chat),
+    reads("/v1/completions/render", render::completions),
+    controls("/collective_rpc", POST, |server, call| rpc::collective(server, call)),
     controls("/inference/v1/abort_requests", POST, |server, call| control::abort(server, call)),
     controls("/abort_requests", POST, |server, call| control::abort(server, call)),
     controls("/pause", POST, |server, call| control::pause(server, call)),

@@ -3,6 +3,7 @@
 
 use crate::deadline::Deadline;
 use crate::openai::Refusal;
+use checkpoint::Checkpoint;
 use engine::weights::Tensors;
 use hyper::StatusCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,13 +12,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Default)]
 pub struct Begun(Mutex<State>);
 
+/// What came of it so far.
+#[derive(Default)]
+pub struct Came {
+    /// The checkpoint of a folder, if one came, and the version that it will be.
+    pub whole: Option<(u64, Checkpoint)>,
+    /// Tensors, by name.
+    pub tensors: Tensors,
+}
+
 #[derive(Default)]
 enum State {
     #[default]
     None,
     Open {
-        /// Those that came, by name.
-        tensors: Tensors,
+        came: Came,
         until: Deadline,
     },
     /// It was not ended in time. Its next calls are told so: they must not be taken for calls
@@ -29,7 +38,7 @@ impl Begun {
     /// Starts one; whatever was started before is dropped. What it holds is free at its
     /// deadline.
     pub fn start(self: &Arc<Self>, until: Deadline) {
-        *self.lock() = State::Open { tensors: Tensors::new(), until };
+        *self.lock() = State::Open { came: Came::default(), until };
         let Some(at) = until.at() else { return };
         let begun = self.clone();
         tokio::spawn(async move {
@@ -44,23 +53,23 @@ impl Begun {
         !matches!(*self.settled(), State::None)
     }
 
-    /// Tensors join it.
-    pub fn add(&self, more: Tensors) -> Result<(), Refusal> {
+    /// Something joins it.
+    pub fn join(
+        &self,
+        something: impl FnOnce(&mut Came) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
         match &mut *self.settled() {
             State::None => Err(not_begun()),
-            State::Open { tensors, .. } => {
-                tensors.extend(more);
-                Ok(())
-            }
+            State::Open { came, .. } => something(came),
             State::Late(until) => Err(late(*until)),
         }
     }
 
     /// Ends it, with all that came and its deadline.
-    pub fn take(&self) -> Result<(Tensors, Deadline), Refusal> {
+    pub fn take(&self) -> Result<(Came, Deadline), Refusal> {
         match std::mem::take(&mut *self.settled()) {
             State::None => Err(not_begun()),
-            State::Open { tensors, until } => Ok((tensors, until)),
+            State::Open { came, until } => Ok((came, until)),
             State::Late(until) => Err(late(until)),
         }
     }
@@ -119,6 +128,13 @@ mod tests {
         ([("t".to_owned(), tensor.expect("four bytes"))].into(), there)
     }
 
+    fn add(begun: &Begun, tensors: Tensors) -> Result<(), crate::openai::Refusal> {
+        begun.join(|came| {
+            came.tensors.extend(tensors);
+            Ok(())
+        })
+    }
+
     fn status<T>(outcome: Result<T, crate::openai::Refusal>) -> Option<StatusCode> {
         outcome.err().map(|refusal| refusal.status)
     }
@@ -126,17 +142,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_not_ended_in_time_is_dropped_with_what_it_holds() {
         let begun = Arc::new(Begun::default());
-        assert_eq!(status(begun.add(Tensors::new())), Some(StatusCode::CONFLICT));
+        assert_eq!(status(add(&begun, Tensors::new())), Some(StatusCode::CONFLICT));
         begun.start(until(10.0));
         let (some, there) = tensors();
-        begun.add(some).expect("it is open");
+        add(&begun, some).expect("it is open");
         tokio::time::sleep(Duration::from_millis(9_999)).await;
         assert!(there.upgrade().is_some());
         tokio::time::sleep(Duration::from_millis(2)).await;
         // Nobody has asked for it meanwhile.
         assert!(there.upgrade().is_none());
         assert!(begun.is_open(), "who goes on is no stranger");
-        assert_eq!(status(begun.add(tensors().0)), Some(StatusCode::GONE));
+        assert_eq!(status(add(&begun, tensors().0)), Some(StatusCode::GONE));
         assert_eq!(status(begun.take()), Some(StatusCode::GONE));
         assert_eq!(status(begun.take()), Some(StatusCode::CONFLICT), "it is told once");
     }
@@ -146,13 +162,13 @@ mod tests {
         let begun = Arc::new(Begun::default());
         begun.start(until(10.0));
         let (some, there) = tensors();
-        begun.add(some).expect("it is open");
+        add(&begun, some).expect("it is open");
         tokio::time::sleep(Duration::from_secs(8)).await;
         begun.start(until(10.0));
         assert!(there.upgrade().is_none(), "a start drops what came before");
         tokio::time::sleep(Duration::from_secs(8)).await;
-        begun.add(tensors().0).expect("it is open");
-        assert_eq!(begun.take().expect("it is open").0.len(), 1);
+        add(&begun, tensors().0).expect("it is open");
+        assert_eq!(begun.take().expect("it is open").0.tensors.len(), 1);
         // The deadline of one that was ended is nobody's.
         tokio::time::sleep(Duration::from_secs(8)).await;
         assert_eq!(status(begun.take()), Some(StatusCode::CONFLICT));

@@ -6,9 +6,10 @@
 //! what came before; what is not ended by its deadline is dropped.
 
 mod begun;
+mod check;
 mod routes;
 
-pub use routes::{ROUTES, deadline, update};
+pub use routes::{ROUTES, bring, deadline, fetched, no_transfer, update};
 
 use crate::adapters::spelling::Swap;
 use crate::adapters::whole;
@@ -17,7 +18,7 @@ use crate::checkpoints::{self, Checkpoints, Origin, What};
 use crate::deadline::Deadline;
 use crate::openai::Refusal;
 use crate::runtime::{Runtime, Swapped};
-use begun::Begun;
+use begun::{Begun, Came};
 use checkpoint::Checkpoint;
 use checkpoint::archive::{Of, Version};
 use engine::model::{Config, Model, Source};
@@ -26,7 +27,7 @@ use hyper::StatusCode;
 use kernels_core::workers::Inline;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 /// The weights that are served, as their files have them.
 pub struct Base {
@@ -41,6 +42,10 @@ pub struct Base {
 pub struct Updates {
     base: Arc<Base>,
     begun: Arc<Begun>,
+    /// A checkpoint that was opened for an update to come, by the version that it will be.
+    fetched: Mutex<Option<(u64, Checkpoint)>>,
+    /// Checksums that others are compared with, by tensor.
+    snapshot: Mutex<Option<check::Sums>>,
     /// One comes after the other.
     swapping: tokio::sync::Mutex<()>,
     /// What saves their versions, if something does.
@@ -83,6 +88,8 @@ impl Updates {
         Self {
             base,
             begun: Arc::default(),
+            fetched: Mutex::default(),
+            snapshot: Mutex::default(),
             swapping: tokio::sync::Mutex::new(()),
             checkpoints: OnceLock::new(),
         }
@@ -101,7 +108,31 @@ impl Updates {
     /// Tensors of a safetensors file join the update.
     pub fn add(&self, file: Vec<u8>) -> Result<(), Refusal> {
         let tensors = self.read(file)?;
-        self.begun.add(tensors)
+        self.begun.join(|came| {
+            came.tensors.extend(tensors);
+            Ok(())
+        })
+    }
+
+    /// Opens the checkpoint of a folder, while all goes on as it was, for an update to come.
+    pub fn fetch(&self, version: u64, folder: (&'static str, PathBuf)) -> Result<(), Refusal> {
+        let opened = self.open(folder)?;
+        *self.fetched.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, opened));
+        Ok(())
+    }
+
+    /// The checkpoint that was fetched for a version joins the update.
+    pub fn add_fetched(&self, version: u64) -> Result<(), Refusal> {
+        self.begun.join(|came| {
+            let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+            let checkpoint = fetched.take_if(|(own, _)| *own == version).ok_or_else(|| {
+                let words =
+                    format!("no weights were fetched for version {version}: /fetch_weights does");
+                Refusal::new(StatusCode::CONFLICT, words)
+            })?;
+            came.whole = Some(checkpoint);
+            Ok(())
+        })
     }
 
     /// Swaps in what came.
@@ -110,12 +141,17 @@ impl Updates {
         runtime: &Runtime,
         swap: Swap,
     ) -> Result<Swapped, Refusal> {
-        let (tensors, until) = self.begun.take()?;
+        let (Came { whole, tensors }, until) = self.begun.take()?;
+        let swap = Swap { until: swap.until.or(until), ..swap };
+        if let Some((version, mut checkpoint)) = whole {
+            checkpoint.tensors.extend(tensors);
+            let label = swap.label.or_else(|| Some(version.to_string()));
+            return self.swap(runtime, Coming::Whole(checkpoint), Swap { label, ..swap }).await;
+        }
         if tensors.is_empty() {
             let words = "no tensor came since the update was started";
             return Err(Refusal::new(StatusCode::CONFLICT, words));
         }
-        let swap = Swap { until: swap.until.or(until), ..swap };
         self.swap(runtime, Coming::Tensors(tensors), swap).await
     }
 
@@ -134,9 +170,15 @@ impl Updates {
     pub async fn from_folder(
         self: &Arc<Self>,
         runtime: &Runtime,
-        (field, folder): (&'static str, PathBuf),
+        folder: (&'static str, PathBuf),
         swap: Swap,
     ) -> Result<Swapped, Refusal> {
+        let opened = self.open(folder)?;
+        self.swap(runtime, Coming::Whole(opened), swap).await
+    }
+
+    /// The checkpoint of a folder, which must be of the model that is served.
+    fn open(&self, (field, folder): (&'static str, PathBuf)) -> Result<Checkpoint, Refusal> {
         if !folder.is_dir() {
             let words = format!("no folder {} is on this machine", folder.display());
             let mut refusal = Refusal::new(StatusCode::NOT_FOUND, words);
@@ -155,7 +197,7 @@ impl Updates {
             );
             return Err(bad(words));
         }
-        self.swap(runtime, Coming::Whole(Checkpoint { config, ..opened }), swap).await
+        Ok(Checkpoint { config, ..opened })
     }
 
     async fn swap(

@@ -1,5 +1,6 @@
 //! Updates of weights as each of the clients spells them: vLLM, prime-rl, SGLang.
 
+use super::check;
 use crate::adapters::spelling::{Swap, safetensors};
 use crate::deadline::Deadline;
 use crate::http::routes::{Answer, Route, controls};
@@ -10,10 +11,12 @@ use crate::runtime::Swapped;
 use hyper::{Method, Response, StatusCode};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use tokio::task::block_in_place;
 
 const POST: &[Method] = &[Method::POST];
+const EITHER: &[Method] = &[Method::GET, Method::POST];
 
-/// Paths of updates.
+/// Paths of updates, and of looks at what serves.
 pub const ROUTES: &[Route] = &[
     controls("/start_weight_update", POST, |server, call| {
         start(server, call, "Weight update started")
@@ -26,6 +29,10 @@ pub const ROUTES: &[Route] = &[
     controls("/update_weights_from_disk", POST, |server, call| from_disk(server, call)),
     controls("/update_weights_from_tensor", POST, |server, call| from_tensor(server, call)),
     controls("/end_weight_update", POST, |server, call| end(server, call)),
+    controls("/fetch_weights", POST, |server, call| fetch(server, call)),
+    controls("/weights_checker", EITHER, |server, call| check::of_sglang(server, call)),
+    controls("/weight_checker", POST, |server, call| check::of_vllm(server, call)),
+    controls("/get_weights_by_name", EITHER, |server, call| check::by_name(server, call)),
 ];
 
 /// By when an update must be ended that is started now.
@@ -50,35 +57,69 @@ fn start(server: Arc<Server>, call: Call, words: &'static str) -> Answer {
 pub fn update(server: Arc<Server>, call: Call) -> Answer {
     Box::pin(async move {
         let mut fields = call.fields()?;
-        let updates = &server.served.updates;
         if fields.has("weights") {
             return Err(no_transfer("weights"));
         }
         if let Some(folder) = fields.take::<String>("weight_dir")? {
             let swap = Swap::read(&mut fields)?;
             fields.done()?;
+            let updates = &server.served.updates;
             updates.from_folder(&server.runtime, ("weight_dir", folder.into()), swap).await?;
             return Ok(json_of(&json!({ "status": "ok", "message": "Weights updated" })));
         }
-        let infos: Vec<Map<String, Value>> = match fields.take::<Value>("update_info")? {
-            Some(Value::Object(one)) => vec![one],
-            Some(Value::Array(all)) => serde_json::from_value(Value::Array(all))
-                .map_err(|_| Refusal::field("update_info", "expected an object or a list"))?,
-            _ => {
-                let words = "expected `weight_dir`, or `update_info`";
-                return Err(Refusal::field("weight_dir", words));
-            }
+        let Some(info) = fields.take("update_info")? else {
+            let words = "expected `weight_dir`, or `update_info`";
+            return Err(Refusal::field("weight_dir", words));
         };
         fields.done()?;
-        for info in infos {
-            let mut info = Fields::of(info);
-            let Some(file) = info.take::<String>("safetensors")? else {
-                return Err(no_transfer("update_info"));
-            };
-            info.done()?;
-            updates.add(safetensors("update_info.safetensors", &file)?)?;
-        }
+        bring(&server, info)?;
         Ok(json_of(&json!({ "message": "Weights updated", "status": "ok" })))
+    })
+}
+
+/// What `update_info` tells of joins the update: tensors, or weights that were fetched.
+pub fn bring(server: &Server, info: Value) -> Result<(), Refusal> {
+    let infos: Vec<Map<String, Value>> = match info {
+        Value::Object(one) => vec![one],
+        other => serde_json::from_value(other)
+            .map_err(|_| Refusal::field("update_info", "expected an object or a list"))?,
+    };
+    let updates = &server.served.updates;
+    for info in infos {
+        let mut info = Fields::of(info);
+        // What its publisher says besides concerns the files that were fetched.
+        if let Some(version) = info.take("target_version")?.or(info.take("version")?) {
+            updates.add_fetched(version)?;
+            continue;
+        }
+        let Some(file) = info.take::<String>("safetensors")? else {
+            return Err(no_transfer("update_info"));
+        };
+        info.done()?;
+        updates.add(safetensors("update_info.safetensors", &file)?)?;
+    }
+    Ok(())
+}
+
+/// SkyRL's: the weights of a folder are looked at while answers go on, to be swapped in by an
+/// update whose `update_info` names their version.
+pub fn fetched(server: &Server, mut fields: Fields) -> Result<Value, Refusal> {
+    let version: u64 = fields.must("target_version")?;
+    if fields.has("uri") {
+        let words = "this server reads folders, not object stores: send `sync_dir`";
+        return Err(Refusal::field("uri", words));
+    }
+    let folder: String = fields.must("sync_dir")?;
+    fields.done()?;
+    let updates = &server.served.updates;
+    block_in_place(|| updates.fetch(version, ("sync_dir", folder.into())))?;
+    Ok(json!({ "status": "ok", "target_version": version }))
+}
+
+fn fetch(server: Arc<Server>, call: Call) -> Answer {
+    Box::pin(async move {
+        let result = fetched(&server, call.fields()?)?;
+        Ok(json_of(&json!({ "status": "ok", "result": [result] })))
     })
 }
 
@@ -189,7 +230,7 @@ fn end(server: Arc<Server>, call: Call) -> Answer {
 }
 
 /// Tensors do not come that way.
-fn no_transfer(field: &str) -> Refusal {
+pub fn no_transfer(field: &str) -> Refusal {
     let words = "carries tensors between GPUs (NCCL, CUDA IPC), and this server runs on the \
                  CPU: send `weight_dir`, or `update_info` with `safetensors` as base64";
     let mut refusal = Refusal::field(field, words);

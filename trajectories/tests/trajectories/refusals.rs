@@ -39,6 +39,8 @@ fn each_wrong_field_is_refused_by_its_name_and_nothing_is_written() {
         ("sampling.temperature", |of| of.sampling.temperature = f32::NAN),
         ("sampling.top_p", |of| of.sampling.top_p = f32::INFINITY),
         ("sampling.min_p", |of| of.sampling.min_p = f32::NEG_INFINITY),
+        ("masking", |of| of.masking = object(json!({"text": "x".repeat(2 << 20)}))),
+        ("masking", |of| of.masking = object(json!({"deep": deep(64)}))),
         ("metadata", |of| of.metadata = object(json!({"text": "x".repeat(64 << 10)}))),
         ("metadata", |of| of.metadata = object(json!({"deep": deep(64)}))),
         ("metadata", |of| of.metadata = object(json!({"deep": deep(2000)}))),

@@ -93,6 +93,7 @@ pub fn whole(number: u64) -> Trajectory {
         },
         versions: vec![span("step-1", 0, 2), span("step-2", 2, 3), span("step-1", 4, 5)],
         masks: Some(Masks::Kept(vec![vec![], vec![1], vec![2, 3], vec![], vec![u32::MAX]])),
+        masking: object(json!({"logit_bias": {"7": -1.5}, "bad_words": ["nö"]})),
         loss_mask: Some(vec![true, false, true, true, false]),
         sampling: Sampling {
             temperature: 0.7,
