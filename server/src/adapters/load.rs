@@ -6,6 +6,7 @@ use crate::runtime::{Coming, Runtime, Scoring, Swapped};
 use engine::engine::{InFlight, Moved, Publish};
 use engine::lora::{Adapter, Image};
 use engine::model::Source;
+use engine::request::Class;
 use hyper::StatusCode;
 use kernels_core::workers::Inline;
 use std::path::{Path, PathBuf};
@@ -251,6 +252,7 @@ impl Adapters {
                 from: 1,
                 adapter,
                 salt: b"canary".as_slice().into(),
+                class: Class::Inference,
                 priority: 0,
             };
             let all = vec![scoring(Some(number)), scoring(before.map(|before| before.number))];
