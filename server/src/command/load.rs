@@ -75,6 +75,7 @@ pub fn plan(model: &config::Model, running: &Running) -> Result<Plan, Failure> {
         step_tokens,
         chunk: step_tokens,
         beside: running.prefill_beside_decode,
+        rollout_share: running.rollout_share,
         page_len: running.block_size,
         max_len,
         kv: dtype(running.kv_cache_dtype),
