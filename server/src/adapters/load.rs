@@ -3,6 +3,7 @@
 use super::{Adapters, Entry, From, Known, Line, unknown};
 use crate::openai::Refusal;
 use crate::runtime::{Coming, Runtime, Scoring, Swapped};
+use crate::weights::must_fit;
 use engine::engine::{InFlight, Moved, Publish};
 use engine::lora::{Adapter, Image};
 use engine::model::Source;
@@ -14,6 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
+/// Times that the numbers of an adapter are in the host's memory while it is read: as its file
+/// has them, as numbers, and as a slot holds them.
+const COPIES: u64 = 3;
 /// How far threads that read adapters stand back.
 const BACK: i32 = 10;
 /// How long a version may take to find a place on the device.
@@ -294,7 +298,9 @@ impl Adapters {
 
     fn read(&self, source: Given) -> Result<Arc<Image>, Refusal> {
         let base = self.base.checkpoint();
-        let config = &base.config;
+        let (config, slots) = (&base.config, self.must_slots()?);
+        let most = slots.slot_bytes(config).saturating_mul(COPIES);
+        must_fit(most, "adapters of that rank", "while one is read")?;
         let adapter: Result<Adapter, checkpoint::Error> = match source {
             Given::Folder(path) => {
                 if !path.is_dir() {
@@ -310,7 +316,7 @@ impl Adapters {
         let adapter = adapter.map_err(|error| bad(error.to_string()))?;
         let (tensors, quantize) = (&base.tensors, self.base.quantize);
         let source = Source { config, tensors, quantize, workers: &Inline };
-        let image = Image::new(&adapter, &source, self.must_slots()?);
+        let image = Image::new(&adapter, &source, slots);
         // Whatever was read of the base's files can be read again.
         base.let_go();
         image.map(Arc::new).map_err(|error| bad(error.to_string()))

@@ -102,7 +102,7 @@ pub fn plan(model: &config::Model, running: &Running) -> Result<Plan, Failure> {
     if let Some(slots) = running.adapters.slots() {
         needs.adapters = u64::from(slots.slots) * slots.slot_bytes(&checkpoint.config);
     }
-    let available = backend::available_bytes();
+    let available = backend::available_at_start();
     let pages = needs.pages(available, running.kv_cache_memory);
     settings.pages = pages.as_ref().copied().unwrap_or(0);
     Ok(Plan { folder, checkpoint, drafter, settings, needs, available, unfit: pages.err() })

@@ -100,6 +100,16 @@ impl Server {
         Self::of(folder, options)
     }
 
+    /// The same, in a process that has so many KiB of addresses.
+    pub fn within(kib: u64, options: &[&str]) -> Self {
+        let folder = checkpoint::write();
+        let mut command = command_within(kib);
+        command.arg("serve").arg(&folder).args(options);
+        let mut server = Self::spawn(command);
+        server.folder = Some(folder);
+        server
+    }
+
     /// On a checkpoint, in a folder of its own that goes with the server.
     pub fn of(folder: PathBuf, options: &[&str]) -> Self {
         let mut command = command();
@@ -243,6 +253,14 @@ fn answer(outcome: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Res
     let mut body = Vec::new();
     response.into_body().into_reader().read_to_end(&mut body).expect("the body comes");
     Response { status, headers, body }
+}
+
+/// The binary in a process that has so many KiB of addresses.
+pub fn command_within(kib: u64) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -v \"$0\" && exec \"$@\"", &kib.to_string()]);
+    shell.arg(command().get_program());
+    shell
 }
 
 /// The binary, built as the tests are.
