@@ -40,7 +40,7 @@ impl Runtime {
                         scores[at] = own.map(|it| it.map_or(0.0, |scored| scored.raw)).collect();
                     }
                     Event::End { why: Finish::Length, .. } => open -= 1,
-                    Event::End { why, .. } => return Err(unscored(why)),
+                    Event::End { why, .. } => return Err(unanswered(why)),
                     Event::Admitted { .. } | Event::Token { .. } | Event::Embedding { .. } => {}
                 }
             }
@@ -76,7 +76,8 @@ fn request(scoring: Scoring) -> Request {
 }
 
 /// Why there are no scores.
-fn unscored(why: Finish) -> Refusal {
+/// Why there is no answer, where nothing is told of one that is not whole.
+pub fn unanswered(why: Finish) -> Refusal {
     match why {
         Finish::Deadline => {
             let words = "the request took longer than --request-timeout-seconds";
