@@ -1,5 +1,6 @@
 //! A real server: the `pagewise` binary on a small checkpoint, asked over HTTP.
 
+pub mod chaos;
 pub mod checkpoint;
 pub mod hostile;
 pub mod wire;
@@ -100,7 +101,14 @@ impl Server {
         Self::of(folder, options)
     }
 
-    /// The same, in a process that has so many KiB of addresses.
+    /// On a checkpoint that stays where it is.
+    pub fn at(folder: &Path, options: &[&str]) -> Self {
+        let mut command = command();
+        command.arg("serve").arg(folder).args(options);
+        Self::spawn(command)
+    }
+
+    /// On the small checkpoint, in a process that has so many KiB of addresses.
     pub fn within(kib: u64, options: &[&str]) -> Self {
         let folder = checkpoint::write();
         let mut command = command_within(kib);
