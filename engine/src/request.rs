@@ -15,6 +15,8 @@ pub struct Request {
     pub prompt: Vec<u32>,
     /// What to do with it.
     pub task: Task,
+    /// Who asks.
+    pub class: Class,
     /// Smaller comes first.
     pub priority: i32,
     /// What keeps its pages from all that have another salt.
@@ -25,6 +27,30 @@ pub struct Request {
     pub episode: Option<u64>,
     /// The time, as given to `step`, at which it ends with what it has.
     pub deadline: Option<Duration>,
+}
+
+/// Who asks, which makes a difference where rollouts have a
+/// [share](crate::engine::Settings::rollout_share).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Somebody who waits for the answer.
+    #[default]
+    Inference,
+    /// A trainer, that asks for many.
+    Rollout,
+}
+
+impl Class {
+    /// Both, in order.
+    pub const ALL: [Self; 2] = [Self::Inference, Self::Rollout];
+
+    /// One word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Inference => "inference",
+            Self::Rollout => "rollout",
+        }
+    }
 }
 
 /// What to do with a prompt.

@@ -25,6 +25,15 @@
 //! or gives its pages back, and who has given them back comes after it; and whoever is left
 //! alone has all pages. What runs may have to wait again and again for pages, as long as
 //! requests before it in rank keep coming: all but the first in rank, which never gives way.
+//!
+//! Where rollouts have a [share](share), each class waits in a queue of its own, in which all
+//! of this holds, and rollouts give pages back before inference does.
+
+mod share;
+
+use crate::request::Class;
+
+pub use share::Balance;
 
 /// The part of the prompts at hand that a step has room for, whoever decodes: one in so
 /// many of their tokens.
@@ -49,6 +58,19 @@ pub struct Limits {
     /// Tokens that a request generates before it may have to wait for one that comes
     /// first; at least one, so that every turn brings it on.
     pub turn: u32,
+    /// The part of the tokens that rollouts have while both classes could use more, above 0
+    /// and below 1; if none is given, classes make no difference.
+    pub rollout_share: Option<f64>,
+}
+
+impl Limits {
+    /// The queues that requests wait in: one for all, or one for each class.
+    pub fn queues(&self) -> &'static [Option<Class>] {
+        match self.rollout_share {
+            None => &[None],
+            Some(_) => &[Some(Class::Inference), Some(Class::Rollout)],
+        }
+    }
 }
 
 /// What the scheduler knows of a request.
@@ -56,6 +78,8 @@ pub struct Limits {
 pub struct Request {
     /// Its number.
     pub id: u64,
+    /// Who asks.
+    pub class: Class,
     /// Smaller comes first.
     pub priority: i32,
     /// The step it arrived in.
@@ -88,6 +112,11 @@ impl Request {
         self.known - self.computed
     }
 
+    /// Whether it is of a queue.
+    pub fn is_of(&self, queue: Option<Class>) -> bool {
+        queue.is_none_or(|class| class == self.class)
+    }
+
     /// Whether it has waited for so long that it comes first.
     fn is_impatient(&self, step: u64, limits: &Limits) -> bool {
         step.saturating_sub(self.since) >= limits.patience
@@ -110,6 +139,8 @@ pub struct View<'a> {
     pub step: u64,
     /// Pages that are free, or can be.
     pub free: u32,
+    /// Which class has had too little so far, where they share.
+    pub balance: Balance,
     /// Requests with a row.
     pub running: &'a [Request],
     /// Requests without.
@@ -127,20 +158,37 @@ pub struct Plan {
     pub admit: Vec<u64>,
     /// The requests that run, and how many of their tokens.
     pub run: Vec<(u64, u32)>,
+    /// Where classes share, those that could have used more.
+    pub short: [bool; 2],
 }
 
 /// The plan of a step.
 pub fn plan(view: View<'_>, limits: &Limits) -> Plan {
     let mut running: Vec<&Request> = view.running.iter().collect();
     let mut waiting: Vec<&Request> = view.waiting.iter().collect();
-    running.sort_by_key(|request| (request.priority, request.arrived, request.id));
+    // Who gives its pages back first is last.
+    let class = |request: &Request| limits.rollout_share.map(|_| request.class);
+    running.sort_by_key(|it| (class(it), it.priority, it.arrived, it.id));
     waiting.sort_by_key(|request| request.rank(view.step, limits));
     let mut step = Step { view, limits, plan: Plan::default(), free: view.free, running };
-    step.make_room_for_the_impatient(&waiting);
+    for &queue in limits.queues() {
+        step.make_room_for_the_impatient(&waiting, queue);
+    }
+    if let Some(share) = limits.rollout_share {
+        step.take_seats(share, &waiting);
+    }
     let backlog = step.backlog(&waiting);
     let mut tokens = limits.tokens;
-    step.continue_running(backlog, &mut tokens);
-    step.admit(&waiting, &mut tokens);
+    step.continue_running(true, None, &mut tokens);
+    step.leave_to_prompts(backlog, &mut tokens);
+    match limits.rollout_share {
+        Some(share) => step.share_out(share, &waiting, tokens),
+        None => {
+            step.continue_running(false, None, &mut tokens);
+            let seats = step.seats();
+            step.admit(&waiting, seats, &mut tokens);
+        }
+    }
     step.plan
 }
 
@@ -156,20 +204,29 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    fn make_room_for_the_impatient(&mut self, waiting: &[&Request]) {
+    fn make_room_for_the_impatient(&mut self, waiting: &[&Request], queue: Option<Class>) {
         let now = self.view.step;
-        let impatient = waiting
-            .iter()
-            .filter(|request| !request.awaits && request.is_impatient(now, self.limits));
-        let rows = (self.limits.rows as usize).saturating_sub(self.running.len());
-        let lacking = impatient.count().saturating_sub(rows);
-        for _ in 0..lacking {
+        let ready = waiting.iter().filter(|request| request.is_of(queue) && !request.awaits);
+        let impatient = ready.filter(|request| request.is_impatient(now, self.limits));
+        self.turn_out(impatient.count().saturating_sub(self.seats()), queue);
+    }
+
+    /// So many of a queue that have had their turn wait again, those first that run longest.
+    fn turn_out(&mut self, count: usize, queue: Option<Class>) {
+        for _ in 0..count {
             let served = self.running.iter().enumerate();
-            let served = served.filter(|(_, request)| request.generated >= self.limits.turn.max(1));
+            let served = served.filter(|(_, request)| {
+                request.is_of(queue) && request.generated >= self.limits.turn.max(1)
+            });
             let longest = served.min_by_key(|(_, request)| (request.since, request.id));
             let Some((at, _)) = longest else { break };
             self.preempt(at);
         }
+    }
+
+    /// Rows that nobody has.
+    fn seats(&self) -> usize {
+        (self.limits.rows as usize).saturating_sub(self.running.len())
     }
 
     fn preempt(&mut self, at: usize) {
@@ -181,36 +238,37 @@ impl Step<'_> {
     /// Tokens of prompts that can be computed now: of those that run, and of those that
     /// have rows to come to.
     fn backlog(&self, waiting: &[&Request]) -> u32 {
-        let rows = (self.limits.rows as usize).saturating_sub(self.running.len());
-        let waiting = waiting.iter().filter(|request| !request.awaits).take(rows);
+        let waiting = waiting.iter().filter(|request| !request.awaits).take(self.seats());
         let left = self.running.iter().chain(waiting).map(|request| request.left());
         left.filter(|&left| left > 1).fold(0, u32::saturating_add)
     }
 
-    fn continue_running(&mut self, backlog: u32, tokens: &mut u32) {
-        // Those that decode, then prompts.
-        for decoding in [true, false] {
-            if !decoding && !self.plan.run.is_empty() {
-                let decode = self.plan.run.len() as u32;
-                let beside = self.limits.beside.max(decode).max(backlog / BACKLOG_STEPS);
-                *tokens = beside.min(*tokens);
+    /// Those of a queue that decode, or whose prompts are computed.
+    fn continue_running(&mut self, decoding: bool, queue: Option<Class>, tokens: &mut u32) {
+        let mut at = 0;
+        while at < self.running.len() {
+            let request = self.running[at];
+            if (request.left() == 1) != decoding || request.pauses || !request.is_of(queue) {
+                at += 1;
+                continue;
             }
-            let mut at = 0;
-            while at < self.running.len() {
-                let request = self.running[at];
-                if (request.left() == 1) != decoding || request.pauses {
+            match self.run(request, *tokens) {
+                Some(0) => at += 1,
+                Some(count) => {
+                    *tokens -= count;
                     at += 1;
-                    continue;
                 }
-                match self.run(request, *tokens) {
-                    Some(0) => at += 1,
-                    Some(count) => {
-                        *tokens -= count;
-                        at += 1;
-                    }
-                    None => at = self.give_way(at),
-                }
+                None => at = self.give_way(at),
             }
+        }
+    }
+
+    /// Beside those who decode, prompts have but a part of the tokens.
+    fn leave_to_prompts(&self, backlog: u32, tokens: &mut u32) {
+        if !self.plan.run.is_empty() {
+            let decode = self.plan.run.len() as u32;
+            let beside = self.limits.beside.max(decode).max(backlog / BACKLOG_STEPS);
+            *tokens = beside.min(*tokens);
         }
     }
 
@@ -257,24 +315,25 @@ impl Step<'_> {
         at
     }
 
-    fn admit(&mut self, waiting: &[&Request], tokens: &mut u32) {
-        let mut rows = (self.limits.rows as usize).saturating_sub(self.running.len());
+    /// Admits those who wait, in order; says whether none of them was kept for want of pages.
+    fn admit(&mut self, waiting: &[&Request], mut seats: usize, tokens: &mut u32) -> bool {
         for request in waiting.iter().filter(|request| !request.awaits) {
-            if rows == 0 || *tokens == 0 {
+            if seats == 0 || *tokens == 0 {
                 break;
             }
             // A page for each that runs, so that none gives way in the next steps.
             let spare = (self.running.len() + self.plan.admit.len()) as u32;
             let chunk = request.left().min(self.limits.chunk).min(*tokens);
             if spare > 0 && self.wants(request, chunk) + spare > self.free {
-                break;
+                return false;
             }
             match self.run(request, *tokens) {
                 Some(count) if count > 0 => *tokens -= count,
-                _ => break,
+                _ => return false,
             }
             self.plan.admit.push(request.id);
-            rows -= 1;
+            seats -= 1;
         }
+        true
     }
 }

@@ -12,7 +12,7 @@ use std::io;
 use std::time::Instant;
 use timed::Timed;
 
-pub use available::available_bytes;
+pub use available::{addresses_left, available_at_start, available_bytes};
 pub use timed::Busy;
 
 /// Times that memory is read to know its bandwidth.

@@ -173,6 +173,10 @@ pub struct Running {
     /// are.
     #[arg(long, value_name = "TOKENS", default_value_t = Settings::BESIDE, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub prefill_beside_decode: u32,
+    /// The part of the tokens that rollouts have while inference could use more, too, above 0
+    /// and below 1; if it is not given, classes make no difference.
+    #[arg(long, value_name = "PART", value_parser = part)]
+    pub rollout_share: Option<f64>,
     /// Tokens of a prompt with its answer; what the model was made for, if not given.
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_model_len: Option<u32>,
@@ -482,6 +486,11 @@ impl Serve {
             other => panic!("not a server: {other:?}"),
         }
     }
+}
+
+fn part(text: &str) -> Result<f64, String> {
+    let part = text.parse().ok().filter(|part| *part > 0.0 && *part < 1.0);
+    part.ok_or_else(|| "a number above 0 and below 1".to_owned())
 }
 
 fn level(name: &str) -> Result<Level, String> {

@@ -12,5 +12,6 @@ pub mod guided;
 pub mod harness;
 pub mod lora;
 pub mod model;
+pub mod scheduling;
 pub mod server;
 pub mod serving;

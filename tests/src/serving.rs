@@ -10,7 +10,7 @@ use engine::lora;
 use engine::model::Model;
 use engine::processor::Kept;
 use engine::request::{
-    Event, Finish, Generate, Miss, Refused, Request, Sampling, Scored, Stop, Task,
+    Class, Event, Finish, Generate, Miss, Refused, Request, Sampling, Scored, Stop, Task,
 };
 use engine::vocabulary::Vocabulary;
 use engine::weights::Quantize;
@@ -195,6 +195,7 @@ pub fn settings() -> Settings {
         kv: Dtype::F16,
         patience: 50,
         turn: 8,
+        rollout_share: None,
         guessing: Guessing::NONE,
         weights: 1,
     }
@@ -367,6 +368,7 @@ pub fn greedy(id: u64, prompt: &[u32], max_new: u32) -> Request {
             prompt_from: 0,
             grammar: None,
         }),
+        class: Class::Inference,
         priority: 0,
         salt: [].into(),
         adapter: None,

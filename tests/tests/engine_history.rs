@@ -3,7 +3,7 @@
 
 use engine::engine::{Guessing, Settings};
 use engine::processor::{Course, Keep, Processor, Schedule, Steps, Then, Thinking, TokenSet};
-use engine::request::{Finish, Generate, Pooling, Request, Sampling, Stop, Task};
+use engine::request::{Class, Finish, Generate, Pooling, Request, Sampling, Stop, Task};
 use pagewise_tests::guided::{Cycle, Late};
 use pagewise_tests::serving::{Answer, Making, Served, generate, greedy, prompt, settings};
 use proptest::prelude::*;
@@ -23,6 +23,7 @@ struct Arrival {
     max_new: u32,
     choices: u32,
     kind: u8,
+    class: Class,
     priority: i32,
     salt: u8,
     /// Steps after which its client leaves.
@@ -34,7 +35,7 @@ impl Arrival {
         let mut tokens = prompt(self.family, self.shared);
         tokens.extend(prompt(1000 + id as u32, self.own));
         let mut request = greedy(id, &tokens, self.max_new);
-        request.priority = self.priority;
+        (request.class, request.priority) = (self.class, self.priority);
         request.salt = [self.salt].into();
         let asked = generate(&mut request);
         asked.choices = self.choices;
@@ -55,7 +56,7 @@ impl Arrival {
 
 fn arrival() -> impl Strategy<Value = Arrival> {
     let shape = (0usize..6, 0u32..3, 0usize..40, 1usize..20, 0u32..20, 1u32..5);
-    let rest = (0u8..9, 0i32..2, 0u8..2, prop::option::weighted(0.2, 0usize..20));
+    let rest = (0u8..9, 0i32..2, 0u8..2, prop::option::weighted(0.2, 0usize..20), 0usize..2);
     (shape, rest).prop_map(|(shape, rest)| Arrival {
         after: shape.0,
         family: shape.1,
@@ -67,12 +68,14 @@ fn arrival() -> impl Strategy<Value = Arrival> {
         priority: rest.1,
         salt: rest.2,
         leaves: rest.3,
+        class: Class::ALL[rest.4],
     })
 }
 
 fn tight() -> impl Strategy<Value = Settings> {
-    (1u32..7, 0u32..20, 1u32..20, 1u32..20, 0u32..30, 1u64..60, 1u32..12).prop_map(
-        |(rows, more, chunk, beside, pages, patience, turn)| Settings {
+    let share = prop::option::of(0.01f64..0.99);
+    (1u32..7, 0u32..20, 1u32..20, 1u32..20, 0u32..30, 1u64..60, 1u32..12, share).prop_map(
+        |(rows, more, chunk, beside, pages, patience, turn, rollout_share)| Settings {
             step_tokens: rows + more,
             rows,
             chunk,
@@ -81,6 +84,7 @@ fn tight() -> impl Strategy<Value = Settings> {
             pages: 20 + pages,
             patience,
             turn,
+            rollout_share,
             guessing: Guessing { tokens: turn % 5, paths: 1 + beside % 3, rows: chunk },
             ..settings()
         },
@@ -260,6 +264,7 @@ prop_compose! {
         let prompt_from = if prompt_top.is_some() { prompt_from } else { prompt_from / 8 };
         let (tokens, strings) = stops;
         let (ignore_eos, priority, embeds) = flags;
+        let class = Class::ALL[usize::from(embeds) % 2];
         let (tokens, strings) = (tokens.into(), strings.into());
         let stop = Stop { tokens, strings, expressions: None, ignore_eos, min_new };
         let task = match embeds {
@@ -270,7 +275,7 @@ prop_compose! {
                 kept: kept.map(|hash| if hash { Keep::Hash } else { Keep::Tokens }),
             }),
         };
-        Request { id: 0, prompt, task, priority, salt: [].into(), adapter: None, episode: None, deadline: None }
+        Request { id: 0, prompt, task, class, priority, salt: [].into(), adapter: None, episode: None, deadline: None }
     }
 }
 

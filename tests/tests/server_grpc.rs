@@ -63,6 +63,12 @@ fn tokens(pieces: &[StepResponse]) -> Vec<u32> {
     pieces.iter().flat_map(|piece| piece.token_ids.iter().copied()).collect()
 }
 
+/// Tokens computed of inference and of rollouts.
+fn class_tokens(server: &Server) -> [u64; 2] {
+    let told = server.get("/debug/metrics").json();
+    serde_json::from_value(told["class_tokens"].clone()).expect("two counts")
+}
+
 #[test]
 fn an_episode_says_over_grpc_what_http_says_of_the_same_tokens() {
     let Served { server, threads, channel } = served(&[]);
@@ -107,6 +113,17 @@ fn an_episode_says_over_grpc_what_http_says_of_the_same_tokens() {
             assert_eq!(tokens(&again), tokens(&pieces));
             assert_eq!(server.count("generated_tokens"), count);
         }
+        // Who asks is a field, too; a trainer, where it is not given.
+        let [inference, rollouts] = class_tokens(&server);
+        assert!(inference == 0 && rollouts > 0, "{inference}, {rollouts}");
+        let odd = StepRequest { request_class: Some("odd".into()), ..step(&id, &[70]) };
+        let refused = whole(&mut client, odd).await.expect_err("there is no such class");
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains("class"), "{refused}");
+        let asked = StepRequest { request_class: Some("inference".into()), ..step(&id, &[70]) };
+        all.push(70);
+        all.extend(tokens(&whole(&mut client, asked).await.expect("a step")));
+        while class_tokens(&server)[0] == 0 {}
         let fork = ForkEpisodeRequest { from_episode_id: id.clone(), ..Default::default() };
         let fork = client.fork_episode(fork).await.expect("it forks").into_inner();
         assert_eq!(fork.position, all.len() as u64);

@@ -5,7 +5,7 @@ use super::draft::Guess;
 use super::memory::{Copy, Probed};
 use super::sequence::Sequence;
 use super::versions::policy_at;
-use crate::request::Event;
+use crate::request::{Class, Event};
 use crate::schedule::{self, Plan, View};
 use kv::Next;
 use std::collections::{HashMap, HashSet};
@@ -95,7 +95,8 @@ impl Engine {
             request
         });
         let waiting: Vec<_> = waiting.collect();
-        let view = View { step: self.step, free, running: &running, waiting: &waiting };
+        let (step, balance) = (self.step, self.balance);
+        let view = View { step, free, balance, running: &running, waiting: &waiting };
         schedule::plan(view, &self.limits)
     }
 
@@ -113,6 +114,7 @@ impl Engine {
         };
         schedule::Request {
             id,
+            class: sequence.class,
             priority: sequence.priority,
             arrived: sequence.arrived,
             since: sequence.since,
@@ -133,8 +135,14 @@ impl Engine {
         if seats == 0 {
             return;
         }
+        for &queue in self.limits.queues() {
+            self.probe_queue(queue, seats);
+        }
+    }
+
+    fn probe_queue(&mut self, queue: Option<Class>, seats: usize) {
         let waiting = self.waiting.iter().map(|(&id, sequence)| self.view(id, sequence, false));
-        let ready = waiting.filter(|request| !request.awaits);
+        let ready = waiting.filter(|request| request.is_of(queue) && !request.awaits);
         let mut ready: Vec<_> =
             ready.map(|request| (request.rank(self.step, &self.limits), request.id)).collect();
         if ready.len() > seats {

@@ -53,6 +53,12 @@ pub struct Counters {
     pub running: u32,
     /// Sequences that wait.
     pub waiting: u32,
+    /// Sequences of each [`Class`](crate::request::Class) that run.
+    pub running_of: [u32; 2],
+    /// Those that wait.
+    pub waiting_of: [u32; 2],
+    /// Tokens of each class that were computed, guesses among them.
+    pub tokens_of: [u64; 2],
     /// Pages of keys and values.
     pub pages_total: u32,
     /// Of these, pages that nobody holds.

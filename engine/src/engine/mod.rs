@@ -29,8 +29,8 @@ mod versions;
 
 use crate::lora;
 use crate::model::{Batch, Config, Model};
-use crate::request::{Event, Finish, Refused, Request, Task};
-use crate::schedule::Limits;
+use crate::request::{Class, Event, Finish, Refused, Request, Task};
+use crate::schedule::{Balance, Limits};
 use crate::vocabulary::Vocabulary;
 use admit::Run;
 use check::refused;
@@ -81,6 +81,7 @@ pub struct Engine {
     next: u64,
     events: Vec<Event>,
     counters: Counters,
+    balance: Balance,
     batch: Batch,
     masks: Masks,
     masker: Box<dyn Masker>,
@@ -157,6 +158,7 @@ impl Engine {
             next: 0,
             events: Vec::new(),
             counters: Counters::default(),
+            balance: Balance::default(),
             batch: Batch::new(settings.page_len),
             masks: Masks::new(vocab, eos.clone(), settings.capacity().logit_rows_max),
             masker,
@@ -261,7 +263,12 @@ impl Engine {
     /// What it has done so far, and how it stands.
     pub fn counters(&self) -> Counters {
         let pages = &self.memory.pages;
+        let of = |all: &BTreeMap<u64, Sequence>| {
+            Class::ALL.map(|class| all.values().filter(|it| it.class == class).count() as u32)
+        };
         Counters {
+            running_of: of(&self.running),
+            waiting_of: of(&self.waiting),
             evictions: self.memory.evictions,
             running: self.running.len() as u32,
             waiting: self.waiting.len() as u32,
@@ -327,9 +334,15 @@ impl Engine {
         let mut weights: Vec<u64> = runs.iter().map(|run| run.weights).collect();
         weights.sort_unstable();
         weights.dedup();
+        let before = self.counters.tokens_of;
         for weights in weights {
             let part = runs.extract_if(.., |run| run.weights == weights).collect();
             self.pass(weights, part);
+        }
+        if let Some(share) = self.limits.rollout_share {
+            let after = self.counters.tokens_of;
+            let tokens = [0, 1].map(|class| after[class] - before[class]);
+            self.balance.settle(share, tokens, plan.short);
         }
     }
 
@@ -341,6 +354,10 @@ impl Engine {
             return;
         }
         self.guess(weights, &mut runs);
+        for run in &runs {
+            let class = self.running[&run.id].class;
+            self.counters.tokens_of[class as usize] += u64::from(run.rows());
+        }
         let draws = self.draws(&runs);
         let launched = self.launch(weights, &runs, draws);
         match launched {

@@ -8,7 +8,7 @@ use super::settings::Settings;
 use super::stop::Scan;
 use super::swap::scope;
 use super::versions::{Policy, Span};
-use crate::request::{Generate, Miss, Pooling, Request, Scored, Task};
+use crate::request::{Class, Generate, Miss, Pooling, Request, Scored, Task};
 use grammar::{Grammar, Searched};
 use kv::{Claim, Page, Scope, Table};
 use std::collections::VecDeque;
@@ -116,6 +116,7 @@ pub(super) struct Sequence {
     /// The number of its request.
     pub request: u64,
     pub choice: u32,
+    pub class: Class,
     pub priority: i32,
     /// The prompt, then what was drawn.
     pub tokens: Vec<u32>,
@@ -187,6 +188,7 @@ impl Sequence {
             spare: Vec::new(),
             request: request.id,
             choice: 0,
+            class: request.class,
             priority: request.priority,
             prompt_len: tokens.len(),
             tokens,
@@ -222,6 +224,7 @@ impl Sequence {
             spare: Vec::new(),
             request: self.request,
             choice,
+            class: self.class,
             priority: self.priority,
             tokens: self.tokens[..self.prompt_len].to_vec(),
             prompt_len: self.prompt_len,

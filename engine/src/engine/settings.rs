@@ -36,6 +36,9 @@ pub struct Settings {
     /// Tokens that an answer gains before it may have to wait for a request that comes
     /// first.
     pub turn: u32,
+    /// The part of the tokens that rollouts have while inference could use more, too, above 0
+    /// and below 1; if none is given, classes make no difference.
+    pub rollout_share: Option<f64>,
     /// What is guessed of answers, so that several tokens come in one step.
     pub guessing: Guessing,
     /// The version of the weights: keys and values of one are never used under another.
@@ -62,6 +65,7 @@ impl Settings {
             kv: Dtype::F16,
             patience: 1000,
             turn: 64,
+            rollout_share: None,
             guessing: Guessing::NONE,
             weights: 1,
         }
@@ -77,6 +81,9 @@ impl Settings {
         above("pages", self.pages, 0)?;
         range("max_len", self.max_len, 1..=1 << 30)?;
         above("turn", self.turn, 0)?;
+        if let Some(share) = self.rollout_share.filter(|share| !(*share > 0.0 && *share < 1.0)) {
+            return Err(refused("rollout_share", "above 0 and below 1", share));
+        }
         range("guessing.tokens", self.guessing.tokens, 0..=64)?;
         range("guessing.paths", self.guessing.paths, 1..=16)?;
         range("guessing.rows", self.guessing.rows, 0..=1 << 12)?;
@@ -126,6 +133,7 @@ impl Settings {
             page_len: self.page_len,
             patience: self.patience,
             turn: self.turn,
+            rollout_share: self.rollout_share,
         }
     }
 }

@@ -7,9 +7,11 @@ use crate::checkpoints::Origin;
 use crate::deadline::Deadline;
 use crate::openai::Refusal;
 use crate::runtime::{Coming, Runtime, Scoring, Swapped};
+use crate::weights::must_fit;
 use engine::engine::{InFlight, Moved, Publish};
 use engine::lora::{Adapter, Image};
 use engine::model::Source;
+use engine::request::Class;
 use hyper::StatusCode;
 use kernels_core::workers::Inline;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Times that the numbers of an adapter are in the host's memory while it is read: as its file
+/// has them, as numbers, and as a slot holds them.
+const COPIES: u64 = 3;
 /// How long a version may take to find a place on the device.
 const PLACE_WITHIN: Duration = Duration::from_secs(120);
 
@@ -276,6 +281,7 @@ impl Adapters {
                 from: 1,
                 adapter,
                 salt: b"canary".as_slice().into(),
+                class: Class::Inference,
                 priority: 0,
             };
             let all = vec![scoring(Some(number)), scoring(before.map(|before| before.number))];
@@ -307,7 +313,9 @@ impl Adapters {
 
     fn read(&self, source: Given) -> Result<Made, Refusal> {
         let base = self.base.checkpoint();
-        let config = &base.config;
+        let (config, slots) = (&base.config, self.must_slots()?);
+        let most = slots.slot_bytes(config).saturating_mul(COPIES);
+        must_fit(most, "adapters of that rank", "while one is read")?;
         let adapter: Result<Adapter, checkpoint::Error> = match source {
             Given::Folder(path) => {
                 if !path.is_dir() {
@@ -323,7 +331,7 @@ impl Adapters {
         let adapter = adapter.map_err(|error| bad(error.to_string()))?;
         let (tensors, quantize) = (&base.tensors, self.base.quantize);
         let source = Source { config, tensors, quantize, workers: &Inline };
-        let image = Image::new(&adapter, &source, self.must_slots()?);
+        let image = Image::new(&adapter, &source, slots);
         // Whatever was read of the base's files can be read again.
         base.let_go();
         let image = image.map(Arc::new).map_err(|error| bad(error.to_string()))?;

@@ -1,11 +1,32 @@
 //! Memory that can be had: what the system has free, within the limits of the control
-//! groups that this process is in.
+//! groups that this process is in, and of its addresses.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Addresses that threads of a server and their allocator take once it runs, though they use
+/// little of that memory: stacks on which grammars are compiled, most of it.
+const THREADS_BYTES: u64 = 2 << 30;
+
 /// Bytes that can be allocated without pushing anything out, if the system tells.
 pub fn available_bytes() -> Option<u64> {
+    memory_bytes().into_iter().chain(addresses_left()).min()
+}
+
+/// The same, before a server has its threads.
+pub fn available_at_start() -> Option<u64> {
+    let addresses = addresses_left().map(|left| left.saturating_sub(THREADS_BYTES));
+    memory_bytes().into_iter().chain(addresses).min()
+}
+
+/// Bytes of addresses that the limit of this process (`ulimit -v`) leaves, if it has one.
+pub fn addresses_left() -> Option<u64> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    addresses(&limits, &status)
+}
+
+fn memory_bytes() -> Option<u64> {
     let free = fs::read_to_string("/proc/meminfo").ok().and_then(|info| free(&info));
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let left = left(&groups, Path::new("/sys/fs/cgroup"));
@@ -14,7 +35,19 @@ pub fn available_bytes() -> Option<u64> {
 
 /// By `/proc/meminfo`.
 fn free(info: &str) -> Option<u64> {
-    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    bytes(info, "MemAvailable:")
+}
+
+/// By `/proc/self/limits`, and what is taken by `/proc/self/status`.
+fn addresses(limits: &str, status: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+    let limit: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(limit.saturating_sub(bytes(status, "VmSize:")?))
+}
+
+/// What a file of the system tells in KiB.
+fn bytes(told: &str, name: &str) -> Option<u64> {
+    let line = told.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }
@@ -55,7 +88,7 @@ fn left_in(folder: &Path, limit: &str, used: &str, cache: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{free, left};
+    use super::{addresses, free, left};
     use std::fs;
     use std::path::Path;
 
@@ -70,6 +103,16 @@ mod tests {
     fn the_system_tells_what_is_free() {
         assert_eq!(free("MemTotal: 9 kB\nMemAvailable:    3 kB\n"), Some(3 * 1024));
         assert_eq!(free("MemTotal: 9 kB\n"), None);
+    }
+
+    #[test]
+    fn a_limit_of_addresses_leaves_what_is_not_taken() {
+        let limits =
+            |soft| format!("Limit  Soft  Hard  Units\nMax address space  {soft}  9  bytes\n");
+        let status = "VmPeak:\t 9 kB\nVmSize:\t 3 kB\n";
+        assert_eq!(addresses(&limits("5120"), status), Some(2048));
+        assert_eq!(addresses(&limits("1024"), status), Some(0));
+        assert_eq!(addresses(&limits("unlimited"), status), None);
     }
 
     #[test]

@@ -75,6 +75,7 @@ pub fn plan(model: &config::Model, running: &Running) -> Result<Plan, Failure> {
         step_tokens,
         chunk: step_tokens,
         beside: running.prefill_beside_decode,
+        rollout_share: running.rollout_share,
         page_len: running.block_size,
         max_len,
         kv: dtype(running.kv_cache_dtype),
@@ -109,7 +110,7 @@ pub fn plan(model: &config::Model, running: &Running) -> Result<Plan, Failure> {
     if let Some(slots) = running.adapters.slots() {
         needs.adapters = u64::from(slots.slots) * slots.slot_bytes(&checkpoint.config);
     }
-    let available = backend::available_bytes();
+    let available = backend::available_at_start();
     let pages = needs.pages(available, running.kv_cache_memory);
     settings.pages = pages.as_ref().copied().unwrap_or(0);
     Ok(Plan { folder, checkpoint, drafter, settings, needs, available, unfit: pages.err() })

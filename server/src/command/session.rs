@@ -60,6 +60,7 @@ impl Session {
             served: self.served.clone(),
             request_id: "here".into(),
             session: None,
+            class: None,
             now,
         })
     }

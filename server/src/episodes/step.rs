@@ -7,7 +7,7 @@ use crate::openai::prompts::{self, Cut, Reading};
 use crate::openai::sampling::{Asked, TOP_MAX, known};
 use crate::openai::shape::said;
 use crate::openai::{Context, Refusal, Surface, written};
-use engine::request::{Request, Scored};
+use engine::request::{Class, Request, Scored};
 use serde::Serialize;
 use serde_json::Value;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -135,6 +135,7 @@ impl Step {
             return Err(Refusal::field("episode_id", words));
         }
         asked.adapter = held.adapter.clone();
+        asked.classify(&context, Class::Rollout);
         if asked.kept.is_some() {
             return Err(Refusal::field("return_sampling_mask", "not of steps of episodes"));
         }

@@ -152,7 +152,7 @@ async fn begin(
     let fields = Fields::of(asked_of(asked)?);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let served = server.served.clone();
-    let context = Context { served, request_id: "grpc".into(), session: None, now };
+    let context = Context { served, request_id: "grpc".into(), session: None, class: None, now };
     // A long observation keeps nobody else waiting.
     let reading =
         tokio::task::spawn_blocking(move || Step::of(fields, hash.finish(), Arc::new(context)));
@@ -286,6 +286,7 @@ fn asked_of(asked: StepRequest) -> Result<Map<String, Value>, Refusal> {
         "ignore_eos": asked.ignore_eos,
         "min_tokens": asked.min_tokens,
         "logprobs": asked.logprobs,
+        "class": asked.request_class,
         "structured_outputs": structure,
     }));
     if let Some(options) = asked.options_json {

@@ -8,7 +8,7 @@ use crate::openai::answer::{Answers, Piece};
 use crate::openai::embeddings::Embeddings;
 use crate::openai::{Refusal, Surface};
 use crate::rollouts::{Collector, References};
-use crate::runtime::{News, Ticket};
+use crate::runtime::{News, Ticket, unanswered};
 use bytes::Bytes;
 use engine::request::{Event, Finish, Request};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -274,14 +274,7 @@ pub async fn embedded(server: &Server, requests: Vec<Request>) -> Result<Vec<Vec
         for event in events {
             match event {
                 Event::Embedding { values, .. } => vectors[at] = Some(values),
-                Event::End { why: Finish::Deadline, .. } => {
-                    let words = "the request took longer than --request-timeout-seconds";
-                    return Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, words));
-                }
-                Event::End { why: Finish::Failed(words), .. } => {
-                    return Err(Refusal::internal(words));
-                }
-                Event::End { why, .. } => return Err(Refusal::internal(format!("{why:?}"))),
+                Event::End { why, .. } => return Err(unanswered(why)),
                 Event::Admitted { .. } | Event::Prompt { .. } | Event::Token { .. } => {}
             }
         }

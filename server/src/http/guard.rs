@@ -1,7 +1,8 @@
 //! What is checked before a request is read: keys, origins, names.
 
 use crate::openai::Refusal;
-use crate::openai::sampling::is_request_id;
+use crate::openai::sampling::{class_named, is_request_id};
+use engine::request::Class;
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue, ORIGIN};
 
@@ -57,6 +58,12 @@ pub fn name(headers: &HeaderMap) -> Option<String> {
 /// The episode that the request is a turn of, if its headers say so.
 pub fn session(headers: &HeaderMap) -> Option<String> {
     Some(headers.get("x-session-id")?.to_str().ok()?.to_owned())
+}
+
+/// Who asks, if its headers say so.
+pub fn class(headers: &HeaderMap) -> Result<Option<Class>, Refusal> {
+    let Some(name) = headers.get("x-request-class") else { return Ok(None) };
+    class_named("X-Request-Class", &String::from_utf8_lossy(name.as_bytes())).map(Some)
 }
 
 #[cfg(test)]

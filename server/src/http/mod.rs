@@ -17,6 +17,7 @@ pub use entry::Course;
 pub use guard::key;
 pub use routes::{Answer, Asking, How, Route, controls};
 
+use crate::backend::addresses_left;
 use crate::config::Limits;
 use crate::metrics::{Format, Metrics};
 use crate::openai::Refusal;
@@ -122,7 +123,7 @@ impl Door {
         let limits = self.limits.clone();
         self.server.get_or_init(|| {
             Arc::new(Server {
-                uploads: Uploads::new(limits.max_body_bytes),
+                uploads: Uploads::new(limits.max_body_bytes, addresses_left()),
                 streams: Arc::new(Semaphore::new(limits.max_concurrent_streams as usize)),
                 served,
                 runtime,

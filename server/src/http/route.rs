@@ -203,10 +203,11 @@ async fn begin(
         }
     };
     let body = server.uploads.read(headers, body).await?;
+    let class = guard::class(headers)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let served = server.served.clone();
     let session = guard::session(headers);
-    let context = Context { served, request_id: entry.id.clone(), session, now };
+    let context = Context { served, request_id: entry.id.clone(), session, class, now };
     Ok((begun, body, Arc::new(context)))
 }
 

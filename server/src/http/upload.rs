@@ -18,9 +18,15 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Bytes that a body has without asking for room: as much lies in the buffers of any
 /// connection. So nobody with a usual request waits for those with large ones.
 const SMALL_BYTES: usize = 64 << 10;
-/// So many bodies of the largest size have room together: read as JSON they take up to
-/// sixteen times their bytes.
+/// So many bodies of the largest size have room together.
 const LARGEST_TOGETHER: usize = 4;
+/// Read as JSON a large one takes at most so many times the bytes that one may have, by the
+/// values that it has: lists grow by doubling.
+const READ_TIMES: usize = 16;
+const VALUE_BYTES: usize = 2 * size_of::<serde_json::Value>();
+/// Where addresses are limited, bodies have one in so many of those that are left: with what
+/// is read of them, half.
+const PART_OF_ADDRESSES: u64 = 2 * (1 + READ_TIMES as u64);
 /// Room is given in units of so many bytes.
 const UNIT_BYTES: usize = 1 << 10;
 /// Of a body that is too large, so many times the bytes that one may have are read, for
@@ -57,9 +63,13 @@ impl Upload {
 }
 
 impl Uploads {
-    /// For bodies of at most so many bytes.
-    pub fn new(most: usize) -> Self {
-        let units = (units(most) as usize).saturating_mul(LARGEST_TOGETHER);
+    /// For bodies of at most so many bytes, where so many bytes of addresses are left, if
+    /// they are limited.
+    pub fn new(most: usize, addresses: Option<u64>) -> Self {
+        let part = addresses.map(|left| usize::try_from(left / PART_OF_ADDRESSES));
+        let room = part.and_then(Result::ok).unwrap_or(usize::MAX);
+        let room = room.min(most.saturating_mul(LARGEST_TOGETHER)).max(SMALL_BYTES);
+        let (most, units) = (most.min(room), units(room) as usize);
         let room = Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)));
         Self { most, room, within: BODY_TIMEOUT }
     }
@@ -126,13 +136,18 @@ impl Uploads {
     where
         B: Body<Data = Bytes, Error: Display> + Unpin,
     {
-        let (mut bytes, mut room) = (BytesMut::new(), None);
+        let (mut bytes, mut room, mut values) = (BytesMut::new(), None, 0);
+        let values_max = (self.most.saturating_mul(READ_TIMES) / VALUE_BYTES).max(SMALL_BYTES);
         while let Some(frame) = body.frame().await {
             let broken = |error| Refusal::malformed(format!("the body broke off: {error}"));
             let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
             let length = bytes.len() + data.len();
             if length > self.most {
                 return Err(large(self.most));
+            }
+            values += data.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
+            if values > values_max {
+                return Err(manifold(values_max));
             }
             if length > SMALL_BYTES && room.is_none() {
                 // All of it at once: parts that wait for each other would never end.
@@ -179,13 +194,20 @@ fn untyped() -> Refusal {
 }
 
 fn large(most: usize) -> Refusal {
-    let words = format!("the body may have {most} bytes; --max-body-bytes says how many");
+    let words = format!(
+        "the body may have {most} bytes: as many as --max-body-bytes says, and memory has room for"
+    );
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, words)
+}
+
+fn manifold(most: usize) -> Refusal {
+    let words = format!("the body may have {most} values of JSON, as memory has room for");
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, words)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{LARGEST_TOGETHER, SMALL_BYTES, Upload, Uploads};
+    use super::{LARGEST_TOGETHER, PART_OF_ADDRESSES, SMALL_BYTES, Upload, Uploads};
     use crate::openai::Refusal;
     use bytes::Bytes;
     use http_body_util::Full;
@@ -196,15 +218,19 @@ mod tests {
 
     /// Reads a body of so many bytes whose length was not told.
     fn read(uploads: &Uploads, length: usize) -> Result<Upload, Refusal> {
+        read_of(uploads, vec![b' '; length])
+    }
+
+    fn read_of(uploads: &Uploads, body: Vec<u8>) -> Result<Upload, Refusal> {
         let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let body = Full::new(Bytes::from(vec![b' '; length]));
+        let body = Full::new(Bytes::from(body));
         let clock = tokio::runtime::Builder::new_current_thread().enable_time().build();
         clock.expect("a runtime").block_on(uploads.read(&HeaderMap::from_iter([json]), body))
     }
 
     #[test]
     fn large_bodies_that_find_no_room_in_time_are_told_to_come_again() {
-        let uploads = Uploads { within: Duration::from_millis(50), ..Uploads::new(MOST) };
+        let uploads = Uploads { within: Duration::from_millis(50), ..Uploads::new(MOST, None) };
         let large = || read(&uploads, SMALL_BYTES + 1);
         let mut held: Vec<Upload> =
             (0..LARGEST_TOGETHER).map(|_| large().expect("there is room")).collect();
@@ -219,8 +245,30 @@ mod tests {
 
     #[test]
     fn a_body_has_at_most_the_bytes_that_one_may_have() {
-        let uploads = Uploads::new(MOST);
+        let uploads = Uploads::new(MOST, None);
         assert_eq!(read(&uploads, MOST).expect("as many").bytes.len(), MOST);
         assert_eq!(read(&uploads, MOST + 1).err().expect("one more").status, 413);
+    }
+
+    #[test]
+    fn a_body_has_at_most_the_values_that_there_is_memory_for() {
+        let uploads = Uploads::new(64 * SMALL_BYTES, None);
+        let list = |length| read_of(&uploads, b"0,".repeat(length / 2));
+        assert!(list(2 * SMALL_BYTES).is_ok());
+        let refused = list(64 * SMALL_BYTES).err().expect("too many");
+        assert_eq!(refused.status, 413);
+        assert!(refused.message.contains("values of JSON"), "{refused:?}");
+        assert!(read(&uploads, 64 * SMALL_BYTES).is_ok());
+    }
+
+    #[test]
+    fn where_addresses_are_few_bodies_have_a_part_of_them() {
+        let room = 2 * SMALL_BYTES;
+        let uploads = Uploads::new(MOST, Some(PART_OF_ADDRESSES * room as u64));
+        assert_eq!(read(&uploads, room).expect("as many").bytes.len(), room);
+        let refused = read(&uploads, room + 1).err().expect("one more");
+        assert!(refused.message.contains(&room.to_string()), "{refused:?}");
+        // Small ones always come.
+        assert!(read(&Uploads::new(MOST, Some(0)), SMALL_BYTES).is_ok());
     }
 }

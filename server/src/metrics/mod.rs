@@ -11,7 +11,7 @@ pub use steps::Step;
 
 use self::checkpoints::Checkpoints;
 use self::trajectories::Trajectories;
-use engine::request::Miss;
+use engine::request::{Class, Miss};
 use names::Names;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
@@ -57,6 +57,12 @@ struct Moved {
     how: &'static str,
 }
 
+/// Who asked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Of {
+    class: &'static str,
+}
+
 /// What became of a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Course {
@@ -93,6 +99,9 @@ pub struct Metrics {
     late_masks: Counter,
     requests: Requests,
     step_tokens: Histogram,
+    running_of: Family<Of, Gauge>,
+    waiting_of: Family<Of, Gauge>,
+    tokens_of: Family<Of, Counter>,
     responses: Family<Response, Counter>,
     swaps: Family<Swap, Counter>,
     moved: Family<Moved, Counter>,
@@ -169,6 +178,21 @@ impl Metrics {
             ),
             requests: Requests::new(&mut names),
             step_tokens: names.add("iteration_tokens_total", "Tokens of a step", names::by_steps()),
+            running_of: names.own(
+                "class_requests_running",
+                "Answers in steps, by who asked",
+                Family::default(),
+            ),
+            waiting_of: names.own(
+                "class_requests_waiting",
+                "Answers that wait, by who asked",
+                Family::default(),
+            ),
+            tokens_of: names.own(
+                "class_tokens",
+                "Tokens computed, by who asked",
+                Family::default(),
+            ),
             swaps: names.own("version_swaps", "Versions that came", Family::default()),
             moved: names.own(
                 "version_swap_answers",
@@ -232,6 +256,12 @@ impl Metrics {
         self.draft_tokens.inc_by(now.guessed - before.guessed);
         self.draft_tokens_accepted.inc_by(now.held - before.held);
         self.masks.inc_by(now.masks - before.masks);
+        for class in Class::ALL {
+            let (of, at) = (Of { class: class.name() }, class as usize);
+            self.running_of.get_or_create(&of).set(now.running_of[at].into());
+            self.waiting_of.get_or_create(&of).set(now.waiting_of[at].into());
+            self.tokens_of.get_or_create(&of).inc_by(now.tokens_of[at] - before.tokens_of[at]);
+        }
         self.late_masks.inc_by(now.late_masks - before.late_masks);
         if now.steps > before.steps {
             self.step_tokens.observe(f64::from(now.last_tokens));
@@ -332,6 +362,8 @@ mod tests {
             pages_idle: 5,
             preemptions: 2,
             running: 1,
+            running_of: [0, 1],
+            tokens_of: [0, 40],
             ..Counters::default()
         };
         let step = Step { counters, ..Step::default() };
@@ -352,6 +384,11 @@ mod tests {
         let named = |start: &str, label: &str| {
             text.lines().any(|line| line.starts_with(start) && line.contains(label))
         };
+        assert!(
+            named("pagewise:class_tokens_total", r#"class="rollout",engine="0"} 40"#),
+            "{text}"
+        );
+        assert!(named("pagewise:class_requests_running", r#"class="rollout",engine="0"} 1"#));
         assert!(named("vllm:request_success_total", r#"finished_reason="stop""#), "{text}");
         assert!(named("pagewise:prefix_cache_missed_tokens_total", r#"reason="partial_page""#));
         assert!(named("vllm:cache_config_info", r#"block_size="32""#), "{text}");

@@ -102,6 +102,10 @@ impl Steps {
             "draft_tokens": self.last.guessed,
             "draft_tokens_accepted": self.last.held,
             "draft_failures": self.last.failed_guesses,
+            // Of inference, then of rollouts.
+            "class_tokens": self.last.tokens_of,
+            "class_running": self.last.running_of,
+            "class_waiting": self.last.waiting_of,
             "masks": self.last.masks,
             "late_masks": self.last.late_masks,
             "requests": self.last.requests,

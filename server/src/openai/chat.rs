@@ -11,7 +11,7 @@ use super::tools::Tools;
 use super::{Context, Refusal, Surface};
 use crate::rollouts::{Collected, Heading, Rollout};
 use crate::text::calls::read::Came;
-use engine::request::{Request, Scored};
+use engine::request::{Class, Request, Scored};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -146,6 +146,7 @@ impl Chat {
         asked.rollout = rollout.map(|it| Arc::new(Rollout { template_hash: Some(template), ..it }));
         fields.done()?;
         asked.adapter = adapter;
+        asked.classify(&context, Class::Inference);
         let room = asked.room((name, new), &prompt, served)?;
         asked.check_kept(&[room], served)?;
         asked.compile(served)?;

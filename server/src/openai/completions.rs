@@ -9,7 +9,7 @@ use super::sampling::{Asked, TOP_MAX};
 use super::shape::{Head, Names, PromptScores, Usage, usage};
 use super::{Context, Refusal, Surface};
 use crate::rollouts::{Collected, Heading, Rollout};
-use engine::request::{Request, Scored};
+use engine::request::{Class, Request, Scored};
 use serde::{Serialize, Serializer};
 use std::sync::Arc;
 
@@ -95,6 +95,7 @@ impl Completions {
         let mut asked = Asked::read(&mut fields, served, top)?;
         let rollout = Rollout::read(&mut fields, &context)?;
         asked.group(&mut fields, rollout)?;
+        asked.classify(&context, Class::Inference);
         fields.done()?;
         if asked.is_group() && prompts.len() != 1 {
             return Err(Refusal::expected("prompt", "one, for it is a `group`", prompts.len()));

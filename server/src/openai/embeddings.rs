@@ -2,10 +2,11 @@
 
 use super::fields::Fields;
 use super::prompts::{self, Cut, Prompt, Reading};
+use super::sampling::class;
 use super::{Context, Refusal, check_model, written};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use engine::request::{Pooling, Request, Task};
+use engine::request::{Class, Pooling, Request, Task};
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ pub struct Embeddings {
     prompts: Vec<Prompt>,
     pooling: Pooling,
     base64: bool,
+    class: Class,
     priority: i32,
 }
 
@@ -77,6 +79,7 @@ impl Embeddings {
         };
         fields.only("dimensions", &[served.hidden.into()])?;
         fields.only("normalize", &[Value::Bool(true)])?;
+        let class = class(&mut fields)?.or(context.class).unwrap_or_default();
         let priority = fields.take("priority")?.unwrap_or(0);
         fields.done()?;
         for prompt in &prompts {
@@ -86,7 +89,7 @@ impl Embeddings {
                 return Err(Refusal::too_long(&prompt.name, words));
             }
         }
-        Ok(Self { prompts, pooling, base64, priority, context })
+        Ok(Self { prompts, pooling, base64, class, priority, context })
     }
 
     /// One request for each text.
@@ -95,6 +98,7 @@ impl Embeddings {
             id: 0,
             prompt: prompt.tokens.to_vec(),
             task: Task::Embed(self.pooling),
+            class: self.class,
             priority: self.priority,
             adapter: None,
             episode: None,

@@ -28,7 +28,7 @@ pub use refusal::Refusal;
 use crate::adapters::{Known, Line};
 use crate::served::Served;
 use answer::{Answers, Piece};
-use engine::request::Request;
+use engine::request::{Class, Request};
 use fields::Fields;
 use sampling::Asked;
 use serde::Serialize;
@@ -42,6 +42,8 @@ pub struct Context {
     pub request_id: String,
     /// The episode that it is a turn of, if its headers say so.
     pub session: Option<String>,
+    /// Who asks, if its headers say so.
+    pub class: Option<Class>,
     /// Seconds since 1970.
     pub now: u64,
 }

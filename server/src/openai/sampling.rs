@@ -1,6 +1,5 @@
 //! What the surfaces of generation ask alike: how to draw, when to stop, what to show.
 
-use super::Refusal;
 use super::fields::Fields;
 use super::kept::{self, KEPT_MAX};
 use super::masking;
@@ -8,12 +7,13 @@ use super::processors;
 use super::prompts::Prompt;
 use super::structured::Structure;
 use super::tools::Tools;
+use super::{Context, Refusal};
 use crate::adapters::Known;
 use crate::rollouts::Rollout;
 use crate::served::Served;
 use crate::text::calls::Form;
 use engine::processor::{self, Keep, Then};
-use engine::request::{Generate, Request, Sampling, Stop, Task};
+use engine::request::{Class, Generate, Request, Sampling, Stop, Task};
 use grammar::{Grammar, Limits, Search};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -78,6 +78,8 @@ pub struct Asked {
     pub numbered_tokens: bool,
     /// Keeps its pages apart.
     salt: Arc<[u8]>,
+    /// Who asks, if that is said.
+    class: Option<Class>,
     /// Smaller comes first.
     priority: i32,
     /// The client's own name of the request.
@@ -132,6 +134,7 @@ impl Asked {
             show_versions: fields.switch("return_weight_versions")?,
             numbered_tokens: fields.switch("return_tokens_as_token_ids")?,
             salt: fields.take::<String>("cache_salt")?.unwrap_or_default().into_bytes().into(),
+            class: class(fields)?,
             priority: fields.take("priority")?.unwrap_or(0),
             request_id: request_id(fields)?,
             adapter: None,
@@ -167,6 +170,14 @@ impl Asked {
         }
         self.rollout = rollout.map(Arc::new);
         Ok(())
+    }
+
+    /// Who asks, as far as the request does not say it itself: as its headers do, or a trainer
+    /// where answers are collected, or whoever mostly asks so.
+    pub fn classify(&mut self, context: &Context, mostly: Class) {
+        let collects = self.rollout.as_ref().is_some_and(|rollout| rollout.collect.is_some());
+        let mostly = if collects { Class::Rollout } else { mostly };
+        self.class = self.class.or(context.class).or(Some(mostly));
     }
 
     /// Whether its answers are a group.
@@ -240,6 +251,7 @@ impl Asked {
                 prompt_from: self.prompt_from,
                 grammar: self.grammar.clone(),
             }),
+            class: self.class.unwrap_or_default(),
             priority: self.priority,
             salt: self.salt.clone(),
             adapter: self.adapter.as_ref().map(|known| known.number),
@@ -400,6 +412,18 @@ fn any_seed() -> u64 {
 }
 
 /// Whether the base's log-probabilities are asked for: there is no other reference.
+/// Who asks, if a field says so.
+pub fn class(fields: &mut Fields) -> Result<Option<Class>, Refusal> {
+    let name: Option<String> = fields.take("class")?;
+    name.map(|name| class_named("class", &name)).transpose()
+}
+
+/// A class by its name.
+pub fn class_named(field: &str, name: &str) -> Result<Class, Refusal> {
+    let class = Class::ALL.into_iter().find(|class| class.name() == name);
+    class.ok_or_else(|| Refusal::expected(field, "`inference` or `rollout`", name))
+}
+
 fn references(fields: &mut Fields) -> Result<bool, Refusal> {
     match fields.take::<String>("return_ref_logprobs")?.as_deref() {
         None => Ok(false),

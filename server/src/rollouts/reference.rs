@@ -48,6 +48,7 @@ impl References {
                     from: from as u32,
                     adapter: None,
                     salt: request.salt.clone(),
+                    class: request.class,
                     priority: request.priority,
                 };
                 server.runtime.score("reference", vec![scoring]).await?.remove(0)

@@ -8,7 +8,7 @@ mod worker;
 
 pub use control::{Coming, PAUSED, Pause, Swapped};
 pub use labels::Labels;
-pub use score::Scoring;
+pub use score::{Scoring, unanswered};
 pub use worker::{Pace, start};
 
 use crate::openai::Refusal;

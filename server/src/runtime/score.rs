@@ -2,7 +2,7 @@
 
 use super::{News, Runtime};
 use crate::openai::Refusal;
-use engine::request::{Event, Finish, Generate, Request, Sampling, Stop, Task};
+use engine::request::{Class, Event, Finish, Generate, Request, Sampling, Stop, Task};
 use hyper::StatusCode;
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ pub struct Scoring {
     pub adapter: Option<u64>,
     /// Keeps their pages apart.
     pub salt: Arc<[u8]>,
+    /// Who asks.
+    pub class: Class,
     /// Smaller comes first.
     pub priority: i32,
 }
@@ -38,7 +40,7 @@ impl Runtime {
                         scores[at] = own.map(|it| it.map_or(0.0, |scored| scored.raw)).collect();
                     }
                     Event::End { why: Finish::Length, .. } => open -= 1,
-                    Event::End { why, .. } => return Err(unscored(why)),
+                    Event::End { why, .. } => return Err(unanswered(why)),
                     Event::Admitted { .. } | Event::Token { .. } | Event::Embedding { .. } => {}
                 }
             }
@@ -48,7 +50,7 @@ impl Runtime {
 }
 
 fn request(scoring: Scoring) -> Request {
-    let Scoring { tokens, from, adapter, salt, priority } = scoring;
+    let Scoring { tokens, from, adapter, salt, class, priority } = scoring;
     let task = Task::Generate(Generate {
         choices: 1,
         max_new: 0,
@@ -61,11 +63,22 @@ fn request(scoring: Scoring) -> Request {
         prompt_top: Some(0),
         prompt_from: from,
     });
-    Request { id: 0, prompt: tokens, task, priority, salt, adapter, episode: None, deadline: None }
+    Request {
+        id: 0,
+        prompt: tokens,
+        task,
+        class,
+        priority,
+        salt,
+        adapter,
+        episode: None,
+        deadline: None,
+    }
 }
 
 /// Why there are no scores.
-fn unscored(why: Finish) -> Refusal {
+/// Why there is no answer, where nothing is told of one that is not whole.
+pub fn unanswered(why: Finish) -> Refusal {
     match why {
         Finish::Deadline => {
             let words = "the request took longer than --request-timeout-seconds";

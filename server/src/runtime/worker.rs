@@ -506,7 +506,9 @@ impl Live {
 mod tests {
     use super::{Live, most};
     use crate::metrics::Metrics;
-    use engine::request::{Event, Finish, Generate, Miss, Request, Sampling, Scored, Stop, Task};
+    use engine::request::{
+        Class, Event, Finish, Generate, Miss, Request, Sampling, Scored, Stop, Task,
+    };
     use std::time::Duration;
     use tokio::sync::mpsc::unbounded_channel;
 
@@ -528,6 +530,7 @@ mod tests {
             id: 1,
             prompt: vec![1, 2],
             task,
+            class: Class::Inference,
             priority: 0,
             salt: [].into(),
             adapter: None,

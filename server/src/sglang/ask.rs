@@ -7,10 +7,10 @@ use super::{Kept, atropos};
 use crate::adapters::Known;
 use crate::openai::fields::Fields;
 use crate::openai::prompts::Prompt;
-use crate::openai::sampling::known;
+use crate::openai::sampling::{class, known};
 use crate::openai::{Context, Refusal, Surface};
 use crate::served::Served;
-use engine::request::Generate;
+use engine::request::{Class, Generate};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -122,7 +122,7 @@ pub fn read(body: &[u8], context: Arc<Context>, kept: &Kept) -> Result<Body, Ref
     let place = place.map(Place::read).transpose()?;
     let input = Input::read(&mut fields)?;
     let names = names(&mut fields, &input, &context.request_id)?;
-    let each = Said::read(&mut fields, &input)?;
+    let each = Said::read(&mut fields, &input, &context)?;
     let (stream, show_prompt) =
         (fields.switch("stream")?, fields.switch("return_prompt_token_ids")?);
     let token_texts = fields.switch("return_text_in_logprobs")?;
@@ -165,11 +165,12 @@ struct Said {
     adapters: Each<String>,
     processors: Each<String>,
     thinking: Each<u32>,
+    class: Class,
     priority: i32,
 }
 
 impl Said {
-    fn read(fields: &mut Fields, input: &Input) -> Result<Self, Refusal> {
+    fn read(fields: &mut Fields, input: &Input, context: &Context) -> Result<Self, Refusal> {
         let priority: i64 = fields.take("priority")?.unwrap_or(0);
         // There, larger comes first.
         let priority = -priority.clamp(-i64::from(i32::MAX), i64::from(i32::MAX));
@@ -184,6 +185,7 @@ impl Said {
             adapters: Each::read(fields, "lora_path", input)?,
             processors: Each::read(fields, "custom_logit_processor", input)?,
             thinking: Each::read(fields, "max_thinking_tokens", input)?,
+            class: class(fields)?.or(context.class).unwrap_or(Class::Rollout),
             priority: priority as i32,
         })
     }
@@ -259,6 +261,7 @@ impl Said {
             chosen: scores.map(|scores| scores.chosen.clone()).unwrap_or_default(),
             prompt_from: from.filter(|from| *from < prompt.tokens.len()),
             salt: salt(self.salts.of(at), self.keys.of(at)),
+            class: self.class,
             priority: self.priority,
             processor: self.processors.of(at).cloned(),
             thinking: self.thinking.of(at).copied(),

@@ -7,7 +7,7 @@ use crate::openai::prompts::{self, Cut, Prompt, Reading};
 use crate::openai::sampling::{Asked, TOP_MAX};
 use crate::openai::shape::{Names, PromptScores, said};
 use crate::openai::{Context, Refusal, Surface};
-use engine::request::{Request, Scored};
+use engine::request::{Class, Request, Scored};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::Value;
@@ -44,6 +44,7 @@ pub fn read(mut fields: Fields, context: Arc<Context>) -> Result<Arc<dyn Surface
     let max_new = Some(fields.take("max_tokens")?.unwrap_or(MAX_NEW));
     let mut asked = Asked::read(&mut fields, served, top)?;
     fields.done()?;
+    asked.classify(&context, Class::Rollout);
     let room = asked.room(("max_tokens", max_new), &prompt, served)?;
     asked.check_repeated(std::slice::from_ref(&prompt), false)?;
     asked.compile(served)?;

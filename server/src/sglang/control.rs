@@ -5,7 +5,7 @@ use crate::http::generate::{json, news};
 use crate::http::{Answer, Call, Reply, Server};
 use crate::openai::Refusal;
 use crate::runtime::{News, Pause};
-use engine::request::{Event, Finish, Generate, Request, Sampling, Stop, Task};
+use engine::request::{Class, Event, Finish, Generate, Request, Sampling, Stop, Task};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -160,6 +160,7 @@ async fn token(server: &Server) -> Result<(), Refusal> {
         id: 0,
         prompt: vec![0],
         task,
+        class: Class::Inference,
         priority: i32::MIN,
         salt: [].into(),
         adapter: None,

@@ -5,6 +5,7 @@ use crate::openai::fields::Fields;
 use crate::openai::prompts::Prompt;
 use crate::openai::sampling::Asked;
 use crate::served::Served;
+use engine::request::Class;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -67,6 +68,8 @@ pub struct Beside {
     pub prompt_from: Option<usize>,
     /// Keeps its pages apart.
     pub salt: String,
+    /// Who asks.
+    pub class: Class,
     /// Smaller comes first.
     pub priority: i32,
     /// A class that changes logits, by a pickle that names it.
@@ -211,6 +214,7 @@ fn translated(fields: &mut Fields, beside: &Beside) -> Result<Map<String, Value>
         ours.insert("prompt_logprob_start".into(), from.into());
     }
     ours.insert("cache_salt".into(), beside.salt.clone().into());
+    ours.insert("class".into(), beside.class.name().into());
     ours.insert("priority".into(), beside.priority.into());
     // Without a class that reads them they say nothing.
     if beside.processor.is_none() {

@@ -12,7 +12,7 @@ use crate::openai::sampling::known;
 use crate::openai::{Refusal, check_model};
 use crate::runtime::Scoring;
 use crate::served::Served;
-use engine::request::{Pooling, Request, Task};
+use engine::request::{Class, Pooling, Request, Task};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -112,6 +112,7 @@ impl Labels {
             from: prompt.len() as u32,
             adapter: None,
             salt: [].into(),
+            class: Class::Inference,
             priority: 0,
         };
         let each = self.prompts.iter();
@@ -230,6 +231,7 @@ impl Pairs {
             id: 0,
             prompt: prompt.tokens.to_vec(),
             task: Task::Embed(Pooling::Last),
+            class: Class::Inference,
             priority: 0,
             salt: [].into(),
             adapter: None,

@@ -8,7 +8,7 @@ use crate::openai::sampling::{Asked, TOP_MAX, known};
 use crate::openai::shape::{Names, PromptScores, Usage, said, usage};
 use crate::openai::{Context, Refusal, Surface, check_model, written};
 use crate::rollouts::{Collected, Heading, Rollout};
-use engine::request::{Request, Scored};
+use engine::request::{Class, Request, Scored};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -17,10 +17,11 @@ use std::sync::Arc;
 const SALT_BYTES_MAX: usize = 1024;
 
 /// Fields beside the sampling.
-pub const OUTER: [&str; 17] = [
+pub const OUTER: [&str; 18] = [
     "stream",
     "stream_options",
     "cache_salt",
+    "class",
     "priority",
     "request_id",
     "return_token_ids",
@@ -159,6 +160,7 @@ impl Generate {
         let mut asked = Asked::read(&mut fields, served, top)?;
         let rollout = Rollout::read(&mut fields, &context)?;
         asked.group(&mut fields, rollout)?;
+        asked.classify(&context, Class::Rollout);
         fields.done()?;
         asked.adapter = adapter;
         let prompt = Prompt { name: "token_ids".into(), tokens, text: None };

@@ -14,7 +14,9 @@ pub use routes::{ROUTES, bring, deadline, fetched, no_transfer, update};
 use crate::adapters::spelling::Swap;
 use crate::adapters::whole;
 use crate::aside::aside;
+use crate::backend::available_bytes;
 use crate::checkpoints::{self, Checkpoints, Origin, What};
+use crate::command::sized;
 use crate::deadline::Deadline;
 use crate::openai::Refusal;
 use crate::runtime::{Runtime, Swapped};
@@ -285,19 +287,20 @@ fn make(checkpoint: &Checkpoint, quantize: Option<Quantize>) -> Result<(Aside, M
     let source = Source { config, tensors, quantize, workers: &Inline };
     let bad = |error: LoadError| Refusal::field("tensors", error.to_string());
     let bytes = Model::bytes(&source).map_err(bad)?;
-    if let Some(available) = crate::backend::available_bytes()
-        && bytes > available
-    {
-        let words = format!(
-            "the weights take {}, beside those that serve until the swap: {} are available",
-            crate::command::sized(bytes),
-            crate::command::sized(available)
-        );
-        let mut refusal = Refusal::new(StatusCode::INSUFFICIENT_STORAGE, words);
-        refusal.code = Some("out_of_memory");
-        return Err(refusal);
-    }
+    must_fit(bytes, "the weights", "beside those that serve until the swap")?;
     let mut aside = Aside::default();
     let model = Model::load(&mut aside, &source, &mut |_, _| checkpoint.let_go()).map_err(bad)?;
     Ok((aside, model))
+}
+
+/// Refuses what takes more of the host's memory than can be had.
+pub fn must_fit(bytes: u64, what: &str, how: &str) -> Result<(), Refusal> {
+    let Some(available) = available_bytes().filter(|available| bytes > *available) else {
+        return Ok(());
+    };
+    let (bytes, available) = (sized(bytes), sized(available));
+    let words = format!("{what} take {bytes}, {how}: {available} are available");
+    let mut refusal = Refusal::new(StatusCode::INSUFFICIENT_STORAGE, words);
+    refusal.code = Some("out_of_memory");
+    Err(refusal)
 }

@@ -1,5 +1,6 @@
 //! A real server: the `pagewise` binary on a small checkpoint, asked over HTTP.
 
+pub mod chaos;
 pub mod checkpoint;
 pub mod hostile;
 pub mod wire;
@@ -98,6 +99,23 @@ impl Server {
     pub fn start(options: &[&str]) -> Self {
         let folder = checkpoint::write();
         Self::of(folder, options)
+    }
+
+    /// On a checkpoint that stays where it is.
+    pub fn at(folder: &Path, options: &[&str]) -> Self {
+        let mut command = command();
+        command.arg("serve").arg(folder).args(options);
+        Self::spawn(command)
+    }
+
+    /// On the small checkpoint, in a process that has so many KiB of addresses.
+    pub fn within(kib: u64, options: &[&str]) -> Self {
+        let folder = checkpoint::write();
+        let mut command = command_within(kib);
+        command.arg("serve").arg(&folder).args(options);
+        let mut server = Self::spawn(command);
+        server.folder = Some(folder);
+        server
     }
 
     /// On a checkpoint, in a folder of its own that goes with the server.
@@ -243,6 +261,14 @@ fn answer(outcome: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Res
     let mut body = Vec::new();
     response.into_body().into_reader().read_to_end(&mut body).expect("the body comes");
     Response { status, headers, body }
+}
+
+/// The binary in a process that has so many KiB of addresses.
+pub fn command_within(kib: u64) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -v \"$0\" && exec \"$@\"", &kib.to_string()]);
+    shell.arg(command().get_program());
+    shell
 }
 
 /// The binary, built as the tests are.
