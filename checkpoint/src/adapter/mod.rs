@@ -4,7 +4,7 @@
 //! Files are read, not mapped: a trainer may write the next adapter over one that is
 //! served. What is not whole, or not of this model, is refused whole.
 
-mod archive;
+mod arrays;
 mod matrices;
 mod mlx;
 mod patterns;
@@ -85,7 +85,7 @@ pub fn of_bytes(text: &[u8], tensors: &[u8], config: &Config) -> Result<Adapter,
     let object = object(said, text)?;
     let fields = Fields { path: said, within: "", object: &object };
     let format = Format::of(&fields)?;
-    let archived = format == Format::Mlx && tensors.starts_with(archive::MAGIC);
+    let archived = format == Format::Mlx && tensors.starts_with(arrays::MAGIC);
     let path = Path::new(if archived { ARRAYS } else { format.name() });
     within(path, tensors.len() as u64, TENSOR_BYTES_MAX)?;
     whole(&fields, format, path, tensors, config)
@@ -101,7 +101,7 @@ fn whole(
     let arrays;
     let tensors = match format == Format::Mlx && path.ends_with(ARRAYS) {
         true => {
-            arrays = archive::arrays(path, held)?;
+            arrays = arrays::read(path, held)?;
             stored::arrays(path, &arrays)
         }
         false => stored::tensors(path, held)?,

@@ -1,6 +1,6 @@
 //! Tensors of an adapter's file, in memory, and the floats they are widened to.
 
-use super::archive::Array;
+use super::arrays::Array;
 use crate::error::Error;
 use crate::files;
 use engine::weights::{Element, widen};

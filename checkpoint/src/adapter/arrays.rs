@@ -45,7 +45,7 @@ impl Array<'_> {
 }
 
 /// The arrays of an archive, by name.
-pub fn arrays<'a>(path: &Path, bytes: &'a [u8]) -> Result<BTreeMap<String, Array<'a>>, Error> {
+pub fn read<'a>(path: &Path, bytes: &'a [u8]) -> Result<BTreeMap<String, Array<'a>>, Error> {
     let cut = || Error::malformed(path, "is no whole archive: its directory is cut or spoilt");
     let (mut at, count) = directory(bytes).ok_or_else(cut)?;
     let (mut arrays, mut unpacked) = (BTreeMap::new(), 0);
