@@ -26,7 +26,7 @@ enum State {
     #[default]
     None,
     Open {
-        came: Came,
+        came: Box<Came>,
         until: Deadline,
     },
     /// It was not ended in time. Its next calls are told so: they must not be taken for calls
@@ -38,7 +38,7 @@ impl Begun {
     /// Starts one; whatever was started before is dropped. What it holds is free at its
     /// deadline.
     pub fn start(self: &Arc<Self>, until: Deadline) {
-        *self.lock() = State::Open { came: Came::default(), until };
+        *self.lock() = State::Open { came: Box::default(), until };
         let Some(at) = until.at() else { return };
         let begun = self.clone();
         tokio::spawn(async move {
@@ -69,7 +69,7 @@ impl Begun {
     pub fn take(&self) -> Result<(Came, Deadline), Refusal> {
         match std::mem::take(&mut *self.settled()) {
             State::None => Err(not_begun()),
-            State::Open { came, until } => Ok((came, until)),
+            State::Open { came, until } => Ok((*came, until)),
             State::Late(until) => Err(late(until)),
         }
     }
