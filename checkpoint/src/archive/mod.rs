@@ -2,7 +2,7 @@
 //! saved is there whole after a crash at any byte, and what was not is not there at all.
 //!
 //! Every version has a folder of its own, named by its number of twenty digits: its files as
-//! others read them too, and [`MANIFEST`], which says whose version it is and what the other
+//! others read them too, and `checkpoint.json`, which says whose version it is and what the other
 //! files hold. A folder comes with all its files in one step and goes in one step (`place.rs`),
 //! so nothing else has to be kept in step with it. What the archive did not make it leaves
 //! alone. One process has an archive at a time.

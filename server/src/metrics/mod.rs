@@ -385,10 +385,10 @@ mod tests {
             text.lines().any(|line| line.starts_with(start) && line.contains(label))
         };
         assert!(
-            named("pagewise:class_tokens_total", r#"class="rollout",engine="0"} 40"#),
+            named("pagewise:class_tokens_total", r#"engine="0",class="rollout"} 40"#),
             "{text}"
         );
-        assert!(named("pagewise:class_requests_running", r#"class="rollout",engine="0"} 1"#));
+        assert!(named("pagewise:class_requests_running", r#"engine="0",class="rollout"} 1"#));
         assert!(named("vllm:request_success_total", r#"finished_reason="stop""#), "{text}");
         assert!(named("pagewise:prefix_cache_missed_tokens_total", r#"reason="partial_page""#));
         assert!(named("vllm:cache_config_info", r#"block_size="32""#), "{text}");
