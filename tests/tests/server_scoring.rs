@@ -29,6 +29,9 @@ fn an_answer_is_worth_something_where_it_keeps_to_a_schema() {
         assert_eq!(worth(&schema, regex), json!(reward), "{regex}");
         assert_eq!(worth(&text, regex), json!(reward), "{regex}");
     }
+    // What only begins as the schema has it does not keep to it.
+    let number = json!({"enum": [12]});
+    assert_eq!([worth(&number, "12"), worth(&number, "1")], [json!(1.0), json!(0.0)]);
     for (asked, field) in [
         (json!("json_schema"), "scoring_function.schema"),
         (json!({"name": "json_schema", "schema": "{"}), "scoring_function.schema"),
