@@ -26,7 +26,7 @@
 //! alone has all pages. What runs may have to wait again and again for pages, as long as
 //! requests before it in rank keep coming: all but the first in rank, which never gives way.
 //!
-//! Where rollouts have a [share](share), each class waits in a queue of its own, in which all
+//! Where rollouts have a share (`share.rs`), each class waits in a queue of its own, in which all
 //! of this holds, and rollouts give pages back before inference does.
 
 mod share;
