@@ -133,6 +133,7 @@ fn an_adapter_is_asked_for_by_its_name_and_goes_by_it() {
     // One call back.
     let reply = server.post("/v1/rollback_lora_adapter", &json!({ "lora_name": "one" }));
     assert_eq!(reply.json()["weight_version"], "one@1");
+    assert_eq!(reply.json()["loaded_adapters"]["one"], json!(one.0), "and where it came from");
     let back = ask(&server, Some("one"), json!({}));
     assert_eq!(back["choices"][0]["logprobs"], first["choices"][0]["logprobs"]);
     let models = server.get("/v1/models").json();

@@ -175,11 +175,12 @@ fn a_bad_update_changes_nothing_and_says_why() {
         assert_eq!(response.status, status, "{path}: {told}");
         assert!(told.contains(words), "{path}: {told}");
     };
-    let file = |name: &str, shape: Vec<usize>| {
-        let bytes = vec![0u8; 4 * shape.iter().product::<usize>()];
+    let filled = |name: &str, shape: Vec<usize>, float: f32| {
+        let bytes = float.to_le_bytes().repeat(shape.iter().product());
         let view = TensorView::new(Dtype::F32, shape, &bytes).expect("whole");
         STANDARD.encode(safetensors::serialize([(name, view)], None).expect("a file"))
     };
+    let file = |name: &str, shape: Vec<usize>| filled(name, shape, 0.0);
     let nccl = json!({ "update_info": { "names": [], "dtype_names": [], "shapes": [] } });
     refuse("/update_weights", nccl, 409, "NCCL");
     refuse("/update_weights", json!({ "weights": {} }), 409, "NCCL");
@@ -194,6 +195,17 @@ fn a_bad_update_changes_nothing_and_says_why() {
     refuse(path, sent("gASVCgAAAAAAAABDBnB3bmVkIZQu".into()), 400, "pickle");
     refuse(path, sent("AAAA".into()), 400, "");
     refuse(path, json!({ "serialized_named_tensors": [] }), 400, "one file");
+    let hidden = checkpoint::open(server.folder()).config.hidden as usize;
+    let unfit = filled("model.norm.weight", vec![hidden], f32::NAN);
+    refuse(path, sent(unfit), 400, "number 0 is not finite");
+    // There are no weights of a draft model to replace.
+    let mut draft = sent(file("model.norm.weight", vec![hidden]));
+    draft["selector"] = "draft".into();
+    refuse(path, draft, 400, "selector");
+    refuse("/begin_weight_update", json!({ "selector": "draft" }), 400, "selector");
+    for name in ["", &"v".repeat(257)] {
+        refuse("/update_weight_version", json!({ "new_version": name }), 400, "1 to 256 bytes");
+    }
     refuse("/update_weights_from_disk", json!({ "model_path": "/no/such" }), 400, "no folder");
     let half = other();
     let name = half.folder.join("model.safetensors");

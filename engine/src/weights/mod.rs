@@ -110,6 +110,13 @@ impl Tensor {
         self.range.len() as u64
     }
 
+    /// Which of its floats, if it has floats, is the first that is not finite.
+    pub fn first_unfit(&self) -> Option<usize> {
+        let Element::Float(dtype) = self.element else { return None };
+        let mut each = self.bytes().chunks_exact(dtype.align() as usize);
+        each.position(|bytes| !float(dtype, bytes).is_finite())
+    }
+
     /// Its elements, little-endian.
     pub fn bytes(&self) -> &[u8] {
         &(*self.file).as_ref()[self.range.clone()]

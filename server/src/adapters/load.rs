@@ -121,9 +121,8 @@ impl Adapters {
         let swapped = self.place(runtime, placed).await?;
         let entry = Entry {
             number,
-            from,
             count,
-            now: Held { label: swapped.label.clone(), made, base },
+            now: Held { from, label: swapped.label.clone(), made, base },
             before: old.map(|old| old.now),
             pinned: load.pinned,
         };
@@ -161,7 +160,7 @@ impl Adapters {
         let until = swap.until;
         let _one = until.keep(self.loading.lock()).await?;
         let old = self.names().get(name).cloned().ok_or_else(|| unknown(name))?;
-        let Some(Held { label, made, base }) = old.before else {
+        let Some(Held { from, label, made, base }) = old.before else {
             let words = format!("the adapter `{name}` has had no other version");
             return Err(Refusal::new(StatusCode::CONFLICT, words));
         };
@@ -177,7 +176,7 @@ impl Adapters {
         let swapped = self.place(runtime, placed).await?;
         let entry = Entry {
             count: old.count + 1,
-            now: Held { label: swapped.label, made, base },
+            now: Held { from, label: swapped.label, made, base },
             before: Some(old.now),
             ..old
         };

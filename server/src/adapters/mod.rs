@@ -48,7 +48,6 @@ pub struct Adapters {
 struct Entry {
     /// The engine's number.
     number: u64,
-    from: From,
     /// Versions that it has had.
     count: u64,
     now: Held,
@@ -59,6 +58,7 @@ struct Entry {
 /// A version in the host's memory.
 #[derive(Clone)]
 struct Held {
+    from: From,
     label: Arc<str>,
     made: Made,
     /// How often the base had been replaced when it came.
@@ -227,7 +227,7 @@ impl Entry {
         Line {
             name: name.to_owned(),
             id: self.number,
-            path: self.from.path(),
+            path: self.now.from.path(),
             version: self.now.label.clone(),
             versions: self.count,
             rank: image.rank(),

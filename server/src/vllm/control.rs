@@ -1,5 +1,6 @@
 //! What trainers call between rollouts, in vLLM's spelling.
 
+use crate::adapters::spelling::label_of;
 use crate::http::routes::Answer;
 use crate::http::{Call, Server, json_of};
 use crate::openai::Refusal;
@@ -101,13 +102,7 @@ pub fn weight_info(server: Arc<Server>) -> Answer {
 pub fn relabel(server: Arc<Server>, call: Call) -> Answer {
     Box::pin(async move {
         let mut fields = call.fields()?;
-        let version = match fields.must::<Value>("new_version")? {
-            Value::String(version) => version,
-            Value::Number(version) => version.to_string(),
-            other => {
-                return Err(Refusal::expected("new_version", "text or a number", other));
-            }
-        };
+        let version = label_of("new_version", fields.must("new_version")?)?;
         let abort = fields.switch("abort_all_requests")?;
         fields.done()?;
         if abort {

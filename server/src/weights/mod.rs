@@ -24,7 +24,7 @@ use begun::{Begun, Came};
 use checkpoint::Checkpoint;
 use checkpoint::archive::{Of, Version};
 use engine::model::{Config, Model, Source};
-use engine::weights::{Aside, LoadError, Quantize, Tensors};
+use engine::weights::{Aside, LoadError, Quantize, Tensor, Tensors};
 use hyper::StatusCode;
 use kernels_core::workers::Inline;
 use std::path::PathBuf;
@@ -288,6 +288,12 @@ fn make(checkpoint: &Checkpoint, quantize: Option<Quantize>) -> Result<(Aside, M
     let bad = |error: LoadError| Refusal::field("tensors", error.to_string());
     let bytes = Model::bytes(&source).map_err(bad)?;
     must_fit(bytes, "the weights", "beside those that serve until the swap")?;
+    let unfit =
+        |(name, tensor): (&String, &Tensor)| tensor.first_unfit().map(|at| (name.clone(), at));
+    if let Some((name, at)) = tensors.iter().find_map(unfit) {
+        let words = format!("{name}: number {at} is not finite");
+        return Err(Refusal::field("tensors", words));
+    }
     let mut aside = Aside::default();
     let model = Model::load(&mut aside, &source, &mut |_, _| checkpoint.let_go()).map_err(bad)?;
     Ok((aside, model))

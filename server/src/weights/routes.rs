@@ -44,7 +44,9 @@ pub fn deadline(server: &Server, seconds: Option<f64>) -> Result<Deadline, Refus
 fn start(server: Arc<Server>, call: Call, words: &'static str) -> Answer {
     Box::pin(async move {
         // What else is said is for other engines, whose servers pass it over too.
-        let until = deadline(&server, call.fields()?.take("deadline_seconds")?)?;
+        let mut fields = call.fields()?;
+        of_target(&mut fields)?;
+        let until = deadline(&server, fields.take("deadline_seconds")?)?;
         server.served.updates.start(until);
         let seconds = until.seconds();
         Ok(json_of(&json!({
@@ -166,12 +168,17 @@ const IGNORED: &[&str] = &[
     "keep_pause",
     "recapture_cuda_graph",
     "token_step",
-    "selector",
     "manifest",
 ];
 
+/// Weights of the model that is served, and not of one that guesses for it.
+fn of_target(fields: &mut Fields) -> Result<(), Refusal> {
+    fields.only("selector", &["all".into(), "target".into()])
+}
+
 fn of_sglang(fields: &mut Fields) -> Result<(Swap, bool), Refusal> {
     IGNORED.iter().try_for_each(|name| fields.take::<Value>(name).map(drop))?;
+    of_target(fields)?;
     Ok((Swap::read(fields)?, fields.switch("abort_all_requests")?))
 }
 
