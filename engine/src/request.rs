@@ -1,5 +1,6 @@
 //! What is asked of the engine, and what it answers: tokens and their bytes, no text.
 
+use crate::engine::Made;
 use crate::processor::{Keep, Kept, Processor};
 use grammar::{Grammar, Search};
 use std::fmt;
@@ -181,8 +182,8 @@ pub enum Event {
         choice: u32,
         /// The token.
         token: Scored,
-        /// The version that made it: the latest of the weights and of its adapter.
-        version: u64,
+        /// What made it.
+        made: Made,
         /// Bytes at the end of the answer so far that may begin one of
         /// [`Stop::strings`]: whoever hands the answer on keeps them back.
         held: usize,

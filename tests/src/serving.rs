@@ -5,7 +5,7 @@ use crate::guided::Late;
 use crate::model::{load, thin};
 use backends::cpu::Cpu;
 use checkpoint::Checkpoint;
-use engine::engine::{Engine, Guessing, Settings};
+use engine::engine::{Engine, Guessing, Made, Settings};
 use engine::lora;
 use engine::model::Model;
 use engine::processor::Kept;
@@ -41,6 +41,8 @@ pub struct Answer {
     pub choices: BTreeMap<u32, Vec<Scored>>,
     /// The version of each token of choice 0.
     pub versions: Vec<u64>,
+    /// What made each token of choice 0.
+    pub made: Vec<Made>,
     /// Bytes held after each token of choice 0.
     pub held: Vec<usize>,
     /// How each choice ended.
@@ -292,13 +294,14 @@ impl Served {
                     let before = self.of(id).prompt.replace((cached, miss, logprobs));
                     assert_eq!(before, None, "a prompt is told once");
                 }
-                Event::Token { id, choice, token, version, held } => {
+                Event::Token { id, choice, token, made, held } => {
                     let answer = self.of(id);
                     assert!(!answer.ends.contains_key(&choice), "nothing follows an end");
                     answer.choices.entry(choice).or_default().push(token);
                     if choice == 0 {
                         answer.held.push(held);
-                        answer.versions.push(version);
+                        answer.versions.push(made.span.policy.version());
+                        answer.made.push(made);
                     }
                 }
                 Event::End { id, choice, why, guessed, held } => {

@@ -1,7 +1,7 @@
 //! Adapters over one base: what they add, that no company changes a bit of it, and what
 //! becomes of answers when a version comes.
 
-use engine::engine::{Change, Guessing, InFlight, Publish, Settings};
+use engine::engine::{Change, Guessing, InFlight, Policy, Publish, Settings, Span};
 use engine::lora::{self, Adapter, AdapterError, Image};
 use engine::model::{Model, Source};
 use engine::request::{Finish, Miss, Request};
@@ -335,6 +335,58 @@ fn who_is_kept_goes_on_over_old_keys_and_replays_to_the_same_bits_when_preempted
     assert_eq!(at, Some(before), "it is swapped where the calm one was");
     assert_eq!(pushed.bits(), calm.bits());
     served.assert_all_pages_free();
+}
+
+#[test]
+fn tokens_tell_what_the_keys_and_values_under_them_were_computed_with() {
+    let span = |from, adapter| Span { from, policy: Policy { weights: 0, adapter: Some(adapter) } };
+    // The spans of a sequence, as its tokens told them one after another.
+    let schedule = |answer: &Answer| {
+        let mut spans: Vec<Span> = Vec::new();
+        for told in answer.made.iter().flat_map(|made| made.over.iter().chain([&made.span])) {
+            spans.retain(|span| span.from < told.from);
+            spans.push(*told);
+        }
+        spans
+    };
+    for in_flight in [InFlight::Keep, InFlight::Recompute] {
+        let (before, answer, [first, second], _) = swapped(in_flight, settings());
+        let weights = answer.made[0].span.policy.weights;
+        let on = |from, adapter| {
+            let policy = Policy { weights, ..span(from, adapter).policy };
+            Span { from, policy }
+        };
+        assert!(answer.made.iter().all(|made| made.over.is_empty()));
+        assert_eq!(answer.made[before - 1].span, on(0, first));
+        // The last token told is in nobody's keys yet.
+        let expected = match in_flight {
+            InFlight::Keep => vec![on(0, first), on(21 + before - 1, second)],
+            _ => vec![on(0, second)],
+        };
+        assert_eq!(schedule(&answer), expected);
+    }
+    // Two versions come while its prompt is computed, and one while it answers.
+    let base = thin::checkpoint();
+    let mut served = served(Settings { chunk: 8, ..settings() }, 6);
+    let mut versions = vec![publish(&mut served, 1, &adapter(&base, ALL, 4, 1), InFlight::Wait)];
+    served.submit(asked(1, Some(1), 5, 60, 30));
+    for seed in [2, 3] {
+        served.step();
+        versions.push(publish(&mut served, 1, &adapter(&base, ALL, 4, seed), InFlight::Keep));
+    }
+    assert!(served.answers[&1].made.is_empty(), "it is at its prompt");
+    while served.answers[&1].made.len() < 4 {
+        served.step();
+    }
+    versions.push(publish(&mut served, 1, &adapter(&base, ALL, 4, 4), InFlight::Keep));
+    served.run();
+    let answer = &served.answers[&1];
+    let told = schedule(answer);
+    let by: Vec<u64> = told.iter().map(|span| span.policy.version()).collect();
+    assert_eq!(by, versions);
+    assert_eq!((told[0].from, answer.made[0].over.len()), (0, 2));
+    assert!(told.windows(2).all(|pair| pair[0].from < pair[1].from) && told[2].from < 60);
+    assert!(told[3].from >= 60);
 }
 
 #[test]

@@ -248,7 +248,7 @@ fn a_version_that_finds_no_slot_in_time_is_given_up_and_the_one_before_stays() {
         let late = server.post("/load_lora_adapter", &body(0.05));
         assert_eq!(late.status, 504);
         assert_eq!(late.json()["error"]["code"], "timed_out");
-        let spans = json!([{ "version": "a@1", "start": 0, "end": 490 }]);
+        let spans = json!([{ "version": "a@1", "start": 0, "end": 490, "weights": "default" }]);
         let answer = asking.join().expect("an answer");
         let choices = answer["choices"].as_array().expect("a list");
         assert!(choices.iter().all(|choice| choice["weight_versions"] == spans), "{choices:?}");

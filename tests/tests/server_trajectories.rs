@@ -418,20 +418,23 @@ fn an_answer_that_versions_have_overtaken_is_stale_and_not_collected() {
         }
         body
     };
-    let last = |most: Option<u64>, seed: u64| {
+    let last = |most: Option<u64>, meanwhile: &dyn Fn()| {
         let mut wire = Wire::open(server.address);
         wire.post("/v1/completions", long(most).to_string().as_bytes());
         let mut text = begun(&mut wire);
-        // It has begun: it rests while two versions come.
+        // It has begun: it rests while versions come.
         server.ask("/pause?mode=keep", &json!({}));
-        load(server, "a", seed, json!({}));
-        load(server, "a", seed + 1, json!({}));
-        load(server, "other", seed, json!({}));
+        meanwhile();
         server.ask("/resume", &json!({}));
         text.extend(wire.rest());
         ended(&text)
     };
-    let fine = last(Some(2), 10);
+    let adapters = |seed: u64| {
+        load(server, "a", seed, json!({}));
+        load(server, "a", seed + 1, json!({}));
+        load(server, "other", seed, json!({}));
+    };
+    let fine = last(Some(2), &|| adapters(10));
     assert_eq!((&fine["staleness"], fine.get("stale")), (&json!(2), None));
     let old = trajectory(server, &fine["trajectory_id"]);
     assert_eq!((&old["staleness"], &old["model"]), (&json!(2), &json!("a")));
@@ -439,7 +442,9 @@ fn an_answer_that_versions_have_overtaken_is_stale_and_not_collected() {
         old["versions"].as_array().expect("spans").iter().map(|span| &span["version"]).collect();
     assert_eq!((versions[0], versions[1]), (&json!("a@1"), &json!("a@3")));
 
-    let stale = last(Some(1), 20);
+    assert_eq!(old["versions"][0]["weights"], "default");
+
+    let stale = last(Some(1), &|| adapters(20));
     assert_eq!((&stale["staleness"], &stale["stale"]), (&json!(2), &json!(true)));
     assert!(stale.get("trajectory_id").is_none());
     let words = stale["trajectory_error"].as_str().expect("words");
@@ -477,6 +482,19 @@ fn an_answer_that_versions_have_overtaken_is_stale_and_not_collected() {
     assert_eq!(told("max_staleness=1&current=a@5"), (vec![fresh.clone()], json!(1), json!(1)));
     assert_eq!(told("max_staleness=4&current=5"), (both, json!(2), json!(0)));
     assert_eq!(lines(server, "").len(), 2, "nothing was asked to be left out");
+
+    // Other weights under the same version of the adapter are no less.
+    let weights = || {
+        server.ask("/update_weights", &json!({ "weight_dir": server.folder() }));
+    };
+    let moved = last(Some(1), &weights);
+    assert_eq!(moved["staleness"], 1);
+    let spans = trajectory(server, &moved["trajectory_id"])["versions"].clone();
+    assert_eq!(spans[0]["version"], spans[1]["version"]);
+    assert_eq!([&spans[0]["weights"], &spans[1]["weights"]], ["default", "1"]);
+    let over = &spans[1]["kv"][0];
+    assert_eq!((&over["version"], &over["weights"]), (&spans[1]["version"], &json!("1")));
+    assert_eq!(last(Some(0), &weights)["stale"], true);
 }
 
 #[test]
@@ -508,7 +526,7 @@ fn an_adapter_that_comes_back_makes_nothing_stale() {
     text.extend(wire.rest());
     let old = ended(&text);
     assert_eq!(old["staleness"], 1);
-    let versions = json!([{ "version": "a@1", "start": 0, "end": 400 }]);
+    let versions = json!([{ "version": "a@1", "start": 0, "end": 400, "weights": "default" }]);
     assert_eq!(trajectory(server, &old["trajectory_id"])["versions"], versions);
 }
 

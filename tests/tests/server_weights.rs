@@ -317,6 +317,9 @@ fn who_is_frozen_goes_on_with_the_same_bits_and_who_is_kept_over_other_weights()
     assert_eq!((&spans[0]["start"], &spans[1]["end"]), (&json!(0), &json!(250)));
     assert_eq!(spans[0]["end"], spans[1]["start"]);
     let at = spans[0]["end"].as_u64().expect("a number") as usize;
+    // Six of the prompt, and all of the answer but the last, stand in keys of the old ones.
+    assert_eq!(spans[0].get("kv"), None);
+    assert_eq!(spans[1]["kv"], json!([{ "from": 6 + at - 1, "version": "1" }]));
     let tokens = |answer: &Value| answer["choices"][0]["token_ids"].as_array().cloned();
     assert_eq!(tokens(&answer).expect("tokens")[..at], tokens(&expected).expect("tokens")[..at]);
 }

@@ -106,9 +106,18 @@ fn versions(of: &Trajectory) -> Result<(), Error> {
         let expected = format!("at most {} spans", Trajectory::SPANS_MAX);
         return Err(Error::field("versions", expected, of.versions.len()));
     }
+    let over = of.versions.iter().map(|span| span.kv.len()).sum::<usize>();
+    if over > Trajectory::SPANS_MAX {
+        let expected = format!("at most {} spans of keys and values", Trajectory::SPANS_MAX);
+        return Err(Error::field("versions", expected, over));
+    }
     let mut from = 0;
     for (at, span) in of.versions.iter().enumerate() {
-        name(&format!("versions[{at}].version"), &span.version)?;
+        let place = |field: &str| format!("versions[{at}].{field}");
+        name(&place("version"), &span.version)?;
+        let over = span.kv.iter().flat_map(|over| [Some(&over.version), over.weights.as_ref()]);
+        let mut names = over.chain([span.weights.as_ref()]).flatten();
+        names.try_for_each(|text| name(&place("weights or kv"), text))?;
         let whole = from <= span.start && span.start < span.end;
         if !whole || span.end as usize > of.answer.len() {
             let expected = format!("a range of tokens within {from}..{}", of.answer.len());

@@ -24,4 +24,4 @@ pub use error::{Damage, Error, Fault};
 pub use query::{Exported, Filter, Query};
 pub use settings::{Policy, Settings, Syncing};
 pub use store::{Stats, Store};
-pub use trajectory::{Id, Logprobs, Masks, Metadata, Reward, Sampling, Span, Trajectory};
+pub use trajectory::{Id, Logprobs, Masks, Metadata, Over, Reward, Sampling, Span, Trajectory};

@@ -86,6 +86,25 @@ pub struct Span {
     pub start: u32,
     /// One past the last.
     pub end: u32,
+    /// The name of the weights under it, where it is an adapter's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// What computed the keys and values that these tokens stand on, where that was not this
+    /// version alone. Of positions before the first of them it is what the span before says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kv: Vec<Over>,
+}
+
+/// Keys and values of one version, from a position on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Over {
+    /// The first: prompt and answer count as one.
+    pub from: u32,
+    /// The name of the version.
+    pub version: String,
+    /// The name of the weights under it, where it is an adapter's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
 }
 
 /// What each token of an answer was drawn from.

@@ -7,7 +7,6 @@ use super::draft::{Guess, Place};
 use super::launch::Draw;
 use super::sequence::{Group, Sequence};
 use super::stop::Found;
-use super::versions::policy_at;
 use crate::processor::{Kept, Processor};
 use crate::request::{Event, Finish, Generate, Pooling, Sampling, Scored, Task};
 use kernels_core::Error;
@@ -242,7 +241,7 @@ impl Engine {
         let vocab = self.device.config().vocab;
         let kept = generate.kept.map(|keep| Kept::of(&words, count, vocab, keep));
         top.truncate(generate.top.unwrap_or(0) as usize);
-        let version = policy_at(&sequence.spans, sequence.tokens.len() - 1).version();
+        let made = sequence.tell_spans();
         sequence.tokens.push(token);
         sequence.turn += 1;
         self.counters.generated_tokens += 1;
@@ -256,7 +255,7 @@ impl Engine {
             id: sequence.request,
             choice: sequence.choice,
             token: Scored { token, raw, processed, top, chosen, kept },
-            version,
+            made,
             held: sequence.scan.held(&stop.strings),
         });
         // A grammar lets it come where the answer ends, whoever would ignore it.

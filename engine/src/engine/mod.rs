@@ -55,7 +55,7 @@ pub use draft::Guessing;
 pub use episodes::{OnSwap, Standing, Start};
 pub use settings::Settings;
 pub use swap::{Change, Moved, Publish, Unplaced};
-pub use versions::InFlight;
+pub use versions::{InFlight, Made, Policy, Span};
 
 /// Episodes draw noise that no choice of a request does.
 const NOISE_OF_EPISODES: u32 = 1 << 31;

@@ -7,7 +7,7 @@ use super::sampling::Counted;
 use super::settings::Settings;
 use super::stop::Scan;
 use super::swap::scope;
-use super::versions::{Policy, Span};
+use super::versions::{Made, Policy, Span};
 use crate::request::{Class, Generate, Miss, Pooling, Request, Scored, Task};
 use grammar::{Grammar, Searched};
 use kv::{Claim, Page, Scope, Table};
@@ -150,6 +150,8 @@ pub(super) struct Sequence {
     pub probed: Option<Probed>,
     /// What its positions are computed with, in order; at least one.
     pub spans: Vec<Span>,
+    /// How many of them tokens of the answer have told.
+    pub told: usize,
     /// What pages of its first span are found by.
     pub scope: Scope,
     /// Whether it has had a seat.
@@ -178,6 +180,7 @@ impl Sequence {
     ) -> Self {
         Self {
             spans: vec![Span { from: 0, policy }],
+            told: 0,
             scope: scope(policy, request.adapter, &request.salt),
             begun: false,
             noise: 0,
@@ -214,6 +217,7 @@ impl Sequence {
     pub fn fork(&self, choice: u32, table: Table) -> Self {
         Self {
             spans: self.spans.clone(),
+            told: 0,
             scope: self.scope.clone(),
             begun: true,
             noise: choice,
@@ -257,6 +261,16 @@ impl Sequence {
     /// What its next row is computed with.
     pub fn policy(&self) -> Policy {
         self.spans[self.spans.len() - 1].policy
+    }
+
+    /// What makes its next token, which is told with it.
+    pub fn tell_spans(&mut self) -> Made {
+        let at = self.tokens.len() - 1;
+        let which = self.spans.iter().rposition(|span| span.from <= at);
+        let which = which.expect("the first span begins at position 0");
+        let over = self.spans.get(self.told..which).unwrap_or_default().to_vec();
+        self.told = which + 1;
+        Made { span: self.spans[which], over }
     }
 
     /// Whether its keys and values are of several versions: they are nobody else's then.

@@ -387,6 +387,7 @@ impl Engine {
         let sequence = sequence.expect("it lives");
         let group = &self.groups[&sequence.request];
         sequence.scope = scope(spans[0].policy, group.request.adapter, &group.request.salt);
+        sequence.told = sequence.told.min(spans.len() - 1);
         let old = std::mem::replace(&mut sequence.spans, spans);
         let unused = self.versions.release(&old);
         self.let_go(unused);

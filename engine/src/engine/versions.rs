@@ -25,8 +25,10 @@ pub enum InFlight {
 
 /// What a row is computed with: versions by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Policy {
+pub struct Policy {
+    /// That of the weights.
     pub weights: u64,
+    /// That of the adapter, where there is one.
     pub adapter: Option<u64>,
 }
 
@@ -39,9 +41,22 @@ impl Policy {
 
 /// Positions of a sequence, from one on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
+pub struct Span {
+    /// The first of them; the next span ends it.
     pub from: usize,
+    /// What computes them.
     pub policy: Policy,
+}
+
+/// What made a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// The span that its position is in.
+    pub span: Span,
+    /// The spans before it that no token of the answer has told. Where the first span that is
+    /// told begins at 0, nothing counts that was told before; where it begins later, what was
+    /// told of positions before it still does.
+    pub over: Vec<Span>,
 }
 
 /// The policy of a position.

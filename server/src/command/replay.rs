@@ -104,27 +104,45 @@ async fn replay(client: &Client, it: &Trajectory) -> Result<Option<Parting>, Fai
 
 /// Why what the model itself says is another.
 async fn of_version(client: &Client, it: &Trajectory, at: usize) -> Result<String, Failure> {
-    let made = it.versions.iter().find(|span| (span.start..span.end).contains(&(at as u32)));
-    let made = made.map_or("", |span| &span.version);
+    let made = it.versions.iter().position(|span| (span.start..span.end).contains(&(at as u32)));
     let serves = serving(client, &it.model).await?;
-    Ok(if made != serves {
-        format!("version: `{made}` made it, `{serves}` serves")
-    } else if it.versions.len() > 1 {
-        "version: others made what stands before it".to_owned()
+    let Some(made) = made else {
+        return Ok(format!("version: what made it is not told, {serves} serves"));
+    };
+    let span = &it.versions[made];
+    let by = called(&span.version, span.weights.as_deref());
+    // A span that says nothing of keys and values has computed all of them.
+    let over = it.versions[..=made].iter().rposition(|span| span.kv.is_empty()).unwrap_or(0);
+    let over = it.versions[over..=made].iter().flat_map(|span| &span.kv);
+    let over = over.map(|over| called(&over.version, over.weights.as_deref()));
+    Ok(if by != serves {
+        format!("version: {by} made it, {serves} serves")
+    } else if span.kv.is_empty() {
+        format!("version: {serves} serves by the same name: other weights, or other numerics")
     } else {
-        format!("version `{serves}` serves by the same name: other weights, or other numerics")
+        let over: Vec<String> = over.collect();
+        format!("version: it stands on keys and values of {}, too, which were kept", over.join(", "))
     })
 }
 
-/// The name of the version that serves a model.
+/// A version, and the weights under it where it is an adapter's.
+fn called(version: &str, weights: Option<&str>) -> String {
+    match weights {
+        Some(weights) => format!("`{version}` over `{weights}`"),
+        None => format!("`{version}`"),
+    }
+}
+
+/// What the version that serves a model is called.
 async fn serving(client: &Client, model: &str) -> Result<String, Failure> {
     let adapters = client.json(Method::GET, "/v1/lora_adapters", None).await?;
     let own = adapters["data"].as_array().into_iter().flatten().find(|it| it["name"] == model);
-    let version = match own {
-        Some(own) => own["version"].clone(),
-        None => client.json(Method::GET, "/weight_info", None).await?["weight_version"].clone(),
-    };
-    Ok(version.as_str().unwrap_or_default().to_owned())
+    let info = client.json(Method::GET, "/weight_info", None).await?;
+    let weights = info["weight_version"].as_str().unwrap_or_default();
+    Ok(match own.and_then(|own| own["version"].as_str()) {
+        Some(version) => called(version, Some(weights)),
+        None => called(weights, None),
+    })
 }
 
 /// Draws the answer once more, for what it was drawn from: where the model says the same, only

@@ -10,7 +10,7 @@ use engine::engine::Standing;
 use prost::Message;
 use proto::step_request::{Observation, StructuredOutput};
 use proto::{
-    EndEpisodeRequest, EpisodeState, ForkEpisodeRequest, GetEpisodeRequest, Logprob, OnSwap,
+    EndEpisodeRequest, EpisodeState, ForkEpisodeRequest, GetEpisodeRequest, Logprob, OnSwap, Over,
     StartEpisodeRequest, StartEpisodeResponse, StepRequest, StepResponse, TopLogprob, VersionSpan,
 };
 use serde_json::{Map, Value, json};
@@ -238,6 +238,16 @@ async fn send(
                         version: span.version.to_string(),
                         start: span.start as u64,
                         end: span.end as u64,
+                        weights: span.weights.map(|name| name.to_string()),
+                        kv: span
+                            .kv
+                            .into_iter()
+                            .map(|over| Over {
+                                from: over.from as u64,
+                                version: over.version.to_string(),
+                                weights: over.weights.map(|name| name.to_string()),
+                            })
+                            .collect(),
                     })
                     .collect(),
                 computed_tokens: reply.computed_tokens.map(|count| count as u64),
@@ -329,10 +339,18 @@ fn again(reply: &[u8]) -> Result<StepResponse, Refusal> {
             .map(|top| TopLogprob { token_id: id(top), logprob: float(&top["logprob"]) })
             .collect(),
     };
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let over = |over: &Value| Over {
+        from: over["from"].as_u64().unwrap_or(0),
+        version: text(&over["version"]).unwrap_or_default(),
+        weights: text(&over["weights"]),
+    };
     let span = |span: &Value| VersionSpan {
-        version: span["version"].as_str().unwrap_or_default().to_owned(),
+        version: text(&span["version"]).unwrap_or_default(),
         start: span["start"].as_u64().unwrap_or(0),
         end: span["end"].as_u64().unwrap_or(0),
+        weights: text(&span["weights"]),
+        kv: list(&span["kv"]).iter().map(over).collect(),
     };
     let stop = match &reply["stop_reason"] {
         Value::Null => None,

@@ -9,6 +9,7 @@ use crate::runtime::Labels;
 use crate::text::calls::read::{Calls, Came};
 use crate::text::characters::Characters;
 use crate::text::tokenizer::Tokenizer;
+use engine::engine::{Made, Policy, Span};
 use engine::request::{Event, Finish, Miss, Scored};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -31,44 +32,58 @@ pub struct Piece {
     pub end: Option<End>,
 }
 
-/// Versions of tokens that follow each other: names by number, and how many tokens each has.
+/// What made tokens that follow each other: names by number, and how many tokens each has.
 #[derive(Clone, Debug, Default)]
-pub struct Versions(Vec<(u64, usize)>);
+pub struct Versions(Vec<(Made, usize)>);
 
 impl Versions {
-    /// With more tokens of that version.
-    fn push(&mut self, version: u64, tokens: usize) {
+    /// With more tokens that were made so.
+    fn push(&mut self, made: &Made, tokens: usize) {
         match self.0.last_mut() {
-            Some((last, count)) if *last == version => *count += tokens,
-            _ => self.0.push((version, tokens)),
+            Some((last, count)) if last.span == made.span && made.over.is_empty() => {
+                *count += tokens;
+            }
+            _ => self.0.push((made.clone(), tokens)),
         }
     }
 
     /// The last one.
     pub fn last(&self) -> Option<u64> {
-        self.0.last().map(|(version, _)| *version)
+        self.0.last().map(|(made, _)| made.span.policy.version())
     }
 
     /// With those of what came next.
     fn join(&mut self, next: &Self) {
-        next.0.iter().for_each(|&(version, count)| self.push(version, count));
+        next.0.iter().for_each(|(made, count)| self.push(made, *count));
     }
 
     /// Each version with its first token and the one after its last; `before` tokens came
     /// before these.
     pub fn spans(&self, before: usize, labels: &Labels) -> Vec<VersionSpan> {
         let mut start = before;
-        let span = |&(version, count): &(u64, usize)| {
-            let span = VersionSpan { version: labels.name(version), start, end: start + count };
-            start += count;
-            span
+        let over = |span: &Span| Over {
+            from: span.from,
+            version: labels.name(span.policy.version()),
+            weights: span.policy.adapter.map(|_| labels.name(span.policy.weights)),
+        };
+        let span = |(made, count): &(Made, usize)| {
+            let Over { from, version, weights } = over(&made.span);
+            let end = start + count;
+            let alone = from == 0 && made.over.is_empty();
+            let told = if alone { &[][..] } else { std::slice::from_ref(&made.span) };
+            let kv = made.over.iter().chain(told).map(over).collect();
+            VersionSpan { version, start: std::mem::replace(&mut start, end), end, weights, kv }
         };
         self.0.iter().map(span).collect()
     }
 
-    /// How many have come since the oldest of them.
+    /// How many have come since the oldest of them, of the weights and of the adapter.
     pub fn behind(&self, labels: &Labels) -> u64 {
-        self.0.iter().map(|(version, _)| labels.behind(*version)).max().unwrap_or(0)
+        let behind = |(made, _): &(Made, usize)| {
+            let Policy { weights, adapter } = made.span.policy;
+            labels.behind(weights) + adapter.map_or(0, |adapter| labels.behind(adapter))
+        };
+        self.0.iter().map(behind).max().unwrap_or(0)
     }
 }
 
@@ -81,6 +96,25 @@ pub struct VersionSpan {
     pub start: usize,
     /// The one after its last.
     pub end: usize,
+    /// What the weights under it are called, where it is an adapter's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<Arc<str>>,
+    /// What computed the keys and values that its tokens stand on, where that was not this
+    /// version alone. Of positions before the first of them it is what the span before says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kv: Vec<Over>,
+}
+
+/// Keys and values of one version, from a position of the sequence on.
+#[derive(Clone, Debug, Serialize)]
+pub struct Over {
+    /// The first.
+    pub from: usize,
+    /// What it is called.
+    pub version: Arc<str>,
+    /// What the weights under it are called, where it is an adapter's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<Arc<str>>,
 }
 
 impl Piece {
@@ -210,10 +244,10 @@ impl Answers {
                 Event::Prompt { cached, miss, logprobs, .. } => {
                     self.computed[prompt] = Some(Computed { cached, miss, logprobs });
                 }
-                Event::Token { choice, token, version, held, .. } => {
+                Event::Token { choice, token, made, held, .. } => {
                     let news = news.entry(choice as usize).or_default();
                     news.tokens.push(token);
-                    news.versions.push(version, 1);
+                    news.versions.push(&made, 1);
                     news.held = held;
                 }
                 Event::End { why: Finish::Failed(words), .. } => {

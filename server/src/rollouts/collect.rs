@@ -14,7 +14,7 @@ use engine::processor::Kept;
 use engine::request::{Request, Task};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use trajectories::{Logprobs, Masks, Metadata, Sampling, Span, Trajectory};
+use trajectories::{Logprobs, Masks, Metadata, Over, Sampling, Span, Trajectory};
 
 /// Bytes that a record has besides its tokens, at least: its frame and the names of its
 /// fields.
@@ -262,10 +262,18 @@ impl Ended {
 
 fn spans(answers: &Answers, index: usize, labels: &crate::runtime::Labels) -> Vec<Span> {
     let spans = answers.versions[index].spans(0, labels).into_iter();
+    let text = |name: std::sync::Arc<str>| name.to_string();
+    let over = |over: crate::openai::answer::Over| Over {
+        from: over.from as u32,
+        version: text(over.version),
+        weights: over.weights.map(text),
+    };
     let span = |span: crate::openai::answer::VersionSpan| Span {
-        version: span.version.to_string(),
+        version: text(span.version),
         start: span.start as u32,
         end: span.end as u32,
+        weights: span.weights.map(text),
+        kv: span.kv.into_iter().map(over).collect(),
     };
     spans.map(span).collect()
 }

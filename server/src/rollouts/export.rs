@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn the_oldest_version_of_a_trajectory_decides() {
-        let span = |version: &str| Span { version: version.into(), start: 0, end: 1 };
+        let span = |version: &str| Span { version: version.into(), end: 1, ..Span::default() };
         let of = |versions: &[&str], staleness| Trajectory {
             versions: versions.iter().map(|version| span(version)).collect(),
             staleness,

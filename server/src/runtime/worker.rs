@@ -7,7 +7,7 @@ use super::{Load, Message, News, Runtime, Submission, answers, spelled};
 use crate::backend::Busy;
 use crate::metrics::{Course, Metrics, Step};
 use crate::openai::Refusal;
-use engine::engine::{Change, Engine, InFlight};
+use engine::engine::{Change, Engine, InFlight, Policy};
 use engine::request::{Event, Finish, Request, Task};
 use hyper::StatusCode;
 use std::collections::HashMap;
@@ -373,13 +373,20 @@ impl Worker {
         self.tell_all(events, begun..now);
     }
 
+    /// What versions are called now, by number.
+    fn names(&self, of: Policy) -> Policy {
+        let name = |version| self.called.get(&version).copied().unwrap_or_default();
+        Policy { weights: name(of.weights), adapter: of.adapter.map(name) }
+    }
+
     /// Sends what happened to whom it happened.
     fn tell_all(&mut self, events: Vec<Event>, step: Range<Instant>) {
         let now = step.end;
         let mut news: Vec<(u64, Vec<Event>)> = Vec::new();
         for mut event in events {
-            if let Event::Token { version, .. } = &mut event {
-                *version = self.called.get(version).copied().unwrap_or_default();
+            if let Event::Token { made, .. } = &mut event {
+                let spans = made.over.iter_mut().chain([&mut made.span]);
+                spans.for_each(|span| span.policy = self.names(span.policy));
             }
             let id = number(&event);
             if let Some(live) = self.live.get_mut(&id) {
@@ -506,6 +513,7 @@ impl Live {
 mod tests {
     use super::{Live, most};
     use crate::metrics::Metrics;
+    use engine::engine::{Made, Policy, Span};
     use engine::request::{
         Class, Event, Finish, Generate, Miss, Request, Sampling, Scored, Stop, Task,
     };
@@ -553,6 +561,8 @@ mod tests {
             chosen: Vec::new(),
             kept: None,
         };
+        let policy = Policy { weights: 0, adapter: None };
+        let made = Made { span: Span { from: 0, policy }, over: Vec::new() };
         // A seat in the step from second 3 to 5, the prompt done in that from 5 to 9.
         let steps = [
             (Event::Admitted { id: 1 }, at(3)..at(5)),
@@ -561,10 +571,16 @@ mod tests {
                 at(5)..at(9),
             ),
             (
-                Event::Token { id: 1, choice: 0, token: token.clone(), version: 1, held: 0 },
+                Event::Token {
+                    id: 1,
+                    choice: 0,
+                    token: token.clone(),
+                    made: made.clone(),
+                    held: 0,
+                },
                 at(5)..at(9),
             ),
-            (Event::Token { id: 1, choice: 0, token, version: 1, held: 0 }, at(9)..at(10)),
+            (Event::Token { id: 1, choice: 0, token, made, held: 0 }, at(9)..at(10)),
             (
                 Event::End { id: 1, choice: 0, why: Finish::Length, guessed: 0, held: 0 },
                 at(9)..at(10),
