@@ -325,6 +325,25 @@ fn who_is_frozen_goes_on_with_the_same_bits_and_who_is_kept_over_other_weights()
 }
 
 #[test]
+fn a_base_that_guesses_in_another_format_does_so_by_what_serves() {
+    let other = other();
+    let guessed = |server: &Server| {
+        let before = server.count("draft_tokens_accepted");
+        let body = body(200, json!({}));
+        let answer = server.post("/inference/v1/generate", &body).json()["choices"].clone();
+        (answer[0]["token_ids"].clone(), server.count("draft_tokens_accepted") - before)
+    };
+    let options = ["--draft", "base", "--draft-quantize", "q4", "--draft-tokens", "3"];
+    let moved = Server::start(&options);
+    let own = guessed(&moved);
+    good(&moved.post("/update_weights", &json!({ "weight_dir": other.folder })));
+    let there = guessed(&moved);
+    assert!(there.0 != own.0 && there.1 > 0, "{own:?} {there:?}");
+    // As much as where it has guessed by them from the start.
+    assert_eq!(guessed(&Server::at(&other.folder, &options)), there);
+}
+
+#[test]
 fn who_is_aborted_has_what_came_and_who_comes_is_told_to_come_again() {
     let server = started(&[]);
     let _ends = Ends(server);

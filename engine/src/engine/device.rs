@@ -216,6 +216,14 @@ impl Device {
         Ok(())
     }
 
+    /// The same, in the place of those that have the number now, which go.
+    pub fn replace_model(&mut self, weights: u64, aside: Aside, model: Model) -> Result<(), Error> {
+        let model = aside.bring(model, self.backend.as_mut())?;
+        self.drop_model(weights);
+        self.insert_model(weights, model);
+        Ok(())
+    }
+
     /// Takes other weights that are on its backend already.
     pub fn insert_model(&mut self, weights: u64, model: Model) {
         self.models.insert(weights, model);

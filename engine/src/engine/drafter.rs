@@ -13,6 +13,7 @@ use super::sampling::sample_row;
 use super::versions::policy_at;
 use super::{Engine, OpenError};
 use crate::model::{Batch, Model};
+use crate::weights::Aside;
 use kernels_core::Error;
 use kernels_core::device::Backend;
 use kernels_core::params::SampleRow;
@@ -20,7 +21,7 @@ use std::collections::HashSet;
 
 /// The version of a smaller model's weights, which never change.
 const DRAFTER: u64 = 0;
-/// That of the base's weights in another format, which never change either.
+/// That of the base's weights in another format.
 const REPACKED: u64 = u64::MAX;
 
 /// A model that guesses for another.
@@ -72,6 +73,22 @@ impl Engine {
             self.device.insert_model(REPACKED, model);
         }
         Ok(self.guessed_by(by))
+    }
+
+    /// A base that guesses by weights in another format has these from now on.
+    pub fn renew_base_drafter(&mut self, (aside, model): (Aside, Model)) -> Result<(), OpenError> {
+        if !self.guesses_repacked() || model.config() != self.config() {
+            let expected = "the base's shape, where the base guesses in another format";
+            return Err(refused("drafter", expected, format!("{:?}", model.config())).into());
+        }
+        self.device.replace_model(REPACKED, aside, model)?;
+        Ok(())
+    }
+
+    /// Whether the base guesses by weights in another format.
+    fn guesses_repacked(&self) -> bool {
+        let by = self.drafter.as_ref().map(|drafter| &drafter.by);
+        matches!(by, Some(By::Base { repacked: true }))
     }
 
     fn guessed_by(mut self, by: By) -> Self {

@@ -186,7 +186,8 @@ pub fn load(
         let each = sized(slots.slot_bytes(config));
         lines.push(("adapters", format!("{count} of rank {rank} at most, {each} each")));
     }
-    let base = Base::new(checkpoint.clone(), quantize);
+    let base =
+        Base::new(checkpoint.clone(), quantize, drafter.as_ref().and_then(Drafter::repacked));
     let adapters = Adapters::new(base.clone(), name.clone(), slots);
     let tokens = text.tokenizer.grammar_tokens(&config.eos);
     let grammars = grammar::Compiler::new(&tokens, grammar::Settings::default());

@@ -121,7 +121,10 @@ async fn of_version(client: &Client, it: &Trajectory, at: usize) -> Result<Strin
         format!("version: {serves} serves by the same name: other weights, or other numerics")
     } else {
         let over: Vec<String> = over.collect();
-        format!("version: it stands on keys and values of {}, too, which were kept", over.join(", "))
+        format!(
+            "version: it stands on keys and values of {}, too, which were kept",
+            over.join(", ")
+        )
     })
 }
 

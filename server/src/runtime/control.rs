@@ -49,6 +49,14 @@ pub struct Coming {
     pub again: bool,
 }
 
+/// Weights that were made ready aside.
+pub struct Made {
+    /// Those that serve.
+    pub serves: (Aside, Model),
+    /// The same in the format by which the base guesses, if it does.
+    pub drafts: Option<(Aside, Model)>,
+}
+
 /// Which requests, by their names.
 pub type Which = Box<dyn Fn(&str) -> bool + Send>;
 
@@ -62,7 +70,7 @@ pub(super) enum Control {
     Publish { publish: Publish, coming: Coming, done: oneshot::Sender<Result<Swapped, Refusal>> },
     /// Serve other weights, called so.
     Weights {
-        made: Box<(Aside, Model)>,
+        made: Box<Made>,
         in_flight: Option<InFlight>,
         label: String,
         done: oneshot::Sender<Result<Swapped, Refusal>>,
@@ -135,7 +143,7 @@ impl Runtime {
     /// Serves other weights, which were made ready aside and are called so. `in_flight` of `None` follows from how the engine rests.
     pub async fn replace_weights(
         &self,
-        made: (Aside, Model),
+        made: Made,
         in_flight: Option<InFlight>,
         label: String,
     ) -> Result<Swapped, Refusal> {

@@ -6,7 +6,7 @@ mod labels;
 mod score;
 mod worker;
 
-pub use control::{Coming, PAUSED, Pause, Swapped};
+pub use control::{Coming, Made, PAUSED, Pause, Swapped};
 pub use labels::Labels;
 pub use score::{Scoring, unanswered};
 pub use worker::{Pace, start};

@@ -1,7 +1,7 @@
 //! The thread that owns the engine: takes what arrives, steps while there is work, and
 //! sends what came of it.
 
-use super::control::{Coming, Control, Pause, Swapped, by_rest, paused, unplaced, untaken};
+use super::control::{Coming, Control, Made, Pause, Swapped, by_rest, paused, unplaced, untaken};
 use super::labels::Labels;
 use super::{Load, Message, News, Runtime, Submission, answers, spelled};
 use crate::backend::Busy;
@@ -247,8 +247,13 @@ impl Worker {
             Control::Weights { made, in_flight, label, done } => {
                 let rest = *self.load.pause.borrow();
                 let in_flight = in_flight.unwrap_or(by_rest(rest, InFlight::Wait));
-                match self.engine.replace_weights(*made, in_flight) {
+                let Made { serves, drafts } = *made;
+                match self.engine.replace_weights(serves, in_flight) {
                     Ok(version) => {
+                        let renewed = drafts.map(|drafts| self.engine.renew_base_drafter(drafts));
+                        if let Some(Err(error)) = renewed {
+                            tracing::warn!(%error, "the base guesses by weights of before");
+                        }
                         self.coming.insert(version, (self.labels.coming(&label, None), done));
                     }
                     Err(error) => {

@@ -19,7 +19,7 @@ use crate::checkpoints::{self, Checkpoints, Origin, What};
 use crate::command::sized;
 use crate::deadline::Deadline;
 use crate::openai::Refusal;
-use crate::runtime::{Runtime, Swapped};
+use crate::runtime::{Made, Runtime, Swapped};
 use begun::{Begun, Came};
 use checkpoint::Checkpoint;
 use checkpoint::archive::{Of, Version};
@@ -36,6 +36,8 @@ pub struct Base {
     checkpoint: RwLock<Arc<Checkpoint>>,
     /// What they become when they are loaded.
     pub quantize: Option<Quantize>,
+    /// The format by which they guess, if that is another.
+    drafts: Option<Quantize>,
     /// How often they were replaced.
     count: AtomicU64,
 }
@@ -55,10 +57,14 @@ pub struct Updates {
 }
 
 impl Base {
-    /// A checkpoint, and what its weights become.
-    pub fn new(checkpoint: Checkpoint, quantize: Option<Quantize>) -> Arc<Self> {
+    /// A checkpoint, what its weights become, and by which others they guess, if they do.
+    pub fn new(
+        checkpoint: Checkpoint,
+        quantize: Option<Quantize>,
+        drafts: Option<Quantize>,
+    ) -> Arc<Self> {
         let checkpoint = RwLock::new(Arc::new(checkpoint));
-        Arc::new(Self { checkpoint, quantize, count: AtomicU64::new(0) })
+        Arc::new(Self { checkpoint, quantize, drafts, count: AtomicU64::new(0) })
     }
 
     /// How often they were replaced.
@@ -69,6 +75,29 @@ impl Base {
     /// The checkpoint that is served now.
     pub fn checkpoint(&self) -> Arc<Checkpoint> {
         self.checkpoint.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes weights ready in the host's memory, if that has room for them.
+    fn make(&self, checkpoint: &Checkpoint) -> Result<Made, Refusal> {
+        let Checkpoint { config, tensors, .. } = checkpoint;
+        let source = |quantize| Source { config, tensors, quantize, workers: &Inline };
+        let bad = |error: LoadError| Refusal::field("tensors", error.to_string());
+        let (own, drafts) = (source(self.quantize), self.drafts.map(|it| source(Some(it))));
+        let sources = [&own].into_iter().chain(&drafts);
+        let bytes = sources.map(Model::bytes).sum::<Result<u64, _>>().map_err(bad)?;
+        must_fit(bytes, "the weights", "beside those that serve until the swap")?;
+        let unfit =
+            |(name, tensor): (&String, &Tensor)| tensor.first_unfit().map(|at| (name.clone(), at));
+        if let Some((name, at)) = tensors.iter().find_map(unfit) {
+            let words = format!("{name}: number {at} is not finite");
+            return Err(Refusal::field("tensors", words));
+        }
+        let load = |source: &Source<'_>| {
+            let mut aside = Aside::default();
+            let model = Model::load(&mut aside, source, &mut |_, _| checkpoint.let_go());
+            model.map(|model| (aside, model)).map_err(bad)
+        };
+        Ok(Made { serves: load(&own)?, drafts: drafts.as_ref().map(load).transpose()? })
     }
 
     fn replace(&self, checkpoint: Checkpoint) {
@@ -230,9 +259,9 @@ impl Updates {
                 checkpoint
             }
         };
-        let (quantize, own) = (self.base.quantize, checkpoint.clone());
+        let (base, own) = (self.base.clone(), checkpoint.clone());
         // What is late is freed by the thread that makes it.
-        let made = until.keep(aside("weights", move || make(&own, quantize))).await???;
+        let made = until.keep(aside("weights", move || base.make(&own))).await???;
         let count = swap.origin.count(self.base.count() + 1);
         let label = swap.label.unwrap_or_else(|| count.to_string());
         let swapped = runtime.replace_weights(made, swap.in_flight, label).await?;
@@ -279,24 +308,6 @@ impl Updates {
         }
         Ok(tensors)
     }
-}
-
-/// Makes weights ready in the host's memory, if that has room for them.
-fn make(checkpoint: &Checkpoint, quantize: Option<Quantize>) -> Result<(Aside, Model), Refusal> {
-    let Checkpoint { config, tensors, .. } = checkpoint;
-    let source = Source { config, tensors, quantize, workers: &Inline };
-    let bad = |error: LoadError| Refusal::field("tensors", error.to_string());
-    let bytes = Model::bytes(&source).map_err(bad)?;
-    must_fit(bytes, "the weights", "beside those that serve until the swap")?;
-    let unfit =
-        |(name, tensor): (&String, &Tensor)| tensor.first_unfit().map(|at| (name.clone(), at));
-    if let Some((name, at)) = tensors.iter().find_map(unfit) {
-        let words = format!("{name}: number {at} is not finite");
-        return Err(Refusal::field("tensors", words));
-    }
-    let mut aside = Aside::default();
-    let model = Model::load(&mut aside, &source, &mut |_, _| checkpoint.let_go()).map_err(bad)?;
-    Ok((aside, model))
 }
 
 /// Refuses what takes more of the host's memory than can be had.
