@@ -8,7 +8,6 @@ use pagewise_tests::server::chaos::{Dice, Files, Spell};
 use pagewise_tests::server::wire::Wire;
 use serde_json::{Value, json};
 use std::io::Write;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -19,14 +18,21 @@ const CLIENTS: u64 = 4;
 const CALLS: usize = 150;
 /// How long a call may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// Answers of a seed that are compared with a calm server's.
+/// Answers of a seed that are computed again: of those that one version made, and of others.
 const COMPARED: usize = 12;
 
-/// An answer that one version made from its first token to its last.
+/// An answer, and what was asked.
 struct Sample {
     asked: Value,
-    version: String,
     choice: Value,
+}
+
+impl Sample {
+    /// Whether one version made it, and all that it stands on.
+    fn is_plain(&self) -> bool {
+        let spans = self.choice["weight_versions"].as_array().expect("spans");
+        spans.len() == 1 && spans[0].get("kv").is_none()
+    }
 }
 
 /// How often it was as bad as it should be.
@@ -59,11 +65,9 @@ struct Chaos {
     /// Calls, in the order in which they were sent.
     calls: Mutex<Vec<String>>,
     seed: u64,
-    /// While somebody is ended; while who comes is turned away; while a version comes that
-    /// leaves what is computed.
+    /// While somebody is ended; while who comes is turned away.
     aborts: Spell,
     closed: Spell,
-    keeps: Spell,
     samples: Mutex<Vec<Sample>>,
     happened: Happened,
     over: AtomicBool,
@@ -101,9 +105,8 @@ impl Chaos {
 
     /// One call of a surface of tokens; a whole answer is held to what it says.
     fn generate(&self, dice: &mut Dice, models: &[&str]) {
-        let (aborted, closed, kept) =
-            (self.aborts.ended(), self.closed.ended(), self.keeps.ended());
-        let most = 1 + dice.roll(80);
+        let (aborted, closed) = (self.aborts.ended(), self.closed.ended());
+        let most = 1 + dice.roll(200);
         // Some begin alike, with more than a page.
         let alike = Dice(dice.roll(3));
         let tokens = [alike.exactly(40), dice.tokens(20)].concat();
@@ -136,11 +139,8 @@ impl Chaos {
             }
         }
         let (choice, params) = (&told["choices"][0], &asked["sampling_params"]);
-        let spans = choice["weight_versions"].as_array().expect("spans");
-        let is_plain = params["temperature"] == 0 && params["n"] == 1 && spans.len() == 1;
-        if is_plain && choice["finish_reason"] == "length" && !self.keeps.met(kept) {
-            let version = spans[0]["version"].as_str().expect("a name").to_owned();
-            let sample = Sample { version, choice: choice.clone(), asked };
+        if params["temperature"] == 0 && params["n"] == 1 {
+            let sample = Sample { choice: choice.clone(), asked };
             self.samples.lock().expect("whole").push(sample);
         }
     }
@@ -355,10 +355,13 @@ impl Chaos {
         if !unload {
             body["in_flight"] = how.into();
         }
-        let spell = if how == "abort" { &self.aborts } else { &self.keeps };
-        spell.begin();
+        if how == "abort" {
+            self.aborts.begin();
+        }
         let (status, told) = self.post(path, &body);
-        spell.end();
+        if how == "abort" {
+            self.aborts.end();
+        }
         // There is no such adapter, or none before it, or it has no slot.
         let fine = [200, 404, 409, 503, 507].contains(&status) || (status == 400 && unload);
         assert!(fine, "{path} {body}: {status} {told}");
@@ -366,7 +369,7 @@ impl Chaos {
 
     /// It rests a while, and goes on.
     fn rest(&self, rest: &str, wake: &str, body: Value, dice: &mut Dice) {
-        for spell in [&self.aborts, &self.closed, &self.keeps] {
+        for spell in [&self.aborts, &self.closed] {
             spell.begin();
         }
         let (status, told) = self.post(rest, &body);
@@ -376,7 +379,7 @@ impl Chaos {
         std::thread::sleep(Duration::from_millis(dice.roll(40)));
         let (status, told) = self.post(wake, &json!({}));
         assert_eq!(status, 200, "{wake}: {told}");
-        for spell in [&self.aborts, &self.closed, &self.keeps] {
+        for spell in [&self.aborts, &self.closed] {
             spell.end();
         }
     }
@@ -393,21 +396,116 @@ fn covered(spans: &Value, tokens: u64) {
     assert_eq!(end, tokens, "{spans}");
 }
 
-/// A server that nobody else asks, with both adapters.
-fn calm(files: &Files, weights: &Path) -> Server {
-    let server = Server::at(weights, &["--served-model-name", "tiny"]);
-    for which in ["p", "q"] {
-        let body = json!({ "lora_name": which, "lora_path": files.adapter(which) });
-        assert_eq!(server.post("/v1/load_lora_adapter", &body).status, 200);
+/// A server that nobody else asks: it computes answers again by the schedules that they tell.
+struct Calm<'a> {
+    files: &'a Files,
+    server: Server,
+    /// Which weights and which adapter serve.
+    weights: String,
+    adapter: String,
+    /// Answers that were computed again; those of them over keys and values of several
+    /// versions; those that a version went on with, having computed all anew.
+    compared: [usize; 3],
+}
+
+impl<'a> Calm<'a> {
+    fn start(files: &'a Files) -> Self {
+        let server = Server::at(&files.weights("a"), &["--max-loras", "4"]);
+        let (weights, adapter) = ("a".to_owned(), String::new());
+        Self { files, server, weights, adapter, compared: [0; 3] }
     }
-    server
+
+    /// Serves what a label stands for, under the adapter that goes by it if there is one.
+    fn serve(&mut self, told: &Value) {
+        let kind = |label: &Value| {
+            let label = label.as_str().expect("a name");
+            label.rsplit_once('-').map_or("a", |(_, kind)| kind).to_owned()
+        };
+        let weights = kind(told.get("weights").unwrap_or(&told["version"]));
+        if self.weights != weights {
+            let body = json!({ "model_path": self.files.weights(&weights) });
+            self.server.ask("/update_weights_from_disk", &body);
+            self.weights = weights;
+        }
+        if told.get("weights").is_none() {
+            return;
+        }
+        let adapter = kind(&told["version"]);
+        if self.adapter != adapter {
+            let folder = self.files.adapter(&adapter);
+            let body = json!({ "lora_name": "it", "lora_path": folder, "load_inplace": true });
+            assert_eq!(self.server.post("/v1/load_lora_adapter", &body).status, 200);
+            self.adapter = adapter;
+        }
+    }
+
+    /// So many tokens after those that are known, whose keys and values several versions
+    /// compute one after another.
+    fn again(&mut self, known: &[Value], schedule: &[Value], count: usize) -> Value {
+        self.serve(&schedule[0]);
+        let model = if schedule[0].get("weights").is_some() { "it" } else { "tiny" };
+        let opened = json!({ "model": model, "on_swap": "keep" });
+        let mut step = self.server.ask("/v1/episodes/start", &opened);
+        step = json!({
+            "episode_id": step["episode_id"], "temperature": 0, "ignore_eos": true, "logprobs": 1,
+        });
+        let mut at = 0;
+        for next in &schedule[1..] {
+            let to = next["from"].as_u64().expect("a number") as usize;
+            step["observation_token_ids"] = known[at..to].into();
+            step["max_tokens"] = 0.into();
+            self.server.ask("/v1/episodes/step", &step);
+            self.serve(next);
+            at = to;
+        }
+        step["observation_token_ids"] = known[at..].into();
+        step["max_tokens"] = count.into();
+        let told = self.server.ask("/v1/episodes/step", &step);
+        self.server.ask("/v1/episodes/end", &json!({ "episode_id": step["episode_id"] }));
+        assert_eq!(told["rebuilt_tokens"], 0, "{told}");
+        told
+    }
+
+    /// Each token of an answer, bit for bit, by what its span says that it stands on.
+    fn compare(&mut self, seed: u64, Sample { asked, choice }: &Sample) {
+        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        let (prompt, tokens) = (list(&asked["token_ids"]), list(&choice["token_ids"]));
+        let entries = list(&choice["logprobs"]["content"]);
+        let all = [&prompt[..], &tokens].concat();
+        let mut schedule: Vec<Value> = Vec::new();
+        let from = |over: &Value| over["from"].as_u64();
+        for span in list(&choice["weight_versions"]) {
+            let mut own = span.clone();
+            own["from"] = 0.into();
+            let came = span.get("kv").map_or_else(|| vec![own], list);
+            self.compared[2] += usize::from(span.get("kv").is_none() && !schedule.is_empty());
+            for over in came {
+                schedule.retain(|before| from(before) < from(&over));
+                schedule.push(over);
+            }
+            let [start, end] = ["start", "end"].map(|at| span[at].as_u64().expect("one") as usize);
+            let told = self.again(&all[..prompt.len() + start], &schedule, end - start);
+            let words = format!("seed {seed}: {schedule:?} of {choice} for {asked}: {told}");
+            assert_eq!(list(&told["token_ids"]), tokens[start..end], "{words}");
+            let logprobs = |entries: &[Value]| -> Vec<Value> {
+                entries.iter().map(|entry| entry["logprob"].clone()).collect()
+            };
+            assert_eq!(
+                logprobs(&list(&told["logprobs"])),
+                logprobs(&entries[start..end]),
+                "{words}"
+            );
+            self.compared[1] += usize::from(schedule.len() > 1);
+        }
+        self.compared[0] += 1;
+    }
 }
 
 #[test]
 fn whatever_is_called_at_once_nothing_is_lost_hangs_or_leaks() {
     let files = Files::write();
-    let calm = ["a", "b"].map(|which| calm(&files, &files.weights(which)));
-    let (mut compared, mut happened) = (0, [0; 4]);
+    let mut calm = Calm::start(&files);
+    let mut happened = [0; 4];
     for seed in SEEDS {
         let options = ["--max-batch-size", "8", "--kv-cache-memory", "640KiB", "--max-loras", "3"];
         let config = ureq::Agent::config_builder().http_status_as_error(false);
@@ -418,12 +516,10 @@ fn whatever_is_called_at_once_nothing_is_lost_hangs_or_leaks() {
             seed,
             aborts: Spell::default(),
             closed: Spell::default(),
-            keeps: Spell::default(),
             samples: Mutex::default(),
             happened: Happened::default(),
             over: AtomicBool::new(false),
         };
-        // An adapter's answers are its own only while the weights stay.
         let swaps_weights = seed % 2 == 0;
         std::thread::scope(|scope| {
             let (chaos, files) = (&chaos, &files);
@@ -439,21 +535,15 @@ fn whatever_is_called_at_once_nothing_is_lost_hangs_or_leaks() {
         chaos.server.ask("/v1/completions", &json!({ "prompt": "At last", "max_tokens": 2 }));
         chaos.server.rests();
         happened.iter_mut().zip(chaos.happened.all()).for_each(|(sum, count)| *sum += count);
-        let mut samples = std::mem::take(&mut *chaos.samples.lock().expect("whole"));
-        samples.retain(|sample| sample.asked["model"] == "tiny" || !swaps_weights);
-        let step = samples.len().div_ceil(COMPARED).max(1);
-        for Sample { mut asked, version, choice } in samples.into_iter().step_by(step) {
-            let kind = version.rsplit('-').next().expect("a label ends with what it stands for");
-            let base = asked["model"] == "tiny";
-            asked["model"] = if base { "tiny" } else { kind }.into();
-            let server = &calm[usize::from(base && kind == "b")];
-            let told = server.ask("/inference/v1/generate", &asked);
-            for field in ["token_ids", "logprobs"] {
-                assert_eq!(told["choices"][0][field], choice[field], "{version}: {asked}");
-            }
-            compared += 1;
+        let samples = std::mem::take(&mut *chaos.samples.lock().expect("whole"));
+        let (plain, mixed): (Vec<_>, Vec<_>) = samples.iter().partition(|it| it.is_plain());
+        for some in [plain, mixed] {
+            let step = some.len().div_ceil(COMPARED).max(1);
+            some.into_iter().step_by(step).for_each(|sample| calm.compare(seed, sample));
         }
     }
     assert!(happened.iter().all(|&count| count > 0), "{happened:?} happened");
-    assert!(compared >= COMPARED, "{compared} answers were compared");
+    let [compared, kept, anew] = calm.compared;
+    let enough = compared >= COMPARED && kept > 0 && anew > 0;
+    assert!(enough, "{compared} answers were compared, {kept} parts kept, {anew} anew");
 }
