@@ -69,11 +69,6 @@ impl Group {
             "top_k": sampling.top_k, "min_p": sampling.min_p,
         });
     }
-
-    /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
-        self.scores.is_empty()
-    }
 }
 
 impl Atropos {

@@ -128,7 +128,7 @@ async fn gathered(
         }
     }
     if let Some(collector) = &course.collector {
-        whole.retain(|piece| !collector.is_cancelled(piece.index));
+        whole.retain(|piece| collector.returns(piece.index));
     }
     let mut response = json(surface.whole(whole, &course.answers));
     response.extensions_mut().insert(log);
@@ -169,10 +169,8 @@ impl Course {
         let News { at, events } = news(ticket).await?;
         let pieces = self.answers.take(at, events, &server.served.text.tokenizer)?;
         if let Some(collector) = &mut self.collector {
-            collector.take(&pieces, &mut self.answers).await;
-            if collector.has_enough() {
-                ticket.end();
-            }
+            collector.take(at, &pieces, &mut self.answers).await;
+            ticket.end(collector.over(at, &mut self.answers));
         }
         if let Some(references) = &mut self.references {
             references.take(&pieces, &mut self.answers, server).await?;
