@@ -1,11 +1,13 @@
 //! What is counted, by vLLM's names so that dashboards made for it work.
 
+mod atropos;
 mod checkpoints;
 mod format;
 mod names;
 mod steps;
 mod trajectories;
 
+pub use atropos::Atropos;
 pub use format::Format;
 pub use steps::Step;
 
@@ -43,6 +45,11 @@ struct Ended {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
 }
 
 /// A version that came.
@@ -106,6 +113,8 @@ pub struct Metrics {
     swaps: Family<Swap, Counter>,
     moved: Family<Moved, Counter>,
     swap_seconds: Histogram,
+    /// Of groups for Atropos.
+    pub atropos: Atropos,
     /// Of checkpoints.
     pub checkpoints: Checkpoints,
     /// Of trajectories.
@@ -204,6 +213,7 @@ impl Metrics {
                 "What a version kept steps waiting when it came",
                 names::by_swaps(),
             ),
+            atropos: Atropos::new(&mut names),
             checkpoints: Checkpoints::new(&mut names),
             trajectories: Trajectories::new(&mut names),
             responses: names.plain("http_requests", "Responses", Family::default()),

@@ -136,7 +136,7 @@ impl Collector {
         let over = groups.over(prompt);
         answers.rollout.groups[prompt] = Some(groups.summary(prompt));
         if let (Some(atropos), Some(group)) = (&self.served.atropos, groups.whole(prompt)) {
-            atropos.leave(group);
+            atropos.leave(group, &self.metrics);
         }
         over
     }
