@@ -240,3 +240,54 @@ fn what_cannot_be_compared_is_told_and_the_rest_goes_on() {
     let (told, code) = asked(free, &file);
     assert!(code == Some(2) && !told.contains("trajector"), "{told}");
 }
+
+#[test]
+fn a_step_of_an_episode_is_kept_with_all_that_came_before_it_and_replays() {
+    let (store, export) = (folder("steps"), folder("stepped"));
+    let server = Server::start(&["--trajectory-dir", store.0.to_str().expect("plain")]);
+    let start = |more: Value| server.ask("/v1/episodes/start", &more)["episode_id"].clone();
+    let id = start(json!({"seed": 5}));
+    let step = |id: &Value, new: u32, more: Value| {
+        let mut asked = json!({
+            "episode_id": id, "observation_token_ids": [new, 66], "max_tokens": 6,
+            "ignore_eos": true, "collect_trajectory": true,
+        });
+        asked.as_object_mut().expect("an object").extend(more.as_object().cloned().expect("one"));
+        server.ask("/v1/episodes/step", &asked)
+    };
+    let mut tokens = Vec::new();
+    let kept =
+        |told: &Value| server.get(&format!("/v1/trajectories/{}", told["trajectory_id"])).json();
+    let mut grow = |told: &Value, new: u32| {
+        tokens.extend([json!(new), json!(66)]);
+        let kept = kept(told);
+        assert_eq!((&kept["prompt"], &kept["answer"]), (&json!(tokens), &told["token_ids"]));
+        tokens.extend(told["token_ids"].as_array().cloned().expect("tokens"));
+        kept
+    };
+    let first = grow(&step(&id, 65, json!({})), 65);
+    assert_eq!((&first["session"], first.get("metadata")), (&id, None));
+    let more = json!({
+        "metadata": {"turn": 2}, "session_id": "own", "top_k": 20, "temperature": 1.3,
+        "scoring_function": {"name": "length", "min": 6}, "expected_position": 8,
+    });
+    let told = step(&id, 70, more.clone());
+    let second = grow(&told, 70);
+    assert_eq!((&second["session"], &second["metadata"]["turn"]), (&json!("own"), &json!(2)));
+    assert_eq!((&told["reward"], &second["rewards"][0]["value"]), (&json!(1.0), &json!(1.0)));
+    // A step that is sent again is told again, and kept once.
+    assert_eq!(step(&id, 70, more), told);
+    let fork = server.ask("/v1/episodes/fork", &json!({"from_episode_id": id}));
+    grow(&step(&fork["episode_id"], 71, json!({"presence_penalty": 1.5})), 71);
+    // A score alone needs no store.
+    let scored =
+        json!({"collect_trajectory": false, "scoring_function": {"name": "length", "max": 1}});
+    let told = step(&id, 72, scored);
+    assert_eq!((&told["reward"], told.get("trajectory_id")), (&json!(0.0), None));
+
+    let exported = server.get("/v1/trajectories/export").body;
+    let file = export.0.join("all.jsonl");
+    std::fs::write(&file, &exported).expect("written");
+    let (words, same) = replayed(&server, &file);
+    assert!(same && words.contains("3 trajectories, 0 part, 0 not compared"), "{words}");
+}

@@ -2,6 +2,7 @@
 
 mod atropos;
 mod checkpoints;
+mod episodes;
 mod format;
 mod names;
 mod steps;
@@ -12,6 +13,7 @@ pub use format::Format;
 pub use steps::Step;
 
 use self::checkpoints::Checkpoints;
+use self::episodes::Episodes;
 use self::trajectories::Trajectories;
 use engine::request::{Class, Miss};
 use names::Names;
@@ -117,6 +119,8 @@ pub struct Metrics {
     pub atropos: Atropos,
     /// Of checkpoints.
     pub checkpoints: Checkpoints,
+    /// Of episodes.
+    pub episodes: Episodes,
     /// Of trajectories.
     pub trajectories: Trajectories,
 }
@@ -215,6 +219,7 @@ impl Metrics {
             ),
             atropos: Atropos::new(&mut names),
             checkpoints: Checkpoints::new(&mut names),
+            episodes: Episodes::new(&mut names),
             trajectories: Trajectories::new(&mut names),
             responses: names.plain("http_requests", "Responses", Family::default()),
             registry: names.registry,
@@ -262,6 +267,7 @@ impl Metrics {
         let held = now.pages_total.saturating_sub(now.pages_free + now.pages_idle);
         self.usage.set(f64::from(held) / f64::from(now.pages_total.max(1)));
         self.preemptions.inc_by(now.preemptions - before.preemptions);
+        self.episodes.evicted(now.episode_evictions - before.episode_evictions);
         self.drafts.inc_by(now.guesses - before.guesses);
         self.draft_tokens.inc_by(now.guessed - before.guessed);
         self.draft_tokens_accepted.inc_by(now.held - before.held);

@@ -10,6 +10,7 @@ use crate::openai::Refusal;
 use crate::openai::answer::{Answers, Piece};
 use crate::openai::sampling::Asked;
 use crate::served::Served;
+use engine::engine::Standing;
 use engine::processor::Kept;
 use engine::request::{Request, Task};
 use std::ops::Range;
@@ -96,6 +97,13 @@ impl Collector {
         }))
     }
 
+    /// With what an episode had before the step.
+    pub fn go_on(&mut self, before: Standing) {
+        let prompt = &mut self.prompts[0];
+        prompt.tokens.splice(..0, before.tokens);
+        prompt.sampling.choice = before.noise;
+    }
+
     /// Takes what came of a prompt; what has ended with it is in the store when this returns,
     /// and `answers` tell of it.
     pub async fn take(&mut self, prompt: usize, pieces: &[Piece], answers: &mut Answers) {
@@ -152,7 +160,8 @@ impl Collector {
         let labels = &self.served.labels;
         let staleness = answers.versions[index].behind(labels);
         let prompt = &self.prompts[index / self.per_prompt];
-        let choice = (index % self.per_prompt) as u32;
+        // A step has one answer, which draws the noise of its episode.
+        let choice = prompt.sampling.choice + (index % self.per_prompt) as u32;
         let common = self.rollout.collect.as_ref().map(|collect| collect.common.clone());
         let trajectory = Trajectory {
             model: self.model.clone(),
