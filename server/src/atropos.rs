@@ -5,10 +5,11 @@
 use crate::command::Failure;
 use crate::command::client::Client;
 use crate::config;
-use hyper::Method;
+use crate::metrics::Metrics;
+use hyper::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -39,6 +40,25 @@ pub struct Envoy {
     client: Client,
     registration: Value,
     groups: mpsc::Receiver<Group>,
+    /// Answers of a group, as it was registered.
+    size: usize,
+    /// That a group had another size was told.
+    size_told: bool,
+    /// A group is on its way.
+    open: bool,
+    metrics: Option<Arc<Metrics>>,
+}
+
+/// What the API says.
+enum Answer {
+    /// That all is well.
+    Well(Value),
+    /// That it does not take what was asked.
+    Refused(String),
+    /// That it does not know what is asked, as one that was started anew.
+    Unknown(String),
+    /// Nothing: it is not there, or has no time.
+    Away(String),
 }
 
 /// Answers to one prompt, as the API takes them: whole sequences.
@@ -69,11 +89,6 @@ impl Group {
             "top_k": sampling.top_k, "min_p": sampling.min_p,
         });
     }
-
-    /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
-        self.scores.is_empty()
-    }
 }
 
 impl Atropos {
@@ -88,13 +103,22 @@ impl Atropos {
             "group_size": settings.atropos_group_size,
         });
         let (sender, groups) = mpsc::channel(WAITING);
-        let envoy = Mutex::new(Some(Envoy { client, registration, groups }));
-        Ok(Some(Self { groups: sender, envoy }))
+        let envoy = Envoy {
+            client,
+            registration,
+            groups,
+            size: settings.atropos_group_size as usize,
+            size_told: false,
+            open: false,
+            metrics: None,
+        };
+        Ok(Some(Self { groups: sender, envoy: Mutex::new(Some(envoy)) }))
     }
 
     /// Leaves a group.
-    pub fn leave(&self, group: Group) {
+    pub fn leave(&self, group: Group, metrics: &Metrics) {
         if self.groups.try_send(group).is_err() {
+            metrics.atropos.dropped(1);
             tracing::warn!("{WAITING} groups wait for Atropos: one more is not handed over");
         }
     }
@@ -107,20 +131,26 @@ impl Atropos {
 
 impl Envoy {
     /// Registers, hands groups over, and takes its leave once it is told that no more come.
-    pub async fn run(mut self, stop: watch::Receiver<bool>) {
+    pub async fn run(mut self, stop: watch::Receiver<bool>, metrics: Arc<Metrics>) {
+        self.metrics = Some(metrics.clone());
         let mut late = stop.clone();
         tokio::select! {
             () = self.serve(stop) => {}
             () = async {
                 stopped(&mut late).await;
                 sleep(LEAVES_WITHIN).await;
-            } => tracing::warn!("Atropos does not answer: it has not got all, or not been left"),
+            } => tracing::warn!("Atropos does not answer: it has not been left"),
+        }
+        let left = self.groups.len() + usize::from(self.open);
+        if left > 0 {
+            metrics.atropos.dropped(left as u64);
+            tracing::warn!("{left} groups were not handed over to Atropos: the server ends");
         }
     }
 
     /// For as long as groups may come.
     async fn serve(&mut self, mut stop: watch::Receiver<bool>) {
-        let id = tokio::select! {
+        let mut id = tokio::select! {
             id = self.register() => id,
             () = stopped(&mut stop) => return,
         };
@@ -131,42 +161,140 @@ impl Envoy {
                 () = stopped(&mut stop) => None,
             };
             let Some(group) = group else { break };
-            let body = json!(Group { env_id: Some(id), ..group });
-            self.insist("/scored_data", &body, |_| Some(())).await;
+            self.open = true;
+            id = self.hand_over(id, group).await;
+            self.open = false;
         }
-        self.insist("/disconnect-env", &json!({ "env_id": id }), |_| Some(())).await;
+        let body = json!({ "env_id": id });
+        loop {
+            match self.ask(Method::POST, "/disconnect-env", &body).await {
+                Answer::Well(_) => return,
+                Answer::Refused(why) | Answer::Unknown(why) => {
+                    tracing::warn!("Atropos answers /disconnect-env by: {why}");
+                    return;
+                }
+                Answer::Away(_) => sleep(AGAIN_AFTER).await,
+            }
+        }
     }
 
     /// The number that it has there: there is one once a trainer has begun.
     async fn register(&self) -> u64 {
-        let id = |told: &Value| told["env_id"].as_u64().filter(|_| told["status"] == "success");
-        let id = self.insist("/register-env", &self.registration, id).await;
-        tracing::info!(env_id = id, "registered with Atropos");
-        id
-    }
-
-    /// Asks until it is answered as it must be; says once that it is not.
-    async fn insist<T>(&self, path: &str, body: &Value, read: impl Fn(&Value) -> Option<T>) -> T {
         let mut told = false;
         loop {
-            let why = match self.ask(path, body.clone()).await {
-                Ok(answer) => match read(&answer) {
-                    Some(read) => return read,
+            let why = match self.ask(Method::POST, "/register-env", &self.registration).await {
+                Answer::Well(answer) => match answer["env_id"].as_u64() {
+                    Some(id) => {
+                        tracing::info!(env_id = id, "registered with Atropos");
+                        return id;
+                    }
                     None => answer.to_string(),
                 },
-                Err(why) => why,
+                Answer::Refused(why) | Answer::Unknown(why) | Answer::Away(why) => why,
             };
             if !std::mem::replace(&mut told, true) {
-                tracing::warn!("Atropos answers {path} by: {why}; it is asked again and again");
+                tracing::warn!("Atropos answers /register-env by: {why}; it is asked again");
             }
             sleep(AGAIN_AFTER).await;
         }
     }
 
-    async fn ask(&self, path: &str, body: Value) -> Result<Value, String> {
-        let answer = timeout(ANSWERS_WITHIN, self.client.json(Method::POST, path, Some(body)));
-        let late = |_| format!("no answer within {} seconds", ANSWERS_WITHIN.as_secs());
-        answer.await.map_err(late)?.map_err(|failure| failure.to_string())
+    /// Hands a group over, and gives the number that it has there by then. One that is refused
+    /// keeps no other waiting.
+    async fn hand_over(&mut self, mut id: u64, group: Group) -> u64 {
+        if group.scores.len() != self.size && !std::mem::replace(&mut self.size_told, true) {
+            tracing::warn!(
+                "a group of {} answers is handed over to Atropos, and --atropos-group-size says \
+                 {}: the API waits until groups make so many together",
+                group.scores.len(),
+                self.size
+            );
+        }
+        let (mut again, mut away) = (false, false);
+        loop {
+            let body = json!(Group { env_id: Some(id), ..group.clone() });
+            match self.ask(Method::POST, "/scored_data", &body).await {
+                Answer::Well(_) => {
+                    self.count(|atropos| atropos.received());
+                    return id;
+                }
+                // It may be the group that it breaks at: once more tells.
+                Answer::Unknown(why) if !again => {
+                    tracing::warn!("Atropos answers /scored_data by: {why}; it is asked once more");
+                    again = true;
+                    id = self.back(id).await;
+                }
+                Answer::Refused(why) | Answer::Unknown(why) => {
+                    self.count(|atropos| atropos.refused());
+                    tracing::warn!("Atropos refuses a group: {why}");
+                    return id;
+                }
+                Answer::Away(why) => {
+                    if !std::mem::replace(&mut away, true) {
+                        tracing::warn!("Atropos answers /scored_data by: {why}; it is asked again");
+                    }
+                    id = self.back(id).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until the API is there again: one that was started anew meanwhile is registered
+    /// with, for it may take groups of whatever number and ask nobody for more. One that knows
+    /// the number is not: it would count this environment twice.
+    async fn back(&self, id: u64) -> u64 {
+        loop {
+            sleep(AGAIN_AFTER).await;
+            match self.ask(Method::GET, "/status-env", &json!({ "env_id": id })).await {
+                Answer::Away(_) => {}
+                Answer::Well(_) => return id,
+                Answer::Refused(_) | Answer::Unknown(_) => return self.register().await,
+            }
+        }
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: &Value) -> Answer {
+        let asked = self.client.answer(method, path, Some(body.clone()));
+        match timeout(ANSWERS_WITHIN, asked).await {
+            Err(_) => {
+                Answer::Away(format!("no answer within {} seconds", ANSWERS_WITHIN.as_secs()))
+            }
+            Ok(Err(why)) => Answer::Away(why),
+            Ok(Ok((status, body))) => Answer::read(status, &body),
+        }
+    }
+
+    fn count(&self, count: impl FnOnce(&crate::metrics::Atropos)) {
+        if let Some(metrics) = &self.metrics {
+            count(&metrics.atropos);
+        }
+    }
+}
+
+impl Answer {
+    fn read(status: StatusCode, body: &[u8]) -> Self {
+        let words = || format!("{status}: {}", String::from_utf8_lossy(body));
+        match status {
+            StatusCode::REQUEST_TIMEOUT
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => return Self::Away(words()),
+            // It breaks at a number that it has not given.
+            StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::INTERNAL_SERVER_ERROR => {
+                return Self::Unknown(words());
+            }
+            status if !status.is_success() => return Self::Refused(words()),
+            _ => {}
+        }
+        let Ok(told) = serde_json::from_slice::<Value>(body) else {
+            return Self::Refused(words());
+        };
+        // What it says of an environment has no such field.
+        match told["status"].as_str() {
+            None | Some("success" | "received" | "buffered") => Self::Well(told),
+            Some(_) => Self::Unknown(words()),
+        }
     }
 }
 

@@ -180,6 +180,43 @@ fn who_rests_too_long_ends_and_its_pages_are_free() {
 }
 
 #[test]
+fn what_becomes_of_episodes_is_counted() {
+    let server = Server::start(&[]);
+    let count = |name: &str| -> u64 {
+        let text = String::from_utf8(server.get("/metrics").body).expect("text");
+        let (name, label) = name.split_once(' ').unwrap_or((name, ""));
+        let named = |line: &&str| line.starts_with(&format!("pagewise:{name}{{"));
+        let mut lines = text.lines().filter(named).filter(|line| line.contains(label));
+        let line = lines.next().unwrap_or_else(|| panic!("{name} is not in {text}"));
+        line.rsplit_once(' ').and_then(|(_, count)| count.parse().ok()).expect("a count")
+    };
+    let id = start(&server, json!({}));
+    let first = tokens(&good(&step(&server, &id, &[65, 66], json!({})))).len() as u64;
+    let fork = json!({ "from_episode_id": id, "episode_id": "fork" });
+    good(&server.post("/v1/episodes/fork", &fork));
+    start(&server, json!({ "episode_id": "late", "timeout_seconds": 0.2 }));
+    let refused = json!({ "reserve_tokens": 300, "episode_id": "fork" });
+    assert_eq!(server.post("/v1/episodes/start", &refused).status, 409);
+    assert_eq!(count("episodes_started_total"), 3);
+    let begun = Instant::now();
+    while count("episodes_open") > 2 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "one rests too long");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(count("episodes_ended_total expired"), 1);
+    good(&server.post("/v1/episodes/end", &json!({ "episode_id": "fork" })));
+    assert_eq!(count("episodes_ended_total asked"), 1);
+    assert_eq!((count("episodes_open"), count("episode_evictions_total")), (1, 0));
+    // Its pages go, and what they held is computed again.
+    good(&server.post("/sleep", &json!({})));
+    good(&server.post("/wake_up", &json!({})));
+    let rebuilt = good(&step(&server, &id, &[70], json!({})))["rebuilt_tokens"].clone();
+    assert_eq!(rebuilt, 2 + first - 1, "all but the last one, which was never computed");
+    assert_eq!(count("episode_evictions_total"), 1);
+    assert_eq!(count("episode_rebuilt_tokens_total"), 2 + first - 1);
+}
+
+#[test]
 fn a_wrong_call_is_refused_by_its_field() {
     let server = server();
     let refuse = |path: &str, body: Value, field: &str| {
@@ -207,6 +244,9 @@ fn a_wrong_call_is_refused_by_its_field() {
     refuse(path, step(json!({ "observation_token_ids": [] })), "observation");
     refuse(path, step(json!({ "expected_position": 3 })), "expected_position");
     refuse(path, step(json!({ "n": 2 })), "n");
+    refuse(path, step(json!({ "collect_trajectory": true })), "collect_trajectory");
+    refuse(path, step(json!({ "scoring_function": "eval" })), "scoring_function.name");
+    refuse(path, step(json!({ "return_ref_logprobs": "base" })), "return_ref_logprobs");
     refuse(path, step(json!({ "max_tokens": 100_000 })), "max_tokens");
     refuse(path, step(json!({ "temperature": -1 })), "temperature");
     refuse(path, step(json!({ "sampling_params": { "top_p": 3 } })), "top_p");

@@ -139,6 +139,40 @@ fn an_episode_says_over_grpc_what_http_says_of_the_same_tokens() {
 }
 
 #[test]
+fn a_step_that_is_collected_tells_its_trajectory_and_reward() {
+    let name = format!("pagewise-grpc-{}", std::process::id());
+    let store = std::env::temp_dir().join(name);
+    let Served { server, threads, channel } =
+        served(&["--trajectory-dir", store.to_str().expect("plain")]);
+    let mut client = EpisodesClient::new(channel);
+    let pieces = threads.block_on(async {
+        let begun = client.start_episode(StartEpisodeRequest::default()).await.expect("it begins");
+        let options = json!({
+            "collect_trajectory": true, "metadata": {"a": 1},
+            "scoring_function": {"name": "length", "min": 6},
+        });
+        let request = StepRequest {
+            options_json: Some(options.to_string()),
+            expected_position: Some(0),
+            ..step(&begun.into_inner().episode_id, &[65, 66])
+        };
+        let pieces = whole(&mut client, request.clone()).await.expect("a step");
+        let again = whole(&mut client, request).await.expect("the same step");
+        assert_eq!(again[0].trajectory_id, pieces.last().expect("pieces").trajectory_id);
+        assert_eq!(again[0].reward, Some(1.0));
+        pieces
+    });
+    let (last, others) = pieces.split_last().expect("pieces");
+    assert!(others.iter().all(|piece| piece.trajectory_id.is_none()));
+    assert_eq!((last.reward, &last.trajectory_error), (Some(1.0), &None));
+    let id = last.trajectory_id.expect("it is kept");
+    let kept = server.get(&format!("/v1/trajectories/{id}")).json();
+    assert_eq!(kept["answer"], json!(tokens(&pieces)));
+    assert_eq!((&kept["prompt"], &kept["metadata"]["a"]), (&json!([65, 66]), &json!(1)));
+    let _ = std::fs::remove_dir_all(store);
+}
+
+#[test]
 fn a_call_that_is_cancelled_or_late_ends_its_step_and_leaves_what_came() {
     let Served { server, threads, channel } = served(&["--max-model-len", "300"]);
     let mut client = EpisodesClient::new(channel);

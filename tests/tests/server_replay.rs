@@ -5,6 +5,7 @@ use pagewise_tests::lora::{adapter, merged};
 use pagewise_tests::server::{Server, checkpoint, command};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 /// A folder of its own that goes with its holder.
@@ -25,12 +26,18 @@ fn folder(name: &str) -> Folder {
 
 /// What the command says, and whether all is the same.
 fn replayed(server: &Server, file: &Path) -> (String, bool) {
-    let url = format!("http://{}", server.address);
+    let (words, code) = asked(server.address, file);
+    (words, code == Some(0))
+}
+
+/// What the command says of a server, and what it ends with.
+fn asked(address: SocketAddr, file: &Path) -> (String, Option<i32>) {
+    let url = format!("http://{address}");
     let mut replay = command();
     replay.arg("replay").arg(file).args(["--base-url", &url]);
     let output = replay.output().expect("it runs");
     let told = [output.stdout, output.stderr].concat();
-    (String::from_utf8(told).expect("text"), output.status.success())
+    (String::from_utf8(told).expect("text"), output.status.code())
 }
 
 #[test]
@@ -69,7 +76,7 @@ fn what_was_stored_comes_again_bit_for_bit_or_parts_for_a_reason() {
     let (words, same) = replayed(&server, &hot);
     assert!(!same && words.contains("temperature"), "{words}");
 
-    // A line that is none is told by its number, before another is asked for.
+    // A line that is none is told by its number.
     for (line, words) in [("{\"prompt\": [", "line 1: "), ("{}", "line 1: ")] {
         let broken = export.0.join("broken.jsonl");
         std::fs::write(&broken, line).expect("written");
@@ -106,6 +113,8 @@ fn what_masked_a_draw_is_kept_and_said_again_and_told_from_a_temperature() {
         json!({"response_format": {"type": "json_object"}, "max_tokens": 30}),
         json!({"presence_penalty": 1.5, "logit_bias": {"66": 3.0}, "min_tokens": 8, "top_k": 9}),
         json!({"allowed_token_ids": [65, 66, 67, 68], "ignore_eos": true}),
+        json!({"ignore_eos": true}),
+        json!({"ignore_eos": true, "temperature": 0}),
     ];
     for (seed, more) in (1..).zip(&all) {
         let mut sampling = json!({"max_tokens": 16, "seed": seed, "temperature": 1.2});
@@ -131,9 +140,9 @@ fn what_masked_a_draw_is_kept_and_said_again_and_told_from_a_temperature() {
     let file = export.0.join("all.jsonl");
     std::fs::write(&file, &exported).expect("written");
     let (words, same) = replayed(&server, &file);
-    assert!(same && words.contains("5 trajectories, 0 part"), "{words}");
+    assert!(same && words.contains("7 trajectories, 0 part"), "{words}");
 
-    // Another temperature, and another mask, are told from each other.
+    // Another temperature, another mask and another seed are told from each other.
     let parts = |change: &dyn Fn(&mut Value), of: usize| {
         let mut line = lines[of].clone();
         change(&mut line);
@@ -147,4 +156,138 @@ fn what_masked_a_draw_is_kept_and_said_again_and_told_from_a_temperature() {
     assert!(hot.contains("temperature, penalties or biases"), "{hot}");
     let other = parts(&|line| line["masking"]["allowed_token_ids"] = json!([65, 66, 67]), 4);
     assert!(other.contains("mask: "), "{other}");
+    let colder = parts(&|line| line["sampling"]["temperature"] = json!(1.1), 5);
+    assert!(colder.contains("now: temperature, penalties or biases"), "{colder}");
+    for of in 1..6 {
+        let seed = parts(&|line| line["sampling"]["seed"] = json!(99), of);
+        assert!(seed.contains("now: seed: "), "{seed}");
+    }
+    // Of a schedule it is not known which temperature there was.
+    let seed = parts(&|line| line["sampling"]["seed"] = json!(99), 0);
+    assert!(seed.contains("now: temperature, penalties, biases or seed: "), "{seed}");
+
+    // A mask where there was none: whether it leaves the token that was drawn, or does not.
+    let kept = lines[5]["answer"].as_array().cloned().expect("tokens");
+    let others = json!([1, 2, 3]);
+    for allowed in [&Value::Array(kept), &others] {
+        let added = parts(&|line| line["masking"]["allowed_token_ids"] = allowed.clone(), 5);
+        assert!(added.contains("now: mask: "), "{added}");
+    }
+    let greedy = parts(&|line| line["masking"]["allowed_token_ids"] = others.clone(), 6);
+    assert!(greedy.contains("now: mask, temperature, penalties or biases: "), "{greedy}");
+}
+
+#[test]
+fn what_cannot_be_compared_is_told_and_the_rest_goes_on() {
+    let (store, export) = (folder("rest"), folder("compared"));
+    let server = Server::start(&["--trajectory-dir", store.0.to_str().expect("plain")]);
+    for seed in [1, 2] {
+        let asks = json!({
+            "token_ids": [65, 66, seed], "collect_trajectory": true,
+            "sampling_params": {"max_tokens": 6, "seed": seed, "ignore_eos": true, "top_k": 9},
+        });
+        server.ask("/inference/v1/generate", &asks);
+    }
+    let exported = String::from_utf8(server.get("/v1/trajectories/export").body).expect("text");
+    let good: Vec<&str> = exported.lines().collect();
+    let edited = |change: &dyn Fn(&mut Value)| {
+        let mut line: Value = serde_json::from_str(good[0]).expect("JSON");
+        change(&mut line);
+        line.to_string().into_bytes()
+    };
+    let empty = json!([]);
+    let wrong = [
+        (edited(&|line| line["model"] = json!("nobody")), "trajectory 1: cannot be compared: "),
+        (edited(&|line| line["answer"][2] = json!(9999)), "tokens below"),
+        (
+            edited(&|line| {
+                (line["answer"], line["versions"]) = (empty.clone(), empty.clone());
+                line["logprobs"] = json!({"raw": [], "processed": []});
+                line["masks"] = json!({"hashes": []});
+            }),
+            "line 4: cannot be compared: 3 tokens of a prompt, 0 of an answer",
+        ),
+        (edited(&|line| line["masks"]["hashes"] = json!([1])), "line 5: cannot be compared: masks"),
+        (b"{\"prompt\": [".to_vec(), "line 6: cannot be compared: "),
+        (b"\xff".to_vec(), "line 7: cannot be compared: "),
+        (edited(&|line| line["masking"]["processors"] = json!([{"type": "?"}])), "processors"),
+    ];
+    let all = |first: &[u8]| {
+        let lines = wrong.iter().map(|(line, _)| &line[..]);
+        let lines: Vec<&[u8]> =
+            [first].into_iter().chain(lines).chain([b"", good[1].as_bytes()]).collect();
+        let file = export.0.join("all.jsonl");
+        std::fs::write(&file, lines.join(&b'\n')).expect("written");
+        file
+    };
+    let file = all(good[0].as_bytes());
+    let (told, code) = asked(server.address, &file);
+    for (_, words) in &wrong {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    assert_eq!(told.matches("every bit is the same").count(), 2, "{told}");
+    assert!(told.contains("9 trajectories, 0 part, 7 not compared"), "{told}");
+    assert!(code == Some(3) && told.contains("7 trajectories could not be compared"), "{told}");
+
+    // One that parts counts for more than those that nobody knows of.
+    let parts = edited(&|line| line["logprobs"]["raw"][1] = json!(-0.5));
+    let (told, code) = asked(server.address, &all(&parts));
+    assert!(told.contains("9 trajectories, 1 part, 7 not compared"), "{told}");
+    assert!(code == Some(1) && told.contains("1 trajectories part from the server"), "{told}");
+
+    // Where there is no server, there is nothing to tell of each.
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("one");
+    let (told, code) = asked(free, &file);
+    assert!(code == Some(2) && !told.contains("trajector"), "{told}");
+}
+
+#[test]
+fn a_step_of_an_episode_is_kept_with_all_that_came_before_it_and_replays() {
+    let (store, export) = (folder("steps"), folder("stepped"));
+    let server = Server::start(&["--trajectory-dir", store.0.to_str().expect("plain")]);
+    let start = |more: Value| server.ask("/v1/episodes/start", &more)["episode_id"].clone();
+    let id = start(json!({"seed": 5}));
+    let step = |id: &Value, new: u32, more: Value| {
+        let mut asked = json!({
+            "episode_id": id, "observation_token_ids": [new, 66], "max_tokens": 6,
+            "ignore_eos": true, "collect_trajectory": true,
+        });
+        asked.as_object_mut().expect("an object").extend(more.as_object().cloned().expect("one"));
+        server.ask("/v1/episodes/step", &asked)
+    };
+    let mut tokens = Vec::new();
+    let kept =
+        |told: &Value| server.get(&format!("/v1/trajectories/{}", told["trajectory_id"])).json();
+    let mut grow = |told: &Value, new: u32| {
+        tokens.extend([json!(new), json!(66)]);
+        let kept = kept(told);
+        assert_eq!((&kept["prompt"], &kept["answer"]), (&json!(tokens), &told["token_ids"]));
+        tokens.extend(told["token_ids"].as_array().cloned().expect("tokens"));
+        kept
+    };
+    let first = grow(&step(&id, 65, json!({})), 65);
+    assert_eq!((&first["session"], first.get("metadata")), (&id, None));
+    let more = json!({
+        "metadata": {"turn": 2}, "session_id": "own", "top_k": 20, "temperature": 1.3,
+        "scoring_function": {"name": "length", "min": 6}, "expected_position": 8,
+    });
+    let told = step(&id, 70, more.clone());
+    let second = grow(&told, 70);
+    assert_eq!((&second["session"], &second["metadata"]["turn"]), (&json!("own"), &json!(2)));
+    assert_eq!((&told["reward"], &second["rewards"][0]["value"]), (&json!(1.0), &json!(1.0)));
+    // A step that is sent again is told again, and kept once.
+    assert_eq!(step(&id, 70, more), told);
+    let fork = server.ask("/v1/episodes/fork", &json!({"from_episode_id": id}));
+    grow(&step(&fork["episode_id"], 71, json!({"presence_penalty": 1.5})), 71);
+    // A score alone needs no store.
+    let scored =
+        json!({"collect_trajectory": false, "scoring_function": {"name": "length", "max": 1}});
+    let told = step(&id, 72, scored);
+    assert_eq!((&told["reward"], told.get("trajectory_id")), (&json!(0.0), None));
+
+    let exported = server.get("/v1/trajectories/export").body;
+    let file = export.0.join("all.jsonl");
+    std::fs::write(&file, &exported).expect("written");
+    let (words, same) = replayed(&server, &file);
+    assert!(same && words.contains("3 trajectories, 0 part, 0 not compared"), "{words}");
 }

@@ -639,23 +639,31 @@ fn a_group_ends_when_it_has_enough_and_gives_all_pages_back() {
         server.ask(path, &body)
     };
     let completion = json!({ "prompt": "A", "max_tokens": 500, "seed": 3 });
+    let talk = json!({
+        "messages": [{ "role": "user", "content": "Hi" }], "max_tokens": 400, "seed": 3,
+    });
     let tokens = json!({
         "token_ids": [65], "sampling_params": { "max_tokens": 500, "seed": 3 },
     });
-    for (path, body) in [("/v1/completions", completion), ("/inference/v1/generate", tokens)] {
+    for (path, body) in [
+        ("/v1/completions", completion),
+        ("/v1/chat/completions", talk),
+        ("/inference/v1/generate", tokens),
+    ] {
         let reply = ask(path, body.clone(), json!({ "size": 3, "oversample": 9 }));
         let group = &reply["group"];
-        let [begun, finished, cancelled] = ["begun", "finished", "cancelled"]
-            .map(|name| group[name].as_u64().expect("a count") as usize);
+        let [begun, finished, returned, cancelled] = counts(group);
         assert_eq!((begun, begun), (12, finished + cancelled), "{group}");
-        assert!(finished >= 3 && cancelled > 0, "{group}");
+        assert!(finished >= 3 && returned == 3 && cancelled > 0, "{group}");
         assert_eq!((&group["mean"], &group["variance"]), (&json!(1.0), &json!(0.0)));
+        assert_eq!((&group["enough"], reply.get("groups")), (&json!(true), None));
         let choices = reply["choices"].as_array().expect("choices");
-        assert_eq!(choices.len(), finished);
+        assert_eq!(choices.len(), returned);
         for choice in choices {
             assert_ne!(choice["finish_reason"], "abort");
             let kept = trajectory(server, &choice["trajectory_id"]);
             assert_eq!(kept["sampling"]["choice"], choice["index"]);
+            assert_eq!(kept.get("template_hash").is_some(), path.contains("chat"));
         }
         server.rests();
         let rule = json!({ "successes": 1, "threshold": 1 });
@@ -663,6 +671,92 @@ fn a_group_ends_when_it_has_enough_and_gives_all_pages_back() {
         let finished = early["group"]["finished"].as_u64().expect("a count");
         assert!((1..12).contains(&finished), "{}", early["group"]);
         server.rests();
+    }
+}
+
+/// Answers of a group: begun, finished, returned, cancelled.
+fn counts(group: &Value) -> [usize; 4] {
+    ["begun", "finished", "returned", "cancelled"]
+        .map(|name| group[name].as_u64().unwrap_or_else(|| panic!("{name}: {group}")) as usize)
+}
+
+#[test]
+fn of_answers_that_end_in_one_step_no_more_than_wanted_are_told() {
+    let kept = shared();
+    let ask = |group: Value| {
+        let body = json!({
+            "prompt": "A", "max_tokens": 4, "seed": 3, "ignore_eos": true, "group": group,
+            "scoring_function": { "name": "contains", "text": "e" }, "temperature": 2,
+        });
+        kept.server.ask("/v1/completions", &body)
+    };
+    let all = ask(json!({ "size": 64 }));
+    let choices = all["choices"].as_array().expect("choices");
+    let rewards: Vec<&Value> = choices.iter().map(|choice| &choice["reward"]).collect();
+    let other = rewards.iter().position(|reward| *reward != rewards[0]).expect("one that differs");
+    assert!(other > 1, "the first {other} are worth the same");
+    let wanted = json!({ "size": 2, "oversample": 62 });
+    let told = ask(wanted.clone());
+    let [begun, finished, returned, _] = counts(&told["group"]);
+    assert!((begun, returned) == (64, 2) && finished > other, "{}", told["group"]);
+    let indices = |told: &Value| -> Vec<u64> {
+        let choices = told["choices"].as_array().expect("choices").iter();
+        choices.map(|choice| choice["index"].as_u64().expect("a number")).collect()
+    };
+    assert_eq!((indices(&told), &told["group"]["variance"]), (vec![0, 1], &json!(0.0)));
+    // What made it enough is among them.
+    let told = ask(with(wanted, json!({ "stop_when": { "variance": true } })));
+    assert_eq!((counts(&told["group"])[2], indices(&told)), (2, vec![0, other as u64]));
+    assert_eq!(told["group"]["variance"], 0.25);
+}
+
+#[test]
+fn of_several_prompts_the_rest_ends_once_so_many_groups_differ() {
+    let kept = shared();
+    let server = &kept.server;
+    let ask = |group: Value| {
+        let body = json!({
+            "prompt": ["A", "B", "C", "D"], "max_tokens": 300, "seed": 5, "group": group,
+            "scoring_function": { "name": "length", "min": 40 },
+        });
+        let reply = server.ask("/v1/completions", &body);
+        let groups = reply["groups"].as_array().expect("groups").clone();
+        assert_eq!((groups.len(), reply.get("group")), (4, None));
+        let choices = reply["choices"].as_array().expect("choices");
+        for (at, group) in groups.iter().enumerate() {
+            let [begun, finished, returned, cancelled] = counts(group);
+            assert_eq!((begun, begun), (finished + cancelled, 4));
+            assert!(returned <= 3);
+            let own =
+                |choice: &&Value| choice["index"].as_u64().expect("a number") / 4 == at as u64;
+            assert_eq!(choices.iter().filter(own).count(), returned, "{at}: {reply}");
+        }
+        server.rests();
+        groups
+    };
+    // By itself each prompt's group comes to its end.
+    let groups = ask(json!({ "size": 3, "oversample": 1 }));
+    assert!(groups.iter().all(|it| it["enough"] == true && counts(it)[2] == 3), "{groups:?}");
+    let differ = |it: &&Value| it["enough"] == true && it["variance"] != json!(0.0);
+    assert!(groups.iter().filter(differ).count() > 1, "{groups:?}");
+    // One that differs ends all of them.
+    for rule in [json!({ "groups": 1 }), json!({ "groups": 1, "variance": true })] {
+        let groups = ask(json!({ "size": 3, "oversample": 1, "stop_when": rule }));
+        let enough = groups.iter().filter(|it| it["enough"] == true);
+        assert!(groups.iter().filter(differ).count() >= 1, "{groups:?}");
+        let cut = groups.len() - enough.count();
+        assert!(cut > 0, "{groups:?}");
+    }
+    for (group, field) in [
+        (json!({ "size": 3, "stop_when": { "groups": 5 } }), "group.stop_when.groups"),
+        (json!({ "size": 3, "stop_when": {} }), "group.stop_when.successes"),
+    ] {
+        let body = json!({
+            "prompt": ["A", "B", "C", "D"], "group": group,
+            "scoring_function": { "name": "length", "min": 1 },
+        });
+        let refused = server.post("/v1/completions", &body);
+        assert_eq!((refused.status, refused.param().as_deref()), (400, Some(field)));
     }
 }
 

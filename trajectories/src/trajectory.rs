@@ -134,7 +134,7 @@ pub struct Sampling {
     pub min_p: f32,
     /// Key of the noise.
     pub seed: u64,
-    /// Which of the answers to one request.
+    /// Which of the answers to one request; of a step, which noise its episode has.
     pub choice: u32,
 }
 

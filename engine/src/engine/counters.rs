@@ -31,6 +31,8 @@ pub struct Counters {
     pub preemptions: u64,
     /// Pages given up to make room.
     pub evictions: u64,
+    /// Episodes that rested and gave pages up to make room.
+    pub episode_evictions: u64,
     /// Guesses of what comes next: answers that had one, in all steps.
     pub guesses: u64,
     /// Tokens of them.

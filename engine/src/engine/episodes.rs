@@ -59,6 +59,8 @@ pub struct Standing {
     pub version: u64,
     /// Times that its pages were given up to others.
     pub evictions: u32,
+    /// Which noise it draws, of those of one seed, as choices of a request do.
+    pub noise: u32,
 }
 
 /// An episode.
@@ -176,6 +178,7 @@ impl Engine {
                 request: episode.request,
                 version: sequence.policy().version(),
                 evictions: episode.evictions,
+                noise: episode.noise,
             },
             None => Standing {
                 tokens: episode.tokens.clone(),
@@ -183,6 +186,7 @@ impl Engine {
                 request: None,
                 version: episode.policy().version(),
                 evictions: episode.evictions,
+                noise: episode.noise,
             },
         })
     }
@@ -266,6 +270,7 @@ impl Engine {
     /// Episodes whose pages were given up count it.
     pub(super) fn count_evicted_episodes(&mut self) {
         for id in std::mem::take(&mut self.memory.evicted_episodes) {
+            self.counters.episode_evictions += 1;
             if let Some(episode) = self.episodes.get_mut(&id) {
                 episode.evictions += 1;
             }

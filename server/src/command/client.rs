@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -59,16 +59,28 @@ impl Client {
         path: &str,
         body: Option<Value>,
     ) -> Result<Value, Failure> {
-        let wrong = |why: String| Failure::Server(format!("{}{path}: {why}", self.url()));
-        let response = self.send(method, path, body).await.map_err(wrong)?;
-        let status = response.status();
-        let body =
-            response.into_body().collect().await.map_err(|error| wrong(error.to_string()))?;
-        let body = body.to_bytes();
+        let wrong = |why: String| format!("{}{path}: {why}", self.url());
+        let answer = self.answer(method, path, body).await;
+        let (status, body) = answer.map_err(|why| Failure::Unasked(wrong(why)))?;
         if !status.is_success() {
-            return Err(wrong(format!("{status}: {}", String::from_utf8_lossy(&body))));
+            let words = wrong(format!("{status}: {}", String::from_utf8_lossy(&body)));
+            let closed = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+            return Err(if closed { Failure::Unasked(words) } else { Failure::Server(words) });
         }
-        serde_json::from_slice(&body).map_err(|error| wrong(error.to_string()))
+        serde_json::from_slice(&body).map_err(|error| Failure::Server(wrong(error.to_string())))
+    }
+
+    /// What it answers, well or not: why none came is an error.
+    pub async fn answer(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<(StatusCode, Bytes), String> {
+        let response = self.send(method, path, body).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(|error| error.to_string())?;
+        Ok((status, body.to_bytes()))
     }
 
     /// Its response, on a connection of its own.

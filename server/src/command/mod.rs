@@ -61,9 +61,14 @@ pub enum Failure {
         /// How many.
         count: usize,
     },
+    /// Trajectories of which nobody knows whether the server says the same.
+    Uncompared {
+        /// How many.
+        count: usize,
+    },
     /// A server that is asked does not answer so.
     Server(String),
-    /// A server is not there to be asked.
+    /// A server is not there to be asked, or lets nobody in.
     Unasked(String),
     /// Calls that are not answered as a trainer needs it.
     Differing {
@@ -91,6 +96,9 @@ impl fmt::Display for Failure {
                 write!(to, "told to stop again: {open} answers were given up")
             }
             Self::Parted { count } => write!(to, "{count} trajectories part from the server"),
+            Self::Uncompared { count } => {
+                write!(to, "{count} trajectories could not be compared; none of the others parts")
+            }
             Self::Differing { count } => {
                 write!(to, "calls that are not answered as the trainer needs it: {count}")
             }
@@ -109,6 +117,7 @@ impl Failure {
     pub fn code(&self) -> ExitCode {
         match self {
             Self::Unasked(_) => ExitCode::from(2),
+            Self::Uncompared { .. } => ExitCode::from(3),
             _ => ExitCode::FAILURE,
         }
     }

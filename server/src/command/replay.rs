@@ -9,7 +9,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Write};
 use trajectories::{Masks, Trajectory};
 
 /// Where a trajectory and the server part.
@@ -21,58 +21,91 @@ struct Parting {
     why: String,
 }
 
-/// Replays a file, and tells; it fails where one parts.
+/// What came of all lines.
+#[derive(Default)]
+struct Counts {
+    all: usize,
+    parted: usize,
+    uncompared: usize,
+}
+
+/// Replays a file, and tells; it fails where one parts, or cannot be compared.
 pub fn run(settings: &Replay, out: &mut impl Write) -> Result<(), Failure> {
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let executor = executor.map_err(Failure::Thread)?;
     let client = Client::new(&settings.remote)?;
     let file = File::open(&settings.file).map_err(Failure::Stream)?;
-    let (mut all, mut parted) = (0, 0);
-    for (line, number) in BufReader::new(file).lines().zip(1..) {
-        let Some(trajectory) = trajectory(&line.map_err(Failure::Stream)?, number)? else {
-            continue;
+    let mut counts = Counts::default();
+    for (line, number) in BufReader::new(file).split(b'\n').zip(1..) {
+        let told = match trajectory(&line.map_err(Failure::Stream)?) {
+            Ok(None) => continue,
+            Ok(Some(it)) => {
+                let replayed = executor.block_on(replay(&client, &it));
+                format!("trajectory {}: {}", it.id, counts.told(&it, replayed)?)
+            }
+            Err(why) => format!("line {number}: {}", counts.uncomparable(&why)),
         };
-        all += 1;
-        let parting = executor.block_on(replay(&client, &trajectory))?;
-        parted += usize::from(parting.is_some());
-        tell(out, &trajectory, parting)?;
+        writeln!(out, "{told}")?;
     }
-    writeln!(out, "{all} trajectories, {parted} part")?;
-    match parted {
-        0 => Ok(()),
-        count => Err(Failure::Parted { count }),
+    let Counts { all, parted, uncompared } = counts;
+    writeln!(out, "{all} trajectories, {parted} part, {uncompared} not compared")?;
+    match (parted, uncompared) {
+        (0, 0) => Ok(()),
+        (0, count) => Err(Failure::Uncompared { count }),
+        (count, _) => Err(Failure::Parted { count }),
     }
 }
 
-/// What a line has, if it is not the counts that an export may end with.
-fn trajectory(line: &str, number: usize) -> Result<Option<Trajectory>, Failure> {
-    let unusable = |why: &dyn fmt::Display| Failure::Setting(format!("line {number}: {why}"));
-    let told: Value = serde_json::from_str(line).map_err(|error| unusable(&error))?;
+impl Counts {
+    /// What came of a trajectory, in words: only a server that cannot be asked at all ends
+    /// the others, too.
+    fn told(
+        &mut self,
+        it: &Trajectory,
+        replayed: Result<Option<Parting>, Failure>,
+    ) -> Result<String, Failure> {
+        Ok(match replayed {
+            Ok(None) => {
+                self.all += 1;
+                format!("{} tokens, every bit is the same", it.answer.len())
+            }
+            Ok(Some(Parting { at, was, is, why })) => {
+                (self.all, self.parted) = (self.all + 1, self.parted + 1);
+                let token = it.answer[at];
+                format!("parts at token {at} ({token}): {was} was {is} now: {why}")
+            }
+            Err(Failure::Server(why)) => self.uncomparable(&why),
+            Err(failure) => return Err(failure),
+        })
+    }
+
+    fn uncomparable(&mut self, why: &dyn fmt::Display) -> String {
+        (self.all, self.uncompared) = (self.all + 1, self.uncompared + 1);
+        format!("cannot be compared: {why}")
+    }
+}
+
+/// What a line has, if it is not the counts that an export may end with, nor empty.
+fn trajectory(line: &[u8]) -> Result<Option<Trajectory>, String> {
+    if line.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    let told: Value = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     if told.get("exported").is_some() {
         return Ok(None);
     }
-    let it: Trajectory = serde_json::from_value(told).map_err(|error| unusable(&error))?;
+    let it: Trajectory = serde_json::from_value(told).map_err(|error| error.to_string())?;
+    // As it was before the store gave it a number.
+    let given = Trajectory { id: 0, rewards: Vec::new(), ..it.clone() };
+    given.check().map_err(|error| error.to_string())?;
     let (tokens, raw) = (it.answer.len(), it.logprobs.raw.len());
     if it.prompt.is_empty() || tokens == 0 || raw != tokens {
         let prompt = it.prompt.len();
-        let why = format!(
+        return Err(format!(
             "{prompt} tokens of a prompt, {tokens} of an answer, {raw} of its log-probabilities: nothing to compare"
-        );
-        return Err(unusable(&why));
+        ));
     }
     Ok(Some(it))
-}
-
-fn tell(out: &mut impl Write, it: &Trajectory, parting: Option<Parting>) -> io::Result<()> {
-    let (id, tokens) = (it.id, it.answer.len());
-    match parting {
-        None => writeln!(out, "trajectory {id}: {tokens} tokens, every bit is the same"),
-        Some(Parting { at, was, is, why }) => writeln!(
-            out,
-            "trajectory {id}: parts at token {at} ({}): {was} was {is} now: {why}",
-            it.answer[at]
-        ),
-    }
 }
 
 /// Where the server says otherwise, if it does.
@@ -149,7 +182,7 @@ async fn serving(client: &Client, model: &str) -> Result<String, Failure> {
 }
 
 /// Draws the answer once more, for what it was drawn from: where the model says the same, only
-/// that can be another.
+/// that can be another, or the noise.
 async fn drawn(client: &Client, it: &Trajectory) -> Result<Option<Parting>, Failure> {
     if it.logprobs.processed.len() != it.answer.len() || it.sampling.choice > 0 {
         return Ok(None);
@@ -165,52 +198,117 @@ async fn drawn(client: &Client, it: &Trajectory) -> Result<Option<Parting>, Fail
     if let Value::Object(said) = &mut said {
         said.extend(it.masking.clone());
     }
-    let mut asked = json!({ "model": it.model, "token_ids": it.prompt, "sampling_params": said });
-    if let Some(Masks::Hashes(_)) = it.masks {
-        asked["return_sampling_mask"] = true.into();
-        asked["sampling_mask"] = "hash".into();
-    }
+    let asked = json!({
+        "model": it.model, "token_ids": it.prompt, "sampling_params": said,
+        "return_sampling_mask": true, "sampling_mask": "hash",
+    });
     let told = client.json(Method::POST, "/inference/v1/generate", Some(asked)).await?;
     let choice = &told["choices"][0];
     for (at, &was) in it.logprobs.processed.iter().enumerate() {
-        let entry: &Value = &choice["logprobs"]["content"][at];
-        let is = entry["processed_logprob"].as_f64().map_or(f32::NAN, |x| x as f32);
-        let masked = it.masks.as_ref().is_some_and(|masks| is_other(masks, at, choice));
-        let same = entry["token_id"] == it.answer[at] && is.to_bits() == was.to_bits();
+        let Some(draw) = Draw::read(choice, at) else {
+            let why = "mask: the model says the same, and the answer ends before it".to_owned();
+            return Ok(Some(Parting { at, was, is: f32::NAN, why }));
+        };
+        let masked = masked(it, at).is_some_and(|hash| hash != draw.mask);
+        let same = draw.token == it.answer[at] && draw.processed.to_bits() == was.to_bits();
         if !same || masked {
-            return Ok(Some(Parting { at, was, is, why: of_drawing(it, masked).to_owned() }));
+            let why = of_drawing(it, at, &draw, masked);
+            return Ok(Some(Parting { at, was, is: draw.processed, why }));
         }
     }
     Ok(None)
 }
 
-/// Whether a token is drawn from other tokens than it was.
-fn is_other(masks: &Masks, at: usize, choice: &Value) -> bool {
-    let Masks::Hashes(hashes) = masks else { return false };
-    let now = match &choice["sampling_mask"][at] {
-        Value::String(digits) => u64::from_str_radix(digits, 16).ok(),
-        Value::Null => Some(Kept::All.hash()),
-        _ => None,
-    };
-    now != Some(hashes[at])
+/// A token that was drawn once more.
+struct Draw {
+    token: u32,
+    raw: f32,
+    processed: f32,
+    /// Hash of what it was drawn from.
+    mask: u64,
 }
 
-/// Why a token is drawn from something else, where the model says the same of it.
-fn of_drawing(it: &Trajectory, masked: bool) -> &'static str {
-    let follows = it.sampling.top_p < 1.0 || it.sampling.min_p > 0.0;
-    match (masked, follows) {
-        (true, false) => "mask: the model says the same, and other tokens may be drawn",
-        (true, true) => {
-            "mask or temperature: the model says the same, and other tokens may be drawn, which \
-             `top_p` and `min_p` make depend on the temperature, too"
-        }
-        (false, _) if it.masks.is_some() => {
-            "temperature, penalties or biases: the model says the same, and the same tokens may be \
-             drawn, with other probabilities"
-        }
-        (false, _) => {
-            "the model says the same, and what was drawn from is another: another temperature, \
-             penalties or biases"
-        }
+impl Draw {
+    fn read(choice: &Value, at: usize) -> Option<Self> {
+        let entry: &Value = &choice["logprobs"]["content"][at];
+        let float = |name: &str| entry[name].as_f64().map(|x| x as f32);
+        let mask = match &choice["sampling_mask"][at] {
+            Value::String(digits) => u64::from_str_radix(digits, 16).ok()?,
+            _ => Kept::All.hash(),
+        };
+        Some(Self {
+            token: u32::try_from(entry["token_id"].as_u64()?).ok()?,
+            raw: float("logprob")?,
+            processed: float("processed_logprob")?,
+            mask,
+        })
     }
+}
+
+/// Hash of what a token was drawn from. Where nothing is kept of that it was everything, but
+/// for a temperature of 0, which leaves one token and is no mask.
+fn masked(it: &Trajectory, at: usize) -> Option<u64> {
+    match &it.masks {
+        Some(Masks::Hashes(hashes)) => Some(hashes[at]),
+        Some(Masks::Kept(sets)) => Some(Kept::Tokens(sets[at].as_slice().into()).hash()),
+        None => (it.sampling.temperature > 0.0).then(|| Kept::All.hash()),
+    }
+}
+
+/// Why a token is drawn from something else, or is another, where the model says the same.
+fn of_drawing(it: &Trajectory, at: usize, draw: &Draw, masked: bool) -> String {
+    let filtered = it.masks.is_some() && (it.sampling.top_p < 1.0 || it.sampling.min_p > 0.0);
+    let other = draw.token != it.answer[at];
+    let why = if masked && filtered {
+        "mask or temperature: the model says the same, and other tokens may be drawn, which \
+         `top_p` and `min_p` make depend on the temperature, too"
+    } else if masked {
+        "mask: the model says the same, and other tokens may be drawn"
+    } else if other && is_as_likely(it, at, draw) {
+        "seed: the same tokens may be drawn, with the same probabilities, and another one was"
+    } else if other && it.sampling.temperature == 0.0 {
+        "mask, temperature, penalties or biases: the model says the same, and another token is \
+         the most likely"
+    } else if other && weighs(it) {
+        "temperature, penalties, biases or seed: the model says the same, and another token was \
+         drawn"
+    } else {
+        "temperature, penalties or biases: the model says the same, and the same tokens may be \
+         drawn, with other probabilities"
+    };
+    match other {
+        true => format!("{why}: {}", draw.token),
+        false => why.to_owned(),
+    }
+}
+
+/// Whether what another token was drawn from gives the recorded one what it had: what two
+/// tokens are apart is what the model says of them, over the temperature, whichever masks
+/// and filters there are.
+fn is_as_likely(it: &Trajectory, at: usize, draw: &Draw) -> bool {
+    let temperature = f64::from(it.sampling.temperature);
+    if temperature == 0.0 {
+        return false;
+    }
+    let [raw, was] = [&it.logprobs.raw, &it.logprobs.processed].map(|all| f64::from(all[at]));
+    let (drawn, is) = (f64::from(draw.raw) / temperature, f64::from(draw.processed));
+    let would_be = is + raw / temperature - drawn;
+    // Each of the four is an f32 that was rounded a few times.
+    let sizes = [1.0, would_be, was, is, drawn, raw / temperature];
+    let size: f64 = sizes.iter().map(|size| size.abs()).sum();
+    (would_be - was).abs() <= 16.0 * f64::from(f32::EPSILON) * size
+}
+
+/// Whether the request said more of drawing than the temperature and which tokens may be
+/// drawn, so that two tokens may be apart by something else.
+fn weighs(it: &Trajectory) -> bool {
+    let weights = [
+        "frequency_penalty",
+        "presence_penalty",
+        "repetition_penalty",
+        "logit_bias",
+        "processors",
+        "custom_logit_processor",
+    ];
+    weights.iter().any(|name| it.masking.contains_key(*name))
 }

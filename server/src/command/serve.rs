@@ -191,7 +191,7 @@ impl Host {
         let envoy = served.atropos.as_ref().and_then(Atropos::envoy);
         let envoy = envoy.map(|envoy| {
             let (stop, stopped) = watch::channel(false);
-            (self.threads.spawn(envoy.run(stopped)), stop)
+            (self.threads.spawn(envoy.run(stopped, metrics.clone())), stop)
         });
         self.door.open(served, runtime.clone(), metrics);
         if let (Some((listener, _)), Some(server)) = (self.grpc.take(), self.door.server()) {

@@ -2,6 +2,7 @@
 //! that is sent twice is computed once.
 
 use crate::adapters::Known;
+use crate::metrics::Metrics;
 use crate::openai::Refusal;
 use crate::runtime::Runtime;
 use engine::engine::{OnSwap, Standing, Start};
@@ -40,6 +41,8 @@ pub struct Held {
     pub seed: u64,
     /// The way to the engine.
     pub runtime: Runtime,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
     /// Where what is left of a step is looked after, whichever thread it ends on.
     pub threads: Handle,
     timeout: Duration,
@@ -100,6 +103,7 @@ impl Episodes {
     pub async fn start(
         self: &Arc<Self>,
         runtime: &Runtime,
+        metrics: &Arc<Metrics>,
         opening: Opening,
     ) -> Result<Arc<Held>, Refusal> {
         let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
@@ -116,6 +120,7 @@ impl Episodes {
             adapter,
             seed: seed.unwrap_or_else(any),
             runtime: runtime.clone(),
+            metrics: metrics.clone(),
             threads: Handle::current(),
             timeout,
             state: State::at(0),
@@ -135,6 +140,7 @@ impl Episodes {
             self.live().remove(&held.name);
             return Err(refusal);
         }
+        held.metrics.episodes.started();
         Ok(held)
     }
 
@@ -161,6 +167,7 @@ impl Episodes {
             adapter: from.adapter.clone(),
             seed: seed.unwrap_or_else(any),
             runtime: runtime.clone(),
+            metrics: from.metrics.clone(),
             threads: Handle::current(),
             timeout: from.timeout,
             state: State::at(position),
@@ -176,6 +183,7 @@ impl Episodes {
             self.live().remove(&held.name);
             return Err(refusal);
         }
+        held.metrics.episodes.started();
         from.touch();
         Ok(held)
     }
@@ -183,6 +191,7 @@ impl Episodes {
     /// Ends an episode; how it stood.
     pub async fn end(&self, runtime: &Runtime, name: &str) -> Result<Option<Standing>, Refusal> {
         let held = self.live().remove(name).ok_or_else(|| unknown(name))?;
+        held.metrics.episodes.ended("asked");
         let number = held.number;
         let ended = move |engine: &mut engine::engine::Engine| {
             let standing = engine.episode(number);
@@ -206,6 +215,7 @@ impl Episodes {
                 self.live().extract_if(|_, held| held.is_late()).map(|(_, held)| held).collect();
             for held in late {
                 tracing::info!(episode = held.name, "an episode has rested too long: it ends");
+                held.metrics.episodes.ended("expired");
                 let number = held.number;
                 // An engine that has stopped has none.
                 drop(runtime.with(move |engine| engine.end_episode(number)).await);

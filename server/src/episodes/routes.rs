@@ -73,7 +73,7 @@ fn start(server: Arc<Server>, call: Call) -> Answer {
         if let Some(known) = &opening.adapter {
             served.adapters.ready(&server.runtime, known).await?;
         }
-        let held = served.episodes.start(&server.runtime, opening).await?;
+        let held = served.episodes.start(&server.runtime, &server.metrics, opening).await?;
         Ok(json_of(&began(&held)))
     })
 }

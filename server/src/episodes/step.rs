@@ -7,6 +7,7 @@ use crate::openai::prompts::{self, Cut, Reading};
 use crate::openai::sampling::{Asked, TOP_MAX, known};
 use crate::openai::shape::said;
 use crate::openai::{Context, Refusal, Surface, written};
+use crate::rollouts::{Collected, Rollout};
 use engine::request::{Class, Request, Scored};
 use serde::Serialize;
 use serde_json::Value;
@@ -57,6 +58,9 @@ pub struct Reply<'a> {
     pub computed_tokens: Option<usize>,
     /// Those of them that were computed before, and had to go.
     pub rebuilt_tokens: Option<usize>,
+    /// What became of it besides, with its last piece.
+    #[serde(flatten)]
+    pub collected: Option<Collected>,
 }
 
 /// A token and its log-probabilities.
@@ -128,12 +132,16 @@ impl Step {
             fields.put("seed".into(), held.seed.into());
         }
         let mut asked = Asked::read(&mut fields, served, top)?;
+        let mut rollout = Rollout::read(&mut fields, &context)?;
         fields.done()?;
-        if asked.references || asked.rollout.is_some() {
-            let words = "trajectories, scores and references are of requests that have all their \
-                         tokens: not of steps";
-            return Err(Refusal::field("episode_id", words));
+        if asked.references {
+            let words = "is of requests that have all their tokens: not of steps";
+            return Err(Refusal::field("return_ref_logprobs", words));
         }
+        if let Some(collect) = rollout.as_mut().and_then(|rollout| rollout.collect.as_mut()) {
+            collect.common.session.get_or_insert_with(|| held.name.clone());
+        }
+        asked.rollout = rollout.map(Arc::new);
         asked.adapter = held.adapter.clone();
         asked.classify(&context, Class::Rollout);
         if asked.kept.is_some() {
@@ -218,6 +226,7 @@ impl Step {
                 .then(|| answers.versions[0].spans(0, &self.context.served.labels)),
             computed_tokens: computed,
             rebuilt_tokens: computed.map(|computed| computed.saturating_sub(new)),
+            collected: answers.rollout.of(piece),
         }
     }
 
@@ -234,6 +243,7 @@ impl Step {
         });
         if let (Some(opened), true) = (self.opened(), so_far.end.is_some()) {
             let reply = self.reply(&so_far, answers);
+            self.held.metrics.episodes.rebuilt(reply.rebuilt_tokens.unwrap_or(0) as u64);
             opened.settle(reply.position, &written(&reply));
         }
     }

@@ -44,7 +44,7 @@ impl proto::episodes_server::Episodes for Episodes {
             if let Some(known) = &opening.adapter {
                 server.served.adapters.ready(&server.runtime, known).await?;
             }
-            server.served.episodes.start(&server.runtime, opening).await
+            server.served.episodes.start(&server.runtime, &server.metrics, opening).await
         };
         let held = started.await.map_err(|refusal| status(&refusal))?;
         Ok(Response::new(StartEpisodeResponse {
@@ -166,7 +166,7 @@ async fn begin(
     }
     let permit = server.stream()?;
     let requests = step.requests();
-    let course = Course::new(&step, &requests, server)?;
+    let course = Course::new(&step, &requests, server).await?;
     let (name, adapter) = (step.asked().request_id.clone(), step.asked().adapter.clone());
     let name = name.unwrap_or_else(|| "grpc".into());
     let ticket = submit(server, &name, adapter.as_ref(), requests, true).await?;
@@ -252,6 +252,9 @@ async fn send(
                     .collect(),
                 computed_tokens: reply.computed_tokens.map(|count| count as u64),
                 rebuilt_tokens: reply.rebuilt_tokens.map(|count| count as u64),
+                trajectory_id: reply.collected.as_ref().and_then(|it| it.trajectory_id),
+                reward: reply.collected.as_ref().and_then(|it| it.reward),
+                trajectory_error: reply.collected.and_then(|it| it.trajectory_error),
             };
             if to.send(Ok(piece)).await.is_err() {
                 return;
@@ -371,6 +374,9 @@ fn again(reply: &[u8]) -> Result<StepResponse, Refusal> {
         weight_versions: list(&reply["weight_versions"]).iter().map(span).collect(),
         computed_tokens: number("computed_tokens"),
         rebuilt_tokens: number("rebuilt_tokens"),
+        trajectory_id: number("trajectory_id"),
+        reward: reply["reward"].as_f64(),
+        trajectory_error: reply["trajectory_error"].as_str().map(str::to_owned),
     })
 }
 

@@ -33,7 +33,7 @@ pub async fn generate(
         return Ok(told_again(reply, asked.stream.is_some()));
     }
     let requests = surface.requests();
-    let course = Course::new(surface.as_ref(), &requests, &server)?;
+    let course = Course::new(surface.as_ref(), &requests, &server).await?;
     let name = asked.request_id.as_deref().unwrap_or(&entry.id).to_owned();
     if asked.stream.is_none() {
         let ticket = submit(&server, &name, asked.adapter.as_ref(), requests, false).await?;
@@ -128,7 +128,7 @@ async fn gathered(
         }
     }
     if let Some(collector) = &course.collector {
-        whole.retain(|piece| !collector.is_cancelled(piece.index));
+        whole.retain(|piece| collector.returns(piece.index));
     }
     let mut response = json(surface.whole(whole, &course.answers));
     response.extensions_mut().insert(log);
@@ -146,16 +146,22 @@ pub struct Course {
 
 impl Course {
     /// Of what a surface asks.
-    pub fn new(
+    pub async fn new(
         surface: &dyn Surface,
         requests: &[Request],
         server: &Server,
     ) -> Result<Self, Refusal> {
         let asked = surface.asked();
-        let (served, metrics) = (&server.served, &server.metrics);
+        let mut collector = Collector::new(asked, requests, &server.served, &server.metrics)?;
+        let episode = requests.iter().find_map(|request| request.episode);
+        if let (Some(collector), Some(number)) = (&mut collector, episode) {
+            // Nothing is appended to it meanwhile: this is its only step.
+            let standing = server.runtime.with(move |engine| engine.episode(number)).await?;
+            standing.into_iter().for_each(|standing| collector.go_on(standing));
+        }
         Ok(Self {
             answers: Answers::new(asked, requests.len()),
-            collector: Collector::new(asked, requests, served, metrics)?,
+            collector,
             references: References::new(asked, requests),
         })
     }
@@ -169,10 +175,8 @@ impl Course {
         let News { at, events } = news(ticket).await?;
         let pieces = self.answers.take(at, events, &server.served.text.tokenizer)?;
         if let Some(collector) = &mut self.collector {
-            collector.take(&pieces, &mut self.answers).await;
-            if collector.has_enough() {
-                ticket.end();
-            }
+            collector.take(at, &pieces, &mut self.answers).await;
+            ticket.end(collector.over(at, &mut self.answers));
         }
         if let Some(references) = &mut self.references {
             references.take(&pieces, &mut self.answers, server).await?;

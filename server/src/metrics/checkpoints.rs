@@ -1,16 +1,11 @@
 //! Checkpoints: how many were saved, how many were not, and what they took.
 
+use super::Outcome;
 use super::names::{self, Names};
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use std::time::Duration;
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
-    outcome: &'static str,
-}
 
 /// What is counted of checkpoints.
 pub struct Checkpoints {

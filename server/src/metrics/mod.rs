@@ -1,15 +1,19 @@
 //! What is counted, by vLLM's names so that dashboards made for it work.
 
+mod atropos;
 mod checkpoints;
+mod episodes;
 mod format;
 mod names;
 mod steps;
 mod trajectories;
 
+pub use atropos::Atropos;
 pub use format::Format;
 pub use steps::Step;
 
 use self::checkpoints::Checkpoints;
+use self::episodes::Episodes;
 use self::trajectories::Trajectories;
 use engine::request::{Class, Miss};
 use names::Names;
@@ -43,6 +47,11 @@ struct Ended {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
 }
 
 /// A version that came.
@@ -106,8 +115,12 @@ pub struct Metrics {
     swaps: Family<Swap, Counter>,
     moved: Family<Moved, Counter>,
     swap_seconds: Histogram,
+    /// Of groups for Atropos.
+    pub atropos: Atropos,
     /// Of checkpoints.
     pub checkpoints: Checkpoints,
+    /// Of episodes.
+    pub episodes: Episodes,
     /// Of trajectories.
     pub trajectories: Trajectories,
 }
@@ -204,7 +217,9 @@ impl Metrics {
                 "What a version kept steps waiting when it came",
                 names::by_swaps(),
             ),
+            atropos: Atropos::new(&mut names),
             checkpoints: Checkpoints::new(&mut names),
+            episodes: Episodes::new(&mut names),
             trajectories: Trajectories::new(&mut names),
             responses: names.plain("http_requests", "Responses", Family::default()),
             registry: names.registry,
@@ -252,6 +267,7 @@ impl Metrics {
         let held = now.pages_total.saturating_sub(now.pages_free + now.pages_idle);
         self.usage.set(f64::from(held) / f64::from(now.pages_total.max(1)));
         self.preemptions.inc_by(now.preemptions - before.preemptions);
+        self.episodes.evicted(now.episode_evictions - before.episode_evictions);
         self.drafts.inc_by(now.guesses - before.guesses);
         self.draft_tokens.inc_by(now.guessed - before.guessed);
         self.draft_tokens_accepted.inc_by(now.held - before.held);

@@ -202,7 +202,7 @@ impl Answers {
             versions: vec![Versions::default(); prompts * per_prompt],
             rollout: Told {
                 each: vec![None; prompts * per_prompt],
-                group: None,
+                groups: vec![None; prompts],
                 collects: asked.rollout.as_ref().is_some_and(|it| it.collect.is_some()),
             },
         }

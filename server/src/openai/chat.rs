@@ -143,7 +143,8 @@ impl Chat {
             asked.offer(tools)?;
         }
         let rollout = Rollout::read(&mut fields, &context)?;
-        asked.rollout = rollout.map(|it| Arc::new(Rollout { template_hash: Some(template), ..it }));
+        let rollout = rollout.map(|it| Rollout { template_hash: Some(template), ..it });
+        asked.group(&mut fields, rollout, 1)?;
         fields.done()?;
         asked.adapter = adapter;
         asked.classify(&context, Class::Inference);

@@ -94,12 +94,9 @@ impl Completions {
         fields.only("suffix", &["".into()])?;
         let mut asked = Asked::read(&mut fields, served, top)?;
         let rollout = Rollout::read(&mut fields, &context)?;
-        asked.group(&mut fields, rollout)?;
+        asked.group(&mut fields, rollout, prompts.len())?;
         asked.classify(&context, Class::Inference);
         fields.done()?;
-        if asked.is_group() && prompts.len() != 1 {
-            return Err(Refusal::expected("prompt", "one, for it is a `group`", prompts.len()));
-        }
         asked.adapter = adapter;
         let answers = prompts.len() * asked.choices as usize;
         if answers > ANSWERS_MAX {

@@ -152,13 +152,15 @@ impl Asked {
         Ok(asked)
     }
 
-    /// With what is made of answers besides, and the group that they may be of.
+    /// With what is made of answers besides, and the groups that those to so many prompts may
+    /// be.
     pub fn group(
         &mut self,
         fields: &mut Fields,
         mut rollout: Option<Rollout>,
+        prompts: usize,
     ) -> Result<(), Refusal> {
-        if let Some(begun) = Rollout::read_group(&mut rollout, fields)? {
+        if let Some(begun) = Rollout::read_group(&mut rollout, fields, prompts)? {
             if self.stream.is_some() {
                 return Err(Refusal::field("group", "not together with `stream`"));
             }
@@ -178,11 +180,6 @@ impl Asked {
         let collects = self.rollout.as_ref().is_some_and(|rollout| rollout.collect.is_some());
         let mostly = if collects { Class::Rollout } else { mostly };
         self.class = self.class.or(context.class).or(Some(mostly));
-    }
-
-    /// Whether its answers are a group.
-    pub fn is_group(&self) -> bool {
-        self.rollout.as_ref().is_some_and(|rollout| rollout.group.is_some())
     }
 
     /// Offers tools.

@@ -43,10 +43,14 @@ impl Rollout {
         Ok(asked.then_some(Self { collect, scoring, group: None, template_hash: None }))
     }
 
-    /// How many answers are enough, where a surface has groups.
-    pub fn read_group(of: &mut Option<Self>, fields: &mut Fields) -> Result<Option<u32>, Refusal> {
+    /// How many answers to each of so many prompts begin, where they are groups.
+    pub fn read_group(
+        of: &mut Option<Self>,
+        fields: &mut Fields,
+        prompts: usize,
+    ) -> Result<Option<u32>, Refusal> {
         let scoring = of.as_ref().and_then(|rollout| rollout.scoring.as_ref());
-        let group = Group::read(fields, scoring)?;
+        let group = Group::read(fields, scoring, prompts)?;
         let begun = group.as_ref().map(Group::begun);
         if let Some(rollout) = of {
             rollout.group = group;

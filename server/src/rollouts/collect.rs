@@ -2,16 +2,18 @@
 //! they end, before the last of them is told.
 
 use super::ask::Rollout;
+use super::groups::{self, Groups};
 use super::shelf::{Shelf, reason, refused};
 use super::told::Collected;
-use crate::atropos;
 use crate::metrics::Metrics;
 use crate::openai::Refusal;
 use crate::openai::answer::{Answers, Piece};
 use crate::openai::sampling::Asked;
 use crate::served::Served;
+use engine::engine::Standing;
 use engine::processor::Kept;
 use engine::request::{Request, Task};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use trajectories::{Logprobs, Masks, Metadata, Over, Sampling, Span, Trajectory};
@@ -30,13 +32,8 @@ pub struct Collector {
     masking: Metadata,
     drafts: Vec<Draft>,
     per_prompt: usize,
-    /// What those that ended by themselves are worth.
-    rewards: Vec<f64>,
-    /// Those that were given up, for the group had enough.
-    cancelled: Vec<bool>,
-    enough: bool,
-    /// What somebody takes of the group, if somebody does.
-    group: Option<atropos::Group>,
+    /// The groups that they are, if they are.
+    groups: Option<Groups>,
 }
 
 /// What all answers to a prompt have in common.
@@ -86,6 +83,7 @@ impl Collector {
                 metrics.trajectories.refused("full");
             })?;
         }
+        let groups = rollout.group.as_ref().map(|rule| Groups::new(rule, requests.len()));
         Ok(Some(Self {
             rollout,
             served: served.clone(),
@@ -95,68 +93,66 @@ impl Collector {
             masking: asked.masking(),
             drafts: std::iter::repeat_with(Draft::default).take(count).collect(),
             per_prompt,
-            rewards: Vec::new(),
-            cancelled: vec![false; count],
-            enough: false,
-            group: (served.atropos.is_some() && asked.is_group()).then(Default::default),
+            groups,
         }))
     }
 
-    /// Takes what came; what has ended with it is in the store when this returns, and
-    /// `answers` tell of it.
-    pub async fn take(&mut self, pieces: &[Piece], answers: &mut Answers) {
+    /// With what an episode had before the step.
+    pub fn go_on(&mut self, before: Standing) {
+        let prompt = &mut self.prompts[0];
+        prompt.tokens.splice(..0, before.tokens);
+        prompt.sampling.choice = before.noise;
+    }
+
+    /// Takes what came of a prompt; what has ended with it is in the store when this returns,
+    /// and `answers` tell of it.
+    pub async fn take(&mut self, prompt: usize, pieces: &[Piece], answers: &mut Answers) {
+        let takes = self.groups.is_some() && self.served.atropos.is_some();
+        let over = self.groups.as_ref().is_some_and(|groups| groups.is_over(prompt));
         let mut ended = Vec::new();
         for piece in pieces {
             self.drafts[piece.index].push(piece);
             let Some(end) = &piece.end else { continue };
-            if self.enough && end.reason == "abort" {
-                self.cancelled[piece.index] = true;
+            let cancelled = over && end.reason == "abort";
+            if let Some(groups) = &mut self.groups {
+                groups.closed(prompt, cancelled);
+            }
+            if cancelled {
                 continue;
             }
             let answer = self.ended(piece.index, end.reason, answers);
-            let handed = self.group.is_some().then(|| answer.trajectory.clone());
+            let handed = takes.then(|| answer.trajectory.clone());
             // The disk and long texts keep nobody else waiting.
             let settled = tokio::task::spawn_blocking(|| answer.settle());
             ended.push((piece.index, handed, settled));
         }
-        for (index, handed, settled) in ended {
+        for (index, answer, settled) in ended {
             let collected = settled.await.unwrap_or_else(|_| Collected {
                 trajectory_error: Some("a fault of the server".to_owned()),
                 ..Collected::default()
             });
-            if let (Some(group), Some(it), Some(reward)) =
-                (&mut self.group, handed, collected.reward)
-            {
-                group.push(&it, reward);
+            if let (Some(groups), Some(reward)) = (&mut self.groups, collected.reward) {
+                groups.ended(prompt, groups::Ended { index, reward, answer });
             }
-            self.rewards.extend(collected.reward);
             answers.rollout.each[index] = Some(collected);
         }
-        if let Some(group) = &self.rollout.group {
-            let cancelled = self.cancelled.iter().filter(|cancelled| **cancelled).count();
-            answers.rollout.group = Some(group.summary(&self.rewards, cancelled));
+    }
+
+    /// The prompts of which it is plain with what came of one that no more answers are needed.
+    pub fn over(&mut self, prompt: usize, answers: &mut Answers) -> Range<usize> {
+        let Some(groups) = &mut self.groups else { return 0..0 };
+        let over = groups.over(prompt);
+        answers.rollout.groups[prompt] = Some(groups.summary(prompt));
+        if let (Some(atropos), Some(group)) = (&self.served.atropos, groups.whole(prompt)) {
+            atropos.leave(group, &self.metrics);
         }
-        self.hand_over(answers);
+        over
     }
 
-    /// Hands the group over to who takes it, once it has ended.
-    fn hand_over(&mut self, answers: &Answers) {
-        let group = self.group.take_if(|group| answers.ended() && !group.is_empty());
-        if let (Some(group), Some(atropos)) = (group, &self.served.atropos) {
-            atropos.leave(group);
-        }
-    }
-
-    /// Whether it has just become plain that no more answers are needed.
-    pub fn has_enough(&mut self) -> bool {
-        let group = self.rollout.group.as_ref();
-        let enough = group.is_some_and(|group| group.is_enough(&self.rewards));
-        enough && !std::mem::replace(&mut self.enough, true)
-    }
-
-    /// Whether an answer was given up.
-    pub fn is_cancelled(&self, index: usize) -> bool {
-        self.cancelled[index]
+    /// Whether the reply has an answer: all but those of a group that it does not need.
+    pub fn returns(&self, index: usize) -> bool {
+        let groups = self.groups.as_ref();
+        groups.is_none_or(|groups| groups.has(index / self.per_prompt, index))
     }
 
     fn ended(&mut self, index: usize, finish: &str, answers: &Answers) -> Ended {
@@ -164,7 +160,8 @@ impl Collector {
         let labels = &self.served.labels;
         let staleness = answers.versions[index].behind(labels);
         let prompt = &self.prompts[index / self.per_prompt];
-        let choice = (index % self.per_prompt) as u32;
+        // A step has one answer, which draws the noise of its episode.
+        let choice = prompt.sampling.choice + (index % self.per_prompt) as u32;
         let common = self.rollout.collect.as_ref().map(|collect| collect.common.clone());
         let trajectory = Trajectory {
             model: self.model.clone(),

@@ -5,6 +5,7 @@ mod collect;
 mod export;
 mod form;
 mod group;
+mod groups;
 mod reference;
 mod routes;
 mod scoring;

@@ -33,8 +33,8 @@ pub struct Collected {
 pub struct Told {
     /// Of each answer that has ended, where anything is to be told.
     pub each: Vec<Option<Collected>>,
-    /// Of the group, if they are one.
-    pub group: Option<Summary>,
+    /// Of the group of each prompt, where they are groups and something has come.
+    pub groups: Vec<Option<Summary>>,
     /// Whether they were to be collected.
     pub collects: bool,
 }
@@ -45,8 +45,12 @@ pub struct Heading {
     /// Of each answer in it; null where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     trajectory_ids: Option<Vec<Option<Id>>>,
+    /// Of the only prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     group: Option<Summary>,
+    /// Of each of several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    groups: Option<Vec<Summary>>,
 }
 
 impl Told {
@@ -60,7 +64,10 @@ impl Told {
     pub fn heading(&self, pieces: &[Piece]) -> Option<Heading> {
         let id = |piece: &Piece| self.each.get(piece.index)?.as_ref()?.trajectory_id;
         let trajectory_ids = self.collects.then(|| pieces.iter().map(id).collect());
-        let said = trajectory_ids.is_some() || self.group.is_some();
-        said.then(|| Heading { trajectory_ids, group: self.group.clone() })
+        let mut summaries: Vec<Summary> = self.groups.iter().flatten().cloned().collect();
+        let group = if self.groups.len() == 1 { summaries.pop() } else { None };
+        let groups = (!summaries.is_empty()).then_some(summaries);
+        let said = trajectory_ids.is_some() || group.is_some() || groups.is_some();
+        said.then_some(Heading { trajectory_ids, group, groups })
     }
 }

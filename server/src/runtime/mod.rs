@@ -179,11 +179,15 @@ impl Ticket {
         self.news.recv().await
     }
 
-    /// Ends all answers that have not ended, with what they have; their ends are among the
-    /// news that follow, and their pages are free by then.
-    pub fn end(&self) {
+    /// Ends the answers of some of the requests that have not ended, with what they have; their
+    /// ends are among the news that follow, and their pages are free by then.
+    pub fn end(&self, which: Range<usize>) {
+        if which.is_empty() {
+            return;
+        }
+        let of = |at: usize| self.requests.start + at as u64;
         // An engine that has stopped has ended all.
-        let _ = self.to.send(Message::End(self.requests.clone()));
+        let _ = self.to.send(Message::End(of(which.start)..of(which.end)));
     }
 }
 

@@ -159,7 +159,7 @@ impl Generate {
         fields.only("skip_reading_prefix_cache", &[false.into()])?;
         let mut asked = Asked::read(&mut fields, served, top)?;
         let rollout = Rollout::read(&mut fields, &context)?;
-        asked.group(&mut fields, rollout)?;
+        asked.group(&mut fields, rollout, 1)?;
         asked.classify(&context, Class::Rollout);
         fields.done()?;
         asked.adapter = adapter;
