@@ -291,3 +291,51 @@ fn a_step_of_an_episode_is_kept_with_all_that_came_before_it_and_replays() {
     let (words, same) = replayed(&server, &file);
     assert!(same && words.contains("3 trajectories, 0 part, 0 not compared"), "{words}");
 }
+
+#[test]
+fn what_sglang_asks_is_collected_scored_and_replays() {
+    let (store, export) = (folder("sglang"), folder("sglangs"));
+    let server = Server::start(&["--trajectory-dir", store.0.to_str().expect("plain")]);
+    let asks = json!({
+        "input_ids": [[65, 66], [67]], "collect_trajectory": true, "session_id": "s",
+        "scoring_function": {"name": "length", "min": 9}, "metadata": {"a": 1},
+        "sampling_params": {
+            "max_new_tokens": 9, "min_new_tokens": 9, "n": 2, "temperature": 1.2, "top_k": 30,
+            "frequency_penalty": 0.5,
+        },
+    });
+    let told = server.ask("/generate", &asks);
+    let told = told.as_array().expect("answers");
+    assert_eq!(told.len(), 4);
+    for (at, one) in told.iter().enumerate() {
+        let id = &one["meta_info"]["trajectory_id"];
+        let kept = server.get(&format!("/v1/trajectories/{id}")).json();
+        assert_eq!(kept["answer"], one["output_ids"]);
+        assert_eq!(kept["prompt"], asks["input_ids"][at / 2]);
+        assert_eq!(kept["sampling"]["choice"], at % 2);
+        assert_eq!((&kept["session"], &kept["metadata"]), (&json!("s"), &json!({"a": 1})));
+        assert_eq!(kept["masking"], json!({"frequency_penalty": 0.5, "min_tokens": 9}));
+        assert_eq!(
+            (&one["meta_info"]["reward"], &kept["rewards"][0]["value"]),
+            (&json!(1.0), &json!(1.0))
+        );
+    }
+    // What grows tells it with its end.
+    let mut stream = asks.clone();
+    (stream["stream"], stream["input_ids"]) = (json!(true), json!([65]));
+    let events = server.post("/generate", &stream).events();
+    for event in &events {
+        let meta = &event["meta_info"];
+        let ended = !meta["finish_reason"].is_null();
+        assert_eq!(meta.get("trajectory_id").is_some(), ended, "{event}");
+    }
+    // Nobody asked, and nothing is told.
+    let plain = json!({"input_ids": [65], "sampling_params": {"max_new_tokens": 2}});
+    let plain = server.ask("/generate", &plain)["meta_info"].clone();
+    assert!(plain.get("trajectory_id").is_none() && plain.get("reward").is_none(), "{plain}");
+
+    let file = export.0.join("all.jsonl");
+    std::fs::write(&file, server.get("/v1/trajectories/export").body).expect("written");
+    let (words, same) = replayed(&server, &file);
+    assert!(same && words.contains("6 trajectories, 0 part, 0 not compared"), "{words}");
+}

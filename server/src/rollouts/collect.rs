@@ -97,6 +97,11 @@ impl Collector {
         }))
     }
 
+    /// Of another model than the served one, as an adapter is.
+    pub fn of_model(self, name: &str) -> Self {
+        Self { model: name.to_owned(), ..self }
+    }
+
     /// With what an episode had before the step.
     pub fn go_on(&mut self, before: Standing) {
         let prompt = &mut self.prompts[0];

@@ -9,6 +9,7 @@ use crate::openai::fields::Fields;
 use crate::openai::prompts::Prompt;
 use crate::openai::sampling::{class, known};
 use crate::openai::{Context, Refusal, Surface};
+use crate::rollouts::Rollout;
 use crate::served::Served;
 use engine::request::{Class, Generate};
 use serde_json::{Map, Value};
@@ -117,12 +118,13 @@ pub fn read(body: &[u8], context: Arc<Context>, kept: &Kept) -> Result<Body, Ref
         return atropos::read(fields, context).map(Body::Prompt);
     }
     let served = &context.served;
+    let rollout = Rollout::read(&mut fields, &context)?.map(Arc::new);
     refuse_what_is_not_done(&mut fields)?;
     let place: Option<Map<String, Value>> = fields.take("session_params")?;
     let place = place.map(Place::read).transpose()?;
     let input = Input::read(&mut fields)?;
     let names = names(&mut fields, &input, &context.request_id)?;
-    let each = Said::read(&mut fields, &input, &context)?;
+    let each = Said { rollout, ..Said::read(&mut fields, &input, &context)? };
     let (stream, show_prompt) =
         (fields.switch("stream")?, fields.switch("return_prompt_token_ids")?);
     let token_texts = fields.switch("return_text_in_logprobs")?;
@@ -167,6 +169,8 @@ struct Said {
     thinking: Each<u32>,
     class: Class,
     priority: i32,
+    /// What is made of answers besides, if anything is.
+    rollout: Option<Arc<Rollout>>,
 }
 
 impl Said {
@@ -187,6 +191,7 @@ impl Said {
             thinking: Each::read(fields, "max_thinking_tokens", input)?,
             class: class(fields)?.or(context.class).unwrap_or(Class::Rollout),
             priority: priority as i32,
+            rollout: None,
         })
     }
 
@@ -214,7 +219,7 @@ impl Said {
                         return Err(Refusal::field("sampling_params", words));
                     }
                     let given = self.params.of(at).cloned().unwrap_or_default();
-                    Arc::new(params::read(given, &beside, served)?)
+                    Arc::new(params::read(given, &beside, self.rollout.clone(), served)?)
                 }
             };
             let room = params.room(&prompt, &beside.place, served)?;

@@ -7,9 +7,10 @@ use crate::http::generate::{COMES_BACK_TIMES, event, json, news, streamed};
 use crate::http::{self, Answer, Asking, Course, Server, route};
 use crate::openai::Refusal;
 use crate::openai::answer::{Answers, Computed};
+use crate::rollouts::Collector;
 use crate::runtime::{News, PAUSED, Pause, Ticket};
 use bytes::Bytes;
-use engine::request::{Event, Finish};
+use engine::request::{Event, Finish, Request};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,6 +55,8 @@ struct Making {
     /// Of each prompt.
     answers: Vec<Answers>,
     told: Vec<Vec<Told>>,
+    /// What is made of those that the engine has besides, if anything is.
+    collectors: Vec<Option<Collector>>,
     /// Which prompts the engine has, in its order.
     sent: Vec<usize>,
     ticket: Option<Ticket>,
@@ -75,6 +78,7 @@ impl Making {
         let mut making = Self {
             answers: native.asks.iter().map(|ask| Answers::new(&ask.params.asked, 1)).collect(),
             told: native.asks.iter().map(told).collect(),
+            collectors: Vec::new(),
             sent: Vec::new(),
             ticket: None,
             begun,
@@ -104,7 +108,9 @@ impl Making {
                 }
             }
             let asks = sent.iter().map(|at| &making.native.asks[*at]);
-            let (names, requests) = asks.map(|ask| (ask.name.clone(), ask.request())).unzip();
+            let (names, requests): (_, Vec<Request>) =
+                asks.map(|ask| (ask.name.clone(), ask.request())).unzip();
+            making.collectors = making.collectors(&sent, &requests, server)?;
             match runtime.submit_named(names, requests, making.native.stream).await {
                 Ok(ticket) => {
                     (making.sent, making.ticket) = (sent, Some(ticket));
@@ -128,6 +134,26 @@ impl Making {
         Ok(making)
     }
 
+    /// What is made of the answers to these besides, each with its request.
+    fn collectors(
+        &self,
+        sent: &[usize],
+        requests: &[Request],
+        server: &Server,
+    ) -> Result<Vec<Option<Collector>>, Refusal> {
+        let (served, metrics) = (&server.served, &server.metrics);
+        let each = sent.iter().zip(requests).map(|(at, request)| {
+            let ask = &self.native.asks[*at];
+            let request = std::slice::from_ref(request);
+            let collector = Collector::new(&ask.params.asked, request, served, metrics)?;
+            Ok(collector.map(|collector| match &ask.adapter {
+                Some(known) => collector.of_model(&known.name),
+                None => collector,
+            }))
+        });
+        each.collect()
+    }
+
     /// A prompt that the engine never had.
     fn aborted(&mut self, at: usize) {
         let seconds = self.begun.elapsed().as_secs_f64();
@@ -145,7 +171,7 @@ impl Making {
     async fn next(&mut self, server: &Server) -> Result<Vec<(usize, usize)>, Refusal> {
         let stopped = || Refusal::internal("the engine has stopped");
         let News { at, events } = news(self.ticket.as_mut().ok_or_else(stopped)?).await?;
-        let at = self.sent[at];
+        let (place, at) = (at, self.sent[at]);
         for event in &events {
             if let Event::End { choice, why, guessed, held, .. } = event {
                 let told = &mut self.told[at][*choice as usize];
@@ -154,6 +180,9 @@ impl Making {
             }
         }
         let pieces = self.answers[at].take(0, events, &server.served.text.tokenizer)?;
+        if let Some(collector) = &mut self.collectors[place] {
+            collector.take(0, &pieces, &mut self.answers[at]).await;
+        }
         let mut changed = Vec::with_capacity(pieces.len());
         for piece in pieces {
             self.course.take(&piece);
@@ -216,6 +245,7 @@ impl Making {
             labels: &server.served.labels,
             tokenizer: &server.served.text.tokenizer,
             index: (streamed && self.native.listed).then_some(at * choices + choice),
+            collected: self.answers[at].rollout.each[choice].clone(),
         };
         let reply = Reply::of(&self.told[at][choice], &around);
         serde_json::to_vec(&reply).expect("its maps have strings as keys")

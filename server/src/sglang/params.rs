@@ -4,6 +4,7 @@ use crate::openai::Refusal;
 use crate::openai::fields::Fields;
 use crate::openai::prompts::Prompt;
 use crate::openai::sampling::Asked;
+use crate::rollouts::Rollout;
 use crate::served::Served;
 use engine::request::Class;
 use serde_json::{Map, Value, json};
@@ -114,17 +115,23 @@ const MAX_NEW: u32 = 128;
 pub fn read(
     mut given: Map<String, Value>,
     beside: &Beside,
+    rollout: Option<Arc<Rollout>>,
     served: &Served,
 ) -> Result<Params, Refusal> {
     let max_new_given = given.contains_key("max_new_tokens");
     given.retain(|_, value| !value.is_null());
     let own = Own::read(Fields::of(given), max_new_given, beside);
-    let Own { max_new, interval, ours } = own.map_err(|refusal| within(refusal, &beside.place))?;
+    let own = own.map_err(|refusal| within(refusal, &beside.place))?;
+    let Own { max_new, interval, mut ours } = own;
     let tempered = is_unfiltered(&ours);
+    // So that what is said of drawing is kept.
+    let collects = rollout.as_ref().is_some_and(|rollout| rollout.collect.is_some());
+    ours.insert("collect_trajectory".into(), collects.into());
     let asked = Asked::read(&mut Fields::of(ours), served, beside.top);
     let compiled = asked.and_then(|mut asked| asked.compile(served).map(|()| asked));
     let mut asked = compiled.map_err(|refusal| renamed(refusal, &beside.place))?;
     asked.chosen = beside.chosen.clone();
+    asked.rollout = rollout;
     Ok(Params { asked, max_new, max_new_given, interval, tempered })
 }
 

@@ -4,6 +4,7 @@
 use super::ask::{Ask, Scores};
 use crate::openai::answer::{Piece, VersionSpan};
 use crate::openai::shape::said;
+use crate::rollouts::Collected;
 use crate::runtime::Labels;
 use crate::text::tokenizer::Tokenizer;
 use engine::request::{Finish, Scored};
@@ -63,6 +64,8 @@ pub struct Around<'a> {
     pub tokenizer: &'a Tokenizer,
     /// Its place in a stream of several.
     pub index: Option<usize>,
+    /// What became of it besides, once it has ended.
+    pub collected: Option<Collected>,
 }
 
 /// An answer, as it is written.
@@ -93,6 +96,8 @@ struct Meta<'a> {
     guesses: Option<Guesses<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     e2e_latency: Option<f64>,
+    #[serde(flatten)]
+    collected: Option<&'a Collected>,
 }
 
 #[derive(serde::Serialize)]
@@ -175,6 +180,7 @@ impl<'a> Reply<'a> {
             logprobs,
             guesses: guesses(told),
             e2e_latency: told.why.as_ref().map(|_| told.seconds),
+            collected: around.collected.as_ref(),
         };
         Self {
             text: &piece.text,
