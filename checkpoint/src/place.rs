@@ -31,18 +31,13 @@ pub fn place(folder: &Path, files: &[(&str, Content<'_>)]) -> Result<(), Error> 
     }
     let parent = parent(&folder);
     let fresh = fresh(&folder, &parent)?;
-    let put = fill(&fresh, files).and_then(|()| match older {
-        false => fs::rename(&fresh, &folder),
-        true => exchange(&fresh, &folder),
-    });
-    if let Err(error) = put {
-        clear(&fresh, names(files));
-        return Err(Error::unwritable(&folder, &error));
-    }
-    if older {
+    let swap = if older { exchange } else { rename };
+    let put = fill(&fresh, files).and_then(|()| swap_for_good(swap, &fresh, &folder, sync));
+    // What did not come, or what was there before; else nothing of ours has that name.
+    if older || put.is_err() {
         clear(&fresh, names(files));
     }
-    sync(&parent).map_err(|error| Error::unwritable(&parent, &error))
+    put.map_err(|error| Error::unwritable(&folder, &error))
 }
 
 /// Puts one file into a folder, in the place of an older one of that name, in one step.
@@ -63,13 +58,37 @@ pub fn remove(folder: &Path) -> Result<(), Error> {
     let parent = parent(folder);
     let fresh = fresh(folder, &parent)?;
     // An empty folder gives its name to another one.
-    if let Err(error) = fs::rename(folder, &fresh) {
+    if let Err(error) = swap_for_good(rename, folder, &fresh, sync) {
         let _ = fs::remove_dir(&fresh);
         return Err(Error::unwritable(folder, &error));
     }
     // What stays behind costs room and nothing else.
     let _ = fs::remove_dir_all(&fresh);
-    sync(&parent).map_err(|error| Error::unwritable(&parent, &error))
+    Ok(())
+}
+
+/// A step that changes names.
+type Swap = fn(&Path, &Path) -> io::Result<()>;
+
+/// Takes the step, and brings the names to the disk; where that cannot be, the step is taken
+/// back: who reads of an error finds what was there before.
+fn swap_for_good(
+    swap: Swap,
+    one: &Path,
+    other: &Path,
+    sync: impl Fn(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    swap(one, other)?;
+    let synced = sync(&parent(other));
+    if synced.is_err() {
+        // Either way: a rename goes back to the name that is free now.
+        let _ = swap(other, one);
+    }
+    synced
+}
+
+fn rename(one: &Path, other: &Path) -> io::Result<()> {
+    fs::rename(one, other)
 }
 
 fn names<'a>(files: &'a [(&str, Content<'_>)]) -> impl Iterator<Item = &'a str> {
@@ -157,4 +176,35 @@ fn exchange(one: &Path, other: &Path) -> io::Result<()> {
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 fn exchange(_: &Path, _: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "folders are not replaced in one step here"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Swap, exchange, rename, swap_for_good};
+    use std::fs;
+    use std::io;
+
+    #[test]
+    fn what_the_disk_does_not_take_is_as_it_was() {
+        let room = std::env::temp_dir().join(format!("pagewise-place-{}", std::process::id()));
+        let (fresh, place) = (room.join("fresh"), room.join("place"));
+        for (older, swap) in [(false, rename as Swap), (true, exchange)] {
+            let _ = fs::remove_dir_all(&room);
+            fs::create_dir_all(&fresh).expect("there is room");
+            fs::write(fresh.join("file"), "new").expect("there is room");
+            if older {
+                fs::create_dir_all(&place).expect("there is room");
+                fs::write(place.join("file"), "old").expect("there is room");
+            }
+            let broken = |_: &std::path::Path| {
+                assert_eq!(fs::read(place.join("file")).expect("it is there"), b"new");
+                Err(io::Error::from(io::ErrorKind::StorageFull))
+            };
+            swap_for_good(swap, &fresh, &place, broken).expect_err("the disk is broken");
+            let read = fs::read(place.join("file")).ok();
+            assert_eq!(read.as_deref(), older.then_some(&b"old"[..]));
+            assert_eq!(fs::read(fresh.join("file")).expect("it is there"), b"new");
+        }
+        fs::remove_dir_all(&room).expect("it was there");
+    }
 }

@@ -4,6 +4,7 @@ mod atropos;
 mod checkpoints;
 mod commands;
 mod file;
+mod partners;
 mod read;
 mod trajectories;
 
@@ -275,7 +276,7 @@ pub struct Guessing {
     draft: Option<Draft>,
     /// The format of the base's weights in which it guesses, held beside those that are
     /// served: then it guesses for itself, too.
-    #[arg(long, value_enum, default_value_t = Quantize::None, requires = "draft")]
+    #[arg(long, value_enum, default_value_t = Quantize::None)]
     draft_quantize: Quantize,
     /// Tokens of a guess; 0 guesses nothing, and 4 is what a model guesses if this is not
     /// given. Without a model that guesses they are what came before after the same tokens.

@@ -165,13 +165,65 @@ fn what_is_served_again_is_the_latest_and_stays() {
     let archive = Archive::open(&folder, settings).expect("a folder");
     let first = save(&archive, "a", 1, None);
     save(&archive, "a", 2, None);
-    archive.renew(first.id).expect("it is there");
+    let again = archive.renew(first.id, "back").expect("it is there");
+    assert_eq!((again.served_as(), &*again.version.label), ("back", "a@1"));
     assert_eq!(latest(&archive, "a").as_deref(), Some("a@1"));
     drop(archive);
     let archive = Archive::open(&folder, settings).expect("a folder");
     assert_eq!(latest(&archive, "a").as_deref(), Some("a@1"));
+    assert_eq!(archive.find(first.id).expect("it is there").served_as(), "back");
     save(&archive, "a", 3, None);
     assert_eq!(labels(&archive), ["a@1", "a@3"], "the one before it goes");
+}
+
+#[test]
+fn a_count_outlives_the_versions_that_had_it() {
+    let folder = room("counts");
+    let (a, b) = (Of::Adapter("a".into()), Of::Adapter("b".into()));
+    let archive = open(&folder);
+    assert_eq!(archive.count(&a), 0);
+    let saved = [1, 2, 3].map(|count| save(&archive, "a", count, None));
+    save(&archive, "b", 1, None);
+    // What another tells has to be written nowhere.
+    archive.delete(saved[0].id).expect("it is there");
+    archive.counted(&a, 2).expect("there is room");
+    assert!(!folder.join("counts.json").exists());
+    for gone in &saved[1..] {
+        archive.delete(gone.id).expect("it is there");
+    }
+    archive.counted(&b, 6).expect("there is room");
+    archive.counted(&b, 5).expect("there is room");
+    assert_eq!((archive.count(&a), archive.count(&b)), (3, 6));
+    drop(archive);
+    let archive = open(&folder);
+    assert_eq!((archive.count(&a), archive.count(&b)), (3, 6));
+    assert_eq!(archive.strange(), []);
+    drop(archive);
+    fs::write(folder.join("counts.json"), "{").expect("there is room");
+    let archive = open(&folder);
+    assert_eq!((archive.count(&a), archive.count(&b)), (0, 1));
+    let [strange] = archive.strange() else { panic!("{:?}", archive.strange()) };
+    assert!(strange.to_string().contains("counts.json"), "{strange}");
+}
+
+#[test]
+fn those_that_lead_are_told_of_all_names_at_once() {
+    let archive = open(&room("leading"));
+    for (name, count, metric) in
+        [("a", 1, Some(0.5)), ("b", 1, None), ("a", 2, Some(0.5)), ("a", 3, Some(0.1))]
+    {
+        save(&archive, name, count, metric);
+    }
+    let first = archive.list()[0].id;
+    archive.renew(first, "again").expect("it is there");
+    let leading = archive.leading(&archive.list());
+    let of = |which: Which| {
+        let ids = archive.names().into_iter().filter_map(|of| archive.pick(&of, &which));
+        ids.map(|saved| saved.id).collect::<BTreeSet<u64>>()
+    };
+    assert_eq!(leading.latest, of(Which::Latest));
+    assert_eq!(leading.best, of(Which::Best));
+    assert_eq!((leading.latest.len(), leading.best.len()), (2, 1));
 }
 
 /// Files of a version in the order in which they are written.

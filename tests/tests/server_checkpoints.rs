@@ -145,18 +145,57 @@ fn versions_are_saved_as_they_come_returned_to_and_there_after_a_kill() {
     // Killed; the next one goes on where it was.
     drop(server);
     let server = room.server(&["--checkpoint-keep", "2", "--checkpoint-resume"]);
-    assert_eq!(ask(&server, Some("a")), (fourth.0, json!("a@4")));
+    assert_eq!(ask(&server, Some("a")), (fourth.0, json!("four")));
     load(&server, "a", &folders[0]);
-    assert_eq!(ask(&server, Some("a")), (first.0, json!("a@5")), "it counts on");
-    let best = until(&server, |all| versions(all) == ["a@1", "a@4", "a@5"]);
+    // Five and six were the two that came back.
+    assert_eq!(ask(&server, Some("a")), (first.0, json!("a@7")), "it counts on");
+    let best = until(&server, |all| versions(all) == ["a@1", "a@4", "a@7"]);
     let path = best[0]["path"].as_str().expect("a path");
     // As PEFT has it: other readers find their files.
     let base = checkpoint::open(server.folder());
     ::checkpoint::adapter(Path::new(path), &base.config).expect("it is whole");
     let gone = server.ask("/v1/checkpoints/delete", &json!({ "id": best[0]["id"] }));
     assert_eq!(gone["version"], "a@1");
-    assert_eq!(versions(&list(&server)), ["a@4", "a@5"]);
+    assert_eq!(versions(&list(&server)), ["a@4", "a@7"]);
     refused(&server.post("/v1/checkpoints/delete", &json!({ "id": 1 })), 404, "id");
+}
+
+#[test]
+fn no_name_is_given_twice_whatever_was_saved_of_it() {
+    let room = Room::new("twice");
+    let more = ["--checkpoint-every", "3"];
+    let server = room.server(&more);
+    let folders = [1, 2].map(|seed| room.adapter(&server, seed));
+    let version = |server: &Server| ask(server, Some("a")).1;
+    for at in 0..4 {
+        load(&server, "a", &folders[at % 2]);
+    }
+    assert_eq!(version(&server), "a@4");
+    let kept = until(&server, |all| versions(all) == ["a@3"]);
+    // Who unloads it does not begin anew.
+    let gone = server.post("/v1/unload_lora_adapter", &json!({ "lora_name": "a" }));
+    assert_eq!(gone.status, 200);
+    load(&server, "a", &folders[0]);
+    assert_eq!(version(&server), "a@5");
+    // The writer comes to what is asked of it after all that came before.
+    server.ask("/v1/checkpoints/save", &json!({ "name": "a" }));
+    server.ask("/v1/checkpoints/rollback", &json!({ "id": kept[0]["id"] }));
+    assert_eq!(version(&server), "a@3");
+    until(&server, |all| latest(all) == "a@3");
+    drop(server);
+    let server = room.server(&[&more[..], &["--checkpoint-resume"]].concat());
+    assert_eq!(version(&server), "a@3");
+    load(&server, "a", &folders[0]);
+    assert_eq!(version(&server), "a@7", "the sixth was the one that came back");
+    server.ask("/v1/checkpoints/save", &json!({ "name": "a" }));
+    for line in list(&server) {
+        server.ask("/v1/checkpoints/delete", &json!({ "id": line["id"] }));
+    }
+    drop(server);
+    // Of one that is gone, too, and where nobody goes on with it.
+    let server = room.server(&more);
+    load(&server, "a", &folders[0]);
+    assert_eq!(version(&server), "a@8");
 }
 
 #[test]
@@ -266,7 +305,7 @@ fn bad_calls_are_refused_by_field() {
     let server = room.server(&["--served-model-name", "m"]);
     for (path, body, status, word) in [
         ("save", json!({}), 400, "name"),
-        ("save", json!({ "name": "nobody" }), 404, "lora_name"),
+        ("save", json!({ "name": "nobody" }), 404, "name"),
         ("save", json!({ "name": "m", "step": -1 }), 400, "step"),
         ("save", json!({ "name": "m", "metric": "good" }), 400, "metric"),
         ("save", json!({ "name": "m", "at": "best" }), 400, "at"),

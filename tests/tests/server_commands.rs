@@ -188,7 +188,7 @@ fn who_has_nobody_to_draft_for_is_told() {
             &["--draft", "base", "--draft-quantize", "q8", "--quantize", "q8"],
             "--draft-quantize: that is the format of --quantize",
         ),
-        (&["--draft-quantize", "q8"], "--draft <DRAFT>"),
+        (&["--draft-quantize", "q8"], "--draft-quantize: nothing comes of it without --draft"),
         (&["--draft", "base", "--draft-model", "models/abacus"], "cannot be used with"),
         (&["--draft", "adapter"], "possible values: base"),
     ] {

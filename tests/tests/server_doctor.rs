@@ -5,6 +5,7 @@ use pagewise_tests::server::{Server, command, send};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -242,7 +243,7 @@ fn what_a_failure_leaves_is_put_back() {
 }
 
 #[test]
-fn who_interrupts_a_visit_leaves_nothing_behind() {
+fn who_ends_a_visit_leaves_nothing_behind() {
     let server = Server::start(&[]);
     let before = state(&server);
     let answer = |called: &str, forward: &mut dyn FnMut() -> (u16, String)| {
@@ -255,18 +256,30 @@ fn who_interrupts_a_visit_leaves_nothing_behind() {
         reply
     };
     let address = between(server.address, Box::new(answer));
-    let mut doctor = doctor("trl", address);
-    let child = doctor.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
-    // The server has the adapter, and nobody has heard of it.
-    while server.get("/v1/lora_adapters").json()["data"] == json!([]) {
-        std::thread::sleep(Duration::from_millis(5));
+    let temporary = std::env::temp_dir().join(format!("pagewise-ended-{}", std::process::id()));
+    std::fs::create_dir_all(&temporary).expect("a folder");
+    let folders = || std::fs::read_dir(&temporary).expect("it is there").map(|it| it.expect("one"));
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        let mut doctor = doctor("trl", address);
+        doctor.env("TMPDIR", &temporary).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = doctor.spawn().expect("it runs");
+        // The server has the adapter, and nobody has heard of it.
+        while server.get("/v1/lora_adapters").json()["data"] == json!([]) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(server.get("/is_paused").json(), json!({ "is_paused": true }));
+        // Nobody else writes where the adapter is, nor knows before where that will be.
+        let own = folders().next().expect("the adapter's");
+        assert_eq!(own.metadata().expect("it is there").permissions().mode() & 0o777, 0o700);
+        assert!(!own.file_name().to_string_lossy().ends_with(&format!("-{}", child.id())));
+        send(signal, &child);
+        let (words, code) = told(&child.wait_with_output().expect("it ends"));
+        assert_eq!(code, Some(1), "{signal}: {words}");
+        assert!(words.contains("interrupted"), "{signal}: {words}");
+        assert_eq!(state(&server), before, "{signal}: {words}");
+        assert_eq!(folders().count(), 0, "{signal}");
     }
-    assert_eq!(server.get("/is_paused").json(), json!({ "is_paused": true }));
-    send("-INT", &child);
-    let (words, code) = told(&child.wait_with_output().expect("it ends"));
-    assert_eq!(code, Some(1), "{words}");
-    assert!(words.contains("interrupted"), "{words}");
-    assert_eq!(state(&server), before, "{words}");
+    std::fs::remove_dir(&temporary).expect("nothing is left in it");
 }
 
 #[test]
@@ -279,6 +292,13 @@ fn a_server_that_cannot_be_asked_is_told_apart() {
     let (words, code) = told(&doctor("verl", free).output().expect("it runs"));
     assert_eq!(code, Some(2), "{words}");
     assert!(words.contains("trl, prime-rl, skyrl, slime"), "{words}");
+
+    // By what it was given.
+    let (words, code) =
+        told(&command().args(["doctor", "--as", "trl", "localhost:1"]).output().expect("it runs"));
+    assert_eq!(code, Some(2), "{words}");
+    assert!(words.contains("URL: must begin with http://, not `localhost:1`"), "{words}");
+    assert!(!words.contains("--base-url"), "{words}");
 
     // Somebody else's pause is not ended.
     let server = Server::start(&[]);

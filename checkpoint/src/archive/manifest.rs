@@ -54,6 +54,7 @@ pub struct Saved {
     /// What is known of it.
     pub version: Version,
     pub(super) turn: u64,
+    pub(super) again: Option<String>,
     pub(super) files: Vec<Sum>,
 }
 
@@ -71,6 +72,8 @@ struct Manifest {
     format: u32,
     version: Version,
     turn: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    again: Option<String>,
     files: Vec<Sum>,
 }
 
@@ -102,6 +105,11 @@ impl Saved {
         self.turn
     }
 
+    /// What it was called when it served last.
+    pub fn served_as(&self) -> &str {
+        self.again.as_deref().unwrap_or(&self.version.label)
+    }
+
     /// Bytes of its files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
@@ -117,23 +125,22 @@ impl Saved {
         let malformed = |what: String| crate::Error::malformed(&path, error::short(what));
         let manifest: Manifest =
             serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
-        let Manifest { format, version, turn, files } = manifest;
+        let Manifest { format, version, turn, again, files } = manifest;
         if format != FORMAT {
             return Err(malformed(format!("is of format {format}, and {FORMAT} is known here")));
         }
         version.check().map_err(|error| malformed(error.to_string()))?;
         super::check_names(files.iter().map(|file| file.name.as_str()))
             .map_err(|error| malformed(error.to_string()))?;
-        let saved = Self { id, version, turn, files };
+        let saved = Self { id, version, turn, again, files };
         saved.files.iter().try_for_each(|sum| sum.has_length(folder))?;
         Ok(saved)
     }
 
     /// The manifest that says so.
     pub(super) fn manifest(&self) -> Vec<u8> {
-        let Self { version, turn, files, .. } = self;
-        let (version, files) = (version.clone(), files.clone());
-        let manifest = Manifest { format: FORMAT, version, turn: *turn, files };
+        let Self { version, turn, again, files, .. } = self.clone();
+        let manifest = Manifest { format: FORMAT, version, turn, again, files };
         let text = serde_json::to_string_pretty(&manifest).expect("numbers and text are JSON");
         format!("{text}\n").into_bytes()
     }

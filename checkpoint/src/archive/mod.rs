@@ -4,9 +4,11 @@
 //! Every version has a folder of its own, named by its number of twenty digits: its files as
 //! others read them too, and `checkpoint.json`, which says whose version it is and what the other
 //! files hold. A folder comes with all its files in one step and goes in one step (`place.rs`),
-//! so nothing else has to be kept in step with it. What the archive did not make it leaves
-//! alone. One process has an archive at a time.
+//! so nothing else has to be kept in step with it. How many versions a name has had is written
+//! beside them (`counts.rs`) before the last that tells it goes. What the archive did not make
+//! it leaves alone. One process has an archive at a time.
 
+mod counts;
 mod error;
 mod lock;
 mod manifest;
@@ -17,6 +19,7 @@ pub use manifest::{Of, Saved, Version};
 
 use crate::adapter::{self, CONFIG, PEFT};
 use crate::place::{self, Content};
+use counts::{COUNTS, Counts};
 use engine::lora::Adapter;
 use engine::model::Config;
 use engine::weights::Tensors;
@@ -66,6 +69,15 @@ pub enum Which {
     Called(String),
 }
 
+/// Versions that are the latest or the best of their names, by number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leading {
+    /// Those that were saved, or served again, last.
+    pub latest: BTreeSet<u64>,
+    /// Those of the best metric.
+    pub best: BTreeSet<u64>,
+}
+
 /// Versions in a folder.
 #[derive(Debug)]
 pub struct Archive {
@@ -82,6 +94,8 @@ pub struct Archive {
 #[derive(Debug)]
 struct Held {
     all: BTreeMap<u64, Saved>,
+    /// What the versions that are there do not tell of counts.
+    counts: Counts,
     /// The number that nothing has had.
     next: u64,
 }
@@ -113,7 +127,11 @@ impl Archive {
                 Err(error) => strange.push(error),
             }
         }
-        let (held, changing) = (Mutex::new(Held { all, next }), Mutex::default());
+        let counts = counts::read(&folder).unwrap_or_else(|error| {
+            strange.push(error);
+            Counts::default()
+        });
+        let (held, changing) = (Mutex::new(Held { all, counts, next }), Mutex::default());
         Ok(Self { folder, settings, held, changing, strange, _lock: lock })
     }
 
@@ -154,6 +172,7 @@ impl Archive {
         let saved = || Saved {
             id: number,
             turn: number,
+            again: None,
             version: version.clone(),
             files: sums.borrow().clone(),
         };
@@ -219,6 +238,34 @@ impl Archive {
         }
     }
 
+    /// Which of them lead their names.
+    pub fn leading(&self, all: &[Saved]) -> Leading {
+        let mut names: BTreeMap<&Of, Vec<&Saved>> = BTreeMap::new();
+        for saved in all {
+            names.entry(&saved.version.of).or_default().push(saved);
+        }
+        let mut leading = Leading::default();
+        for own in names.into_values() {
+            let latest = own.iter().max_by_key(|saved| saved.turn);
+            leading.latest.extend(latest.map(|saved| saved.id));
+            leading.best.extend(self.best(own.into_iter()).map(|saved| saved.id));
+        }
+        leading
+    }
+
+    /// How many versions a name has had, those that have gone and those that were never saved
+    /// among them.
+    pub fn count(&self, of: &Of) -> u64 {
+        self.held().count(of, None)
+    }
+
+    /// A name has had so many versions, whether the last of them is saved or not. When this
+    /// returns the disk has it.
+    pub fn counted(&self, of: &Of, count: u64) -> Result<(), Error> {
+        let _one = self.changing();
+        self.keep_count(of, count, None)
+    }
+
     /// Whose versions there are.
     pub fn names(&self) -> BTreeSet<Of> {
         self.held().all.values().map(|saved| saved.version.of.clone()).collect()
@@ -244,10 +291,13 @@ impl Archive {
         })
     }
 
-    /// A version is served again: from now on it is the latest of its name.
-    pub fn renew(&self, id: u64) -> Result<Saved, Error> {
+    /// A version is served again, and is called so: from now on it is the latest of its name.
+    pub fn renew(&self, id: u64, label: &str) -> Result<Saved, Error> {
         let turn = self.number()?;
-        self.change(id, |saved| saved.turn = turn)
+        self.change(id, |saved| {
+            saved.turn = turn;
+            saved.again = Some(label.to_owned());
+        })
     }
 
     /// Takes a version away.
@@ -268,9 +318,25 @@ impl Archive {
     }
 
     fn remove(&self, saved: Saved) -> Result<Saved, Error> {
+        self.keep_count(&saved.version.of, saved.version.count, Some(saved.id))?;
         place::remove(&self.path(saved.id))?;
         self.held().all.remove(&saved.id);
         Ok(saved)
+    }
+
+    /// Writes how many versions a name has had, if those that are there, but for one that
+    /// goes, do not tell.
+    fn keep_count(&self, of: &Of, count: u64, goes: Option<u64>) -> Result<(), Error> {
+        let held = self.held();
+        if count <= held.count(of, goes) {
+            return Ok(());
+        }
+        let mut counts = held.counts.clone();
+        drop(held);
+        counts.insert(of.clone(), count);
+        place::put(&self.folder, COUNTS, &|to| to.write_all(&counts::text(&counts)))?;
+        self.held().counts = counts;
+        Ok(())
     }
 
     /// Takes those of a name away that are more than are kept.
@@ -313,6 +379,15 @@ impl Archive {
 
     fn changing(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// How many versions a name has had, as is known without one of them.
+    fn count(&self, of: &Of, without: Option<u64>) -> u64 {
+        let own = self.all.values().filter(|saved| saved.version.of == *of);
+        let own = own.filter(|saved| Some(saved.id) != without).map(|saved| saved.version.count);
+        own.chain(self.counts.get(of).copied()).max().unwrap_or(0)
     }
 }
 

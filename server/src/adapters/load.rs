@@ -106,7 +106,8 @@ impl Adapters {
                 old.as_ref().map(|old| Known { name: load.name.clone(), number: old.number });
             self.try_out(runtime, &made.image, canary, before, until).await?;
         }
-        let count = origin.count(old.as_ref().map_or(0, |old| old.count) + 1);
+        let came = old.as_ref().map_or(0, |old| old.count) + 1;
+        let count = self.count(&load.name, origin, came);
         let label = label.unwrap_or_else(|| format!("{}@{count}", load.name));
         let number = old.as_ref().map_or_else(|| self.number(), |old| old.number);
         let placed = Placed {
@@ -175,7 +176,7 @@ impl Adapters {
         };
         let swapped = self.place(runtime, placed).await?;
         let entry = Entry {
-            count: old.count + 1,
+            count: self.count(name, swap.origin, old.count + 1),
             now: Held { from, label: swapped.label, made, base },
             before: Some(old.now),
             ..old

@@ -166,6 +166,12 @@ impl Adapters {
         self.saved_as(name, &entry).ok_or_else(|| unknown(name))
     }
 
+    /// How many versions a name has had with one that comes, of which so many came here.
+    fn count(&self, name: &str, origin: Origin, came: u64) -> u64 {
+        let of = Of::Adapter(name.to_owned());
+        self.checkpoints.get().map_or(came, |checkpoints| checkpoints.count(&of, origin, came))
+    }
+
     fn saved_as(&self, name: &str, entry: &Entry) -> Option<(Version, What)> {
         let adapter = entry.now.made.adapter.clone()?;
         let of = Of::Adapter(name.to_owned());

@@ -14,8 +14,9 @@ use checkpoint::archive::{Archive, Error, Of, Saved, Version};
 use checkpoint::{Checkpoint, Fault};
 use engine::lora::Adapter;
 use hyper::StatusCode;
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
@@ -30,6 +31,8 @@ pub struct Checkpoints {
     archive: Arc<Archive>,
     /// Every so many versions of a name one is saved by itself; 0: none.
     every: u64,
+    /// How many versions names have had here: the thread writes it later.
+    counts: Mutex<BTreeMap<Of, u64>>,
     to: mpsc::Sender<Job>,
 }
 
@@ -53,20 +56,7 @@ pub enum Origin {
     Saved {
         /// Its number there.
         id: u64,
-        /// How many versions its name has had.
-        count: u64,
     },
-}
-
-impl Origin {
-    /// How many versions a name has had, of which so many came while this server runs: where
-    /// it goes on with what another one had, it counts on, too.
-    pub fn count(self, came: u64) -> u64 {
-        match self {
-            Self::Saved { count, .. } => came.max(count),
-            Self::Published | Self::Start => came,
-        }
-    }
 }
 
 /// What is saved of a version.
@@ -79,7 +69,8 @@ pub enum What {
 
 enum Job {
     Save { version: Version, what: What, done: Option<oneshot::Sender<Result<Saved, Error>>> },
-    Renew { id: u64 },
+    Renew { id: u64, version: Version },
+    Count { version: Version },
 }
 
 impl Checkpoints {
@@ -99,22 +90,46 @@ impl Checkpoints {
                 writer.work(job);
             }
         })?;
-        Ok((Arc::new(Self { archive, every, to }), thread))
+        Ok((Arc::new(Self { archive, every, counts: Mutex::default(), to }), thread))
     }
 
     /// A version is the current one of its name: it is saved, if its turn has come, or, if it
     /// comes from the archive, is the latest there again. Calls of one name come in the order
     /// in which its versions did.
     pub async fn came(&self, origin: Origin, version: Version, what: What) {
+        self.counts().insert(version.of.clone(), version.count);
         let job = match origin {
             Origin::Published if self.every > 0 && version.count.is_multiple_of(self.every) => {
                 Job::Save { version, what, done: None }
             }
-            Origin::Published | Origin::Start => return,
-            Origin::Saved { id, .. } => Job::Renew { id },
+            Origin::Published => Job::Count { version },
+            Origin::Start => return,
+            Origin::Saved { id } => Job::Renew { id, version },
         };
         // Where the thread is no more, it has said why.
         let _ = self.to.send(job).await;
+    }
+
+    /// A version serves that somebody else keeps: it counts, and no more.
+    pub async fn passed(&self, version: Version) {
+        self.counts().insert(version.of.clone(), version.count);
+        let _ = self.to.send(Job::Count { version }).await;
+    }
+
+    /// How many versions a name has had with the one that comes, of which so many came while
+    /// this server runs: it counts on from what others had before.
+    pub fn count(&self, of: &Of, origin: Origin, came: u64) -> u64 {
+        let here = self.counts().get(of).copied().unwrap_or(0);
+        let before = self.archive.count(of).max(here);
+        match origin {
+            // The first that is served again is the one that was there last.
+            Origin::Saved { .. } if came == 1 => before.max(1),
+            _ => came.max(before + 1),
+        }
+    }
+
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<Of, u64>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Saves a version that somebody asks for.
@@ -142,11 +157,19 @@ impl Writer {
                     let _ = done.send(saved);
                 }
             }
-            Job::Renew { id } => {
-                if let Err(error) = self.archive.renew(id) {
+            Job::Renew { id, version } => {
+                self.count(&version);
+                if let Err(error) = self.archive.renew(id, &version.label) {
                     tracing::warn!(%error, "a checkpoint that serves again is not the latest");
                 }
             }
+            Job::Count { version } => self.count(&version),
+        }
+    }
+
+    fn count(&self, version: &Version) {
+        if let Err(error) = self.archive.counted(&version.of, version.count) {
+            tracing::warn!(%error, "the next server may give a version's name again");
         }
     }
 

@@ -8,6 +8,7 @@ use crate::openai::Refusal;
 use crate::runtime::Runtime;
 use crate::served::Served;
 use checkpoint::archive::{Of, Saved};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Serves the latest version of every name that loads. What does not is logged, and the one
@@ -18,14 +19,17 @@ pub async fn resume(
     runtime: &Runtime,
 ) -> Result<(), Refusal> {
     // Weights come first: magnitudes of adapters are of them.
-    for of in checkpoints.archive.names() {
-        let mut own = checkpoints.archive.list();
-        own.retain(|saved| saved.version.of == of);
+    let mut names: BTreeMap<Of, Vec<Saved>> = BTreeMap::new();
+    for saved in checkpoints.archive.list() {
+        names.entry(saved.version.of.clone()).or_default().push(saved);
+    }
+    for mut own in names.into_values() {
         own.sort_by_key(Saved::turn);
         let mut outcome = Ok(());
         for saved in own.into_iter().rev() {
-            let (id, label) = (saved.id, saved.version.label.clone());
-            outcome = serve(checkpoints, served, runtime, saved, Swap::default()).await.map(drop);
+            let (id, label) = (saved.id, saved.served_as().to_owned());
+            let swap = Swap { label: Some(label.clone()), ..Swap::default() };
+            outcome = serve(checkpoints, served, runtime, saved, swap).await.map(drop);
             match &outcome {
                 Ok(()) => {
                     tracing::info!(id, version = label, "a checkpoint serves");
@@ -55,17 +59,19 @@ pub async fn serve(
     swap.until.keep(verify).await??.map_err(|error| refused(&error))?;
     let folder = checkpoints.archive.path(id);
     let label = swap.label.unwrap_or_else(|| saved.version.label.clone());
-    let own = checkpoints.archive.list().into_iter().map(|saved| saved.version);
-    let own = own.filter(|version| version.of == saved.version.of);
-    let count = own.map(|version| version.count).max().unwrap_or(0);
-    let swap = Swap { label: Some(label), origin: Origin::Saved { id, count }, ..swap };
+    let swap = Swap { label: Some(label), origin: Origin::Saved { id }, ..swap };
+    // Nobody named an adapter's files.
+    let by_id = |refusal: Refusal| match refusal.param.as_deref() {
+        Some("lora_name" | "lora_path") => Refusal { param: Some("id".into()), ..refusal },
+        _ => refusal,
+    };
     match saved.version.of {
         Of::Weights => Ok(served.updates.from_folder(runtime, ("id", folder), swap).await?.label),
         Of::Adapter(name) => {
             let pinned = served.adapters.line(&name).is_some_and(|line| line.pinned);
             let source = Given::Folder(folder);
             let load = Load { name, source, replace: true, pinned, swap, canary: None };
-            Ok(served.adapters.load(runtime, load).await?.version)
+            Ok(served.adapters.load(runtime, load).await.map_err(by_id)?.version)
         }
     }
 }

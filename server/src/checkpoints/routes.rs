@@ -9,7 +9,7 @@ use crate::http::routes::{Answer, Route, controls};
 use crate::http::{Call, Reply, Server, json_of};
 use crate::openai::Refusal;
 use crate::openai::fields::Fields;
-use checkpoint::archive::{Archive, Better, Error, Of, Saved, Which};
+use checkpoint::archive::{Archive, Better, Error, Leading, Of, Saved, Which};
 use hyper::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -71,14 +71,18 @@ fn which(server: &Server, archive: &Archive, fields: &mut Fields) -> Result<Save
     })
 }
 
+/// One of them alone.
+fn alone(server: &Server, archive: &Archive, saved: &Saved) -> Value {
+    line(server, archive, &archive.leading(&archive.list()), saved)
+}
+
 /// One of them, as it is listed.
-fn line(server: &Server, archive: &Archive, saved: &Saved) -> Value {
+fn line(server: &Server, archive: &Archive, leading: &Leading, saved: &Saved) -> Value {
     let version = &saved.version;
     let (kind, name) = match &version.of {
         Of::Weights => ("weights", &server.served.name),
         Of::Adapter(name) => ("adapter", name),
     };
-    let is = |which| archive.pick(&version.of, &which).is_some_and(|other| other.id == saved.id);
     json!({
         "id": saved.id,
         "name": name,
@@ -87,8 +91,8 @@ fn line(server: &Server, archive: &Archive, saved: &Saved) -> Value {
         "count": version.count,
         "step": version.step,
         "metric": version.metric,
-        "latest": is(Which::Latest),
-        "best": is(Which::Best),
+        "latest": leading.latest.contains(&saved.id),
+        "best": leading.best.contains(&saved.id),
         "bytes": saved.bytes(),
         "created": version.saved_ms / 1000,
         "path": archive.path(saved.id),
@@ -103,7 +107,9 @@ fn list(server: Arc<Server>, call: Call) -> Answer {
         let asked = call.asked("name").map(|name| of(&server, name.to_owned()));
         let mut all = archive.list();
         all.retain(|saved| asked.as_ref().is_none_or(|of| saved.version.of == *of));
-        let data: Vec<Value> = all.iter().map(|saved| line(&server, archive, saved)).collect();
+        let leading = archive.leading(&all);
+        let data = all.iter().map(|saved| line(&server, archive, &leading, saved));
+        let data: Vec<Value> = data.collect();
         let settings = archive.settings();
         Ok(json_of(&json!({
             "object": "list",
@@ -130,11 +136,14 @@ fn save(server: Arc<Server>, call: Call) -> Answer {
         let served = &server.served;
         let (mut version, what) = match of(&server, name) {
             Of::Weights => served.updates.saveable(&server.runtime).await?,
-            Of::Adapter(name) => served.adapters.saveable(&name)?,
+            Of::Adapter(name) => served.adapters.saveable(&name).map_err(|refusal| {
+                // By what it is called here.
+                Refusal { param: Some("name".into()), ..refusal }
+            })?,
         };
         (version.step, version.metric) = (step, metric);
         let saved = checkpoints.save(version, what).await?;
-        Ok(json_of(&line(&server, &checkpoints.archive, &saved)))
+        Ok(json_of(&alone(&server, &checkpoints.archive, &saved)))
     })
 }
 
@@ -189,5 +198,5 @@ async fn change(
     let archive = checkpoints.archive.clone();
     let changed = aside("checkpoint", move || how(&archive)).await?;
     let changed = changed.map_err(|error| refused(&error))?;
-    Ok(json_of(&line(&server, &checkpoints.archive, &changed)))
+    Ok(json_of(&alone(&server, &checkpoints.archive, &changed)))
 }

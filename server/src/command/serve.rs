@@ -240,14 +240,8 @@ impl Serving {
 
 /// Where versions are saved, if they are.
 fn archive(settings: &config::Checkpoints) -> Result<Option<Archive>, Failure> {
-    match &settings.checkpoint_dir {
-        Some(folder) => Ok(Some(checkpoints::open(folder, settings.settings())?)),
-        None if settings.checkpoint_resume => {
-            let words = "--checkpoint-resume: --checkpoint-dir says where from";
-            Err(Failure::Setting(words.into()))
-        }
-        None => Ok(None),
-    }
+    let Some(folder) = &settings.checkpoint_dir else { return Ok(None) };
+    Ok(Some(checkpoints::open(folder, settings.settings())?))
 }
 
 /// Waits until it is told to stop.

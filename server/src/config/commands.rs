@@ -174,7 +174,8 @@ pub struct Doctor {
     #[command(flatten)]
     pub key: Key,
     /// An adapter (PEFT) to publish, where the server reads it; one that changes nothing is
-    /// made, if not given, where the model's files are on this machine.
+    /// made, if not given, where the model's files are on this machine: this user's processes
+    /// alone read that one.
     #[arg(long, value_name = "FOLDER", help_heading = "Step")]
     pub adapter: Option<PathBuf>,
     /// The checkpoint that is served, where the server reads it: it is published anew, by the
@@ -187,13 +188,6 @@ pub struct Doctor {
     /// Lines of JSON instead of words.
     #[arg(long, help_heading = "Report")]
     pub json: bool,
-}
-
-impl Doctor {
-    /// Whom it asks.
-    pub fn remote(&self) -> Remote {
-        Remote { base_url: self.url.clone(), key: self.key.clone() }
-    }
 }
 
 /// A trainer whose calls are known.

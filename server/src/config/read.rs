@@ -1,6 +1,6 @@
 //! From command line, file and environment to settings.
 
-use super::{Arguments, Config, Machine, Model, Task, file};
+use super::{Arguments, Config, Machine, Model, Task, file, partners};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches};
 use std::ffi::OsString;
 use std::path::Path;
@@ -28,7 +28,9 @@ impl Config {
             given.splice(2..2, settings);
             arguments = parse(&given)?;
         }
-        let told = told(&command().try_get_matches_from(&given)?);
+        let matches = command().try_get_matches_from(&given)?;
+        partners::check(&matches)?;
+        let told = told(&matches);
         let task = arguments.task.expect("there is a command");
         Ok(Self { task, told })
     }
@@ -287,6 +289,39 @@ mod tests {
         fn drop(&mut self) {
             let _ = std::fs::remove_file(&self.0);
         }
+    }
+
+    #[test]
+    fn what_changes_nothing_is_refused_by_what_it_misses() {
+        for (idle, partner) in [
+            (["--checkpoint-every", "2"], ["--checkpoint-dir", "d"]),
+            (["--checkpoint-keep", "5"], ["--checkpoint-dir", "d"]),
+            (["--checkpoint-better", "lower"], ["--checkpoint-dir", "d"]),
+            (["--checkpoint-resume", "--port=1"], ["--checkpoint-dir", "d"]),
+            (["--trajectory-max-bytes", "1GiB"], ["--trajectory-dir", "d"]),
+            (["--trajectory-policy", "refuse"], ["--trajectory-dir", "d"]),
+            (["--trajectory-sync", "always"], ["--trajectory-dir", "d"]),
+            (["--atropos-name", "name"], ["--atropos-url", "http://h"]),
+            (["--atropos-group-size", "8"], ["--atropos-url", "http://h"]),
+            (["--atropos-weight", "1"], ["--atropos-url", "http://h"]),
+            (["--draft-quantize", "q8"], ["--draft", "base"]),
+            (["--draft-batch", "32"], ["--draft-tokens", "4"]),
+        ] {
+            let wrong = read(&[&["serve"][..], &idle].concat()).expect_err("it is idle");
+            let words = wrong.to_string();
+            assert!(words.contains(idle[0]) && words.contains(partner[0]), "{words}");
+            read(&[&["serve"][..], &idle, &partner].concat()).expect("it is not");
+            // Whichever of them a file has.
+            let file = File::new("partner", &format!("{}: {}\n", &partner[0][2..], partner[1]));
+            file.serve(&[&["serve"][..], &idle].concat());
+            let value = if idle[0].ends_with("resume") { "true" } else { idle[1] };
+            let text = format!("{}: {value}\n", &idle[0][2..]);
+            let file = File::new("idle", &text);
+            file.serve(&[&["serve"][..], &partner].concat());
+            let wrong = file.read(&["serve"]).expect_err("it is idle").to_string();
+            assert!(wrong.contains(idle[0]) && wrong.contains(partner[0]), "{wrong}");
+        }
+        serve(&["--checkpoint-resume=false"]);
     }
 
     #[test]

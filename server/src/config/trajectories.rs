@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn every_cap_that_is_taken_is_one_that_a_store_takes() {
         for cap in ["16KiB", "1MiB", "10GiB", "900000GiB"] {
-            let given = Serve::of(&["--trajectory-max-bytes", cap]);
+            let given = Serve::of(&["--trajectory-dir", "d", "--trajectory-max-bytes", cap]);
             let settings = given.trajectories.settings();
             assert!(settings.segment_bytes >= Settings::SEGMENT_BYTES_MIN, "{cap}");
             assert!(settings.segment_bytes <= settings.cap_bytes / 2, "{cap}");

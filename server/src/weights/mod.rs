@@ -262,18 +262,25 @@ impl Updates {
         let (base, own) = (self.base.clone(), checkpoint.clone());
         // What is late is freed by the thread that makes it.
         let made = until.keep(aside("weights", move || base.make(&own))).await???;
-        let count = swap.origin.count(self.base.count() + 1);
+        let came = self.base.count() + 1;
+        let count = self
+            .checkpoints
+            .get()
+            .map_or(came, |checkpoints| checkpoints.count(&Of::Weights, swap.origin, came));
         let label = swap.label.unwrap_or_else(|| count.to_string());
+        // No deadline from here: the engine has them within a step, and who gave up meanwhile
+        // would tell of others than serve.
         let swapped = runtime.replace_weights(made, swap.in_flight, label).await?;
         self.base.replace(checkpoint);
         self.base.count.store(count, Ordering::SeqCst);
         tracing::info!(version = &*swapped.label, moved = ?swapped.moved, "other weights serve");
-        // Those of another folder are kept by whoever has that.
-        if let Some(checkpoints) = self.checkpoints.get()
-            && (sent || matches!(swap.origin, Origin::Saved { .. }))
-        {
+        if let Some(checkpoints) = self.checkpoints.get() {
             let (version, what) = self.saved_as(&swapped.label);
-            checkpoints.came(swap.origin, version, what).await;
+            match swap.origin {
+                // Those of another folder are kept by whoever has that.
+                Origin::Published if !sent => checkpoints.passed(version).await,
+                origin => checkpoints.came(origin, version, what).await,
+            }
         }
         Ok(swapped)
     }

@@ -5,6 +5,10 @@ use checkpoint::write_adapter;
 use engine::lora::{Adapter, Kind, Matrices, Term};
 use engine::model::Config;
 use serde_json::Value;
+use std::fs::DirBuilder;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The largest rank of an adapter that is made: one that servers take as they are started.
@@ -50,12 +54,19 @@ pub async fn published(visit: &Visit<'_>) -> Result<Published, String> {
     made(&config, rank).map_err(|error| format!("no adapter could be made: {error}"))
 }
 
+/// A new folder, where others neither read nor write, of a name that nobody knows before.
+fn own_folder() -> io::Result<PathBuf> {
+    let name = format!("pagewise-doctor-{:016x}", RandomState::new().hash_one(0));
+    let folder = std::env::temp_dir().join(name);
+    DirBuilder::new().mode(0o700).create(&folder)?;
+    Ok(folder)
+}
+
 /// One over the first product of every layer.
 fn made(config: &Config, rank: u32) -> Result<Published, String> {
-    let own = std::env::temp_dir().join(format!("pagewise-doctor-{}", std::process::id()));
+    let own = own_folder().map_err(|error| error.to_string())?;
     let folder = own.join("adapter");
-    let published = Published { path: folder.display().to_string(), own: Some(own.clone()) };
-    std::fs::create_dir_all(&own).map_err(|error| error.to_string())?;
+    let published = Published { path: folder.display().to_string(), own: Some(own) };
     let mut adapter = Adapter::default();
     let mut last = None;
     for matrix in Matrices::of(config).all {

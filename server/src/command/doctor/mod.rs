@@ -16,6 +16,7 @@ use super::client::Client;
 use crate::config::{Doctor, Trainer};
 use serde_json::json;
 use std::io::{self, Write};
+use tokio::signal::unix::{SignalKind, signal};
 use visit::Visit;
 
 /// Makes the visit, and tells; it fails where a call differs.
@@ -27,7 +28,8 @@ pub fn run(settings: &Doctor, out: &mut impl Write) -> Result<(), Failure> {
 
 async fn examine(settings: &Doctor, out: &mut dyn Write) -> Result<(), Failure> {
     let unasked = |failure: Failure| Failure::Unasked(failure.to_string());
-    let client = Client::new(&settings.remote()).map_err(unasked)?;
+    let client = Client::of("URL", &settings.url, settings.key.api_key.clone());
+    let client = client.map_err(unasked)?;
     client.reach().await?;
     let mut visit = Visit::new(settings, client, out);
     let paused = visit.look("/is_paused").await.unwrap_or_default();
@@ -35,9 +37,10 @@ async fn examine(settings: &Doctor, out: &mut dyn Write) -> Result<(), Failure> 
         let words = "the server is paused: somebody trains on it, and would be disturbed";
         return Err(Failure::Unasked(words.to_owned()));
     }
+    let ended = ended()?;
     let stepped = tokio::select! {
         stepped = step(&mut visit) => Some(stepped),
-        _ = tokio::signal::ctrl_c() => None,
+        () = ended => None,
     };
     // Whatever came of it.
     let put_back = visit.put_back().await;
@@ -49,6 +52,20 @@ async fn examine(settings: &Doctor, out: &mut dyn Write) -> Result<(), Failure> 
         0 => Ok(()),
         count => Err(Failure::Differing { count }),
     }
+}
+
+/// Waits until somebody ends the visit: at the terminal, from elsewhere, or with the terminal.
+fn ended() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
 }
 
 /// The trainer's calls; gives the lines that point it at the server.

@@ -4,7 +4,7 @@ use super::adapter::published;
 use super::answers::{self, MOST, PROMPTS, Spelling, messages};
 use super::call::Call;
 use super::part::Part;
-use super::visit::Visit;
+use super::visit::{BETWEEN_GPUS, Visit};
 use hyper::Method;
 use serde_json::{Value, json};
 use std::io;
@@ -21,8 +21,7 @@ pub async fn step(visit: &mut Visit<'_>) -> io::Result<Vec<String>> {
     visit.ask(size, |reply| reply.at("world_size").count()).await?;
     texts(visit, &model).await?;
     publish(visit, &model).await?;
-    let nccl = "it carries tensors between GPUs (NCCL, CUDA IPC)";
-    visit.skip("POST /init_weight_transfer_engine, /collective_rpc", nccl)?;
+    visit.skip("POST /init_weight_transfer_engine, /collective_rpc", BETWEEN_GPUS)?;
     let bare = "vLLM's weights are gone after that, and only the trainer brings them back";
     visit.skip("POST /sleep?level=2, /wake_up", bare)?;
     let path = format!("/finish_session?session_id={SESSION}");

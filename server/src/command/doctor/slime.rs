@@ -3,7 +3,7 @@
 use super::answers::{MOST, PROMPTS, spans};
 use super::call::{Call, Reply};
 use super::part::Part;
-use super::visit::Visit;
+use super::visit::{BETWEEN_GPUS, Visit};
 use serde_json::{Value, json};
 use std::io;
 
@@ -27,10 +27,9 @@ pub async fn step(visit: &mut Visit<'_>) -> io::Result<Vec<String>> {
     visit.ask(rollout(MOST, "a sample"), sampled).await?;
     abort(visit).await?;
     publish(visit).await?;
-    let nccl = "it carries tensors between GPUs (NCCL, CUDA IPC)";
     let path = "POST /init_weights_update_group, /update_weights_from_distributed, \
                 /update_weights_from_tensor";
-    visit.skip(path, nccl)?;
+    visit.skip(path, BETWEEN_GPUS)?;
     let bare = "SGLang's weights are gone after that, and only the trainer brings them back";
     visit.skip("POST /release_memory_occupation, /resume_memory_occupation", bare)?;
     Ok(configuration(&visit.url(), saver))

@@ -14,6 +14,9 @@ const TOLD: usize = 4;
 /// Between two looks at what is waited for.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Why calls that bring tensors are not made.
+pub const BETWEEN_GPUS: &str = "it carries tensors between GPUs (NCCL, CUDA IPC)";
+
 /// A call that is made while others are.
 pub struct Begun {
     call: Call,
