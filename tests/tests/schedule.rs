@@ -135,10 +135,9 @@ fn histories_do_preempt_and_cut_prompts() {
     assert!(simulator.preempted > 0 && simulator.chunked > 10);
 }
 
-#[test]
-fn a_smaller_priority_is_admitted_first_until_patience_runs_out() {
-    let request = |id, priority, since| Request { priority, ..fresh(id, since, 4) };
-    let limits = Limits {
+/// Room for one at a time, who has a turn of five steps.
+fn one_row() -> Limits {
+    Limits {
         tokens: 9,
         rows: 1,
         chunk: 9,
@@ -147,7 +146,13 @@ fn a_smaller_priority_is_admitted_first_until_patience_runs_out() {
         patience: 10,
         turn: 5,
         rollout_share: None,
-    };
+    }
+}
+
+#[test]
+fn a_smaller_priority_is_admitted_first_until_patience_runs_out() {
+    let request = |id, priority, since| Request { priority, ..fresh(id, since, 4) };
+    let limits = one_row();
     let waiting = [request(1, 0, 5), request(2, -1, 6)];
     let at = |step| plan(view(step, 9, &[], &waiting), &limits).admit;
     assert_eq!((at(14), at(15)), (vec![2], vec![1]));
@@ -155,16 +160,7 @@ fn a_smaller_priority_is_admitted_first_until_patience_runs_out() {
 
 #[test]
 fn the_row_of_who_had_its_turn_goes_to_who_lost_patience() {
-    let limits = Limits {
-        tokens: 9,
-        rows: 1,
-        chunk: 9,
-        beside: 9,
-        page_len: 2,
-        patience: 10,
-        turn: 5,
-        rollout_share: None,
-    };
+    let limits = one_row();
     let running = |generated| Request {
         generated,
         known: 4 + generated,

@@ -229,6 +229,19 @@ fn a_bad_adapter_is_refused_whole_and_the_one_before_stays() {
 }
 
 #[test]
+fn who_finds_all_slots_pinned_is_told_to_come_again() {
+    let server = Server::start(&["--max-loras", "1", "--max-lora-rank", "8"]);
+    let (one, two) = (folder(&server, 63), folder(&server, 64));
+    load(&server, "/load_lora_adapter", "a", &one.0, json!({ "pinned": true }));
+    let body = json!({ "lora_name": "b", "lora_path": two.0 });
+    let full = server.post("/load_lora_adapter", &body);
+    assert_eq!((full.status, full.header("retry-after")), (429, Some("1")), "{}", full.json());
+    assert_eq!(full.json()["error"]["code"], "no_slot");
+    server.post("/unload_lora_adapter", &json!({ "lora_name": "a" }));
+    assert_eq!(server.post("/load_lora_adapter", &body).status, 200);
+}
+
+#[test]
 fn a_version_that_finds_no_slot_in_time_is_given_up_and_the_one_before_stays() {
     let limits = ["--max-loras", "1", "--max-lora-rank", "8", "--max-batch-size", "1"];
     let server = Server::start(&limits);

@@ -363,7 +363,7 @@ impl Chaos {
             self.aborts.end();
         }
         // There is no such adapter, or none before it, or it has no slot.
-        let fine = [200, 404, 409, 503, 507].contains(&status) || (status == 400 && unload);
+        let fine = [200, 404, 409, 429, 507].contains(&status) || (status == 400 && unload);
         assert!(fine, "{path} {body}: {status} {told}");
     }
 

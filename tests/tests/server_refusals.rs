@@ -69,6 +69,8 @@ fn a_wrong_field_is_refused_by_its_name() {
         ("request_id", json!("naïve")),
         ("request_id", json!("a\nb")),
         ("temprature", json!(1)),
+        ("cache_salt", json!("")),
+        ("cache_salt", json!("s".repeat(1025))),
     ];
     for (name, value) in wrong {
         let mut body = json!({"prompt": "x", "max_tokens": 300});

@@ -389,6 +389,15 @@ fn what_is_wrong_is_refused_by_its_field() {
     ] {
         assert_eq!(refused(&body), field, "{body}");
     }
+    for (salt, key, field) in
+        [(1025, 1, "cache_salt"), (1, 1025, "extra_key"), (600, 600, "extra_key")]
+    {
+        let more = json!({ "cache_salt": "s".repeat(salt), "extra_key": "k".repeat(key) });
+        assert_eq!(refused(&asked(more)), field, "{salt} {key}");
+    }
+    // There an empty one is none.
+    let none = asked(json!({ "cache_salt": "", "extra_key": "" }));
+    assert_eq!(server().post("/generate", &none).status, 200);
     // One list of parameters, read anew for each of many salts.
     let salts: Vec<String> = (0..4000).map(|salt| salt.to_string()).collect();
     let stops: Vec<String> = (0..32).map(|stop| format!("{stop:0>1000}")).collect();

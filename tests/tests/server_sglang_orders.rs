@@ -314,6 +314,10 @@ fn it_tells_of_itself_in_sglangs_words() {
     {
         assert_eq!(told[field], value, "{field}");
     }
+    assert_eq!(told["enable_custom_logit_processor"], true);
+    // Also where the checkpoint has another name for it.
+    let boxed = Server::of_the_box().get("/get_server_info").json();
+    assert_eq!([&told["dtype"], &boxed["dtype"]], ["float32", "bfloat16"]);
     assert!(told["max_total_num_tokens"].as_u64().is_some_and(|tokens| tokens >= 512));
     assert_eq!(told["internal_states"].as_array().map(Vec::len), Some(1));
     assert_eq!(server.get("/get_weight_version").json(), json!({"weight_version": "default"}));

@@ -112,6 +112,11 @@ fn methods_of_workers_that_mean_something_are_answered() {
             "kwargs.is_checkpoint_format",
         ),
         (json!({"method": "update_weights", "kwargs": {}}), 400, "kwargs.update_info"),
+        (
+            json!({"method": "update_weights", "kwargs": {"update_info": []}}),
+            400,
+            "kwargs.update_info",
+        ),
     ] {
         let response = rpc(body.clone());
         assert_eq!((response.status, response.param().as_deref()), (status, Some(field)), "{body}");

@@ -267,6 +267,9 @@ fn an_update_that_is_not_ended_in_time_is_dropped_and_the_old_weights_stay() {
         good(&server.post("/update_weight_version", &json!({ "new_version": "default" })));
     }
     assert_eq!(ask(&server)["weight_versions"], before["weight_versions"]);
+    // Nor is a folder looked at for who is late.
+    let late = json!({ "weight_dir": "/no/such", "timeout_seconds": 0 });
+    assert_eq!(server.post("/update_weights", &late).status, 504);
     let wrong = json!({ "weight_dir": other.folder, "timeout_seconds": -1 });
     let wrong = server.post("/update_weights", &wrong);
     assert_eq!((wrong.status, wrong.param().as_deref()), (400, Some("timeout_seconds")));

@@ -366,8 +366,8 @@ fn no_slot() -> Refusal {
         "the adapter found no free slot within {} seconds: answers use them all",
         PLACE_WITHIN.as_secs()
     );
-    let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words);
-    (refusal.code, refusal.retry_after) = (Some("no_slot"), Some(Duration::from_secs(5)));
+    let mut refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, words);
+    refusal.code = Some("no_slot");
     refusal
 }
 

@@ -4,7 +4,7 @@ use super::load::{Canary, Given, Load};
 use super::spelling::{Swap, safetensors};
 use super::{Line, unknown};
 use crate::http::routes::{Answer, Route, controls};
-use crate::http::{Call, Reply, Server, json_of, text_of};
+use crate::http::{Call, Reply, Server, json_of, refused_with, text_of};
 use crate::openai::Refusal;
 use crate::openai::fields::Fields;
 use crate::openai::prompts::{self, Cut, Reading};
@@ -186,9 +186,7 @@ fn told(server: &Server, outcome: Result<Line, Refusal>) -> Response<Reply> {
     body["status"] = "error".into();
     body["success"] = false.into();
     body["error_message"] = refusal.message.clone().into();
-    let mut response = json_of(&body);
-    *response.status_mut() = refusal.status;
-    response
+    refused_with(&refusal, &body)
 }
 
 /// A reply in which each client finds what it looks for.

@@ -44,7 +44,7 @@ pub fn opening(fields: &mut Fields, served: &Served) -> Result<Opening, Refusal>
     Ok(Opening {
         name: name(fields)?,
         adapter,
-        salt: fields.take::<String>("cache_salt")?.unwrap_or_default().into_bytes().into(),
+        salt: crate::openai::sampling::salt(fields)?,
         on_swap,
         reserve,
         seed: fields.take("seed")?,

@@ -15,6 +15,7 @@ pub use body::Reply;
 pub use call::Call;
 pub use entry::Course;
 pub use guard::key;
+pub use route::refused_with;
 pub use routes::{Answer, Asking, How, Route, controls};
 
 use crate::backend::addresses_left;

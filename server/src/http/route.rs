@@ -19,6 +19,7 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
+use serde_json::Value;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -264,7 +265,12 @@ fn not_so(methods: &[Method]) -> Response<Reply> {
 }
 
 fn refused(refusal: Refusal) -> Response<Reply> {
-    let mut response = json(refusal.body().to_string().into_bytes());
+    refused_with(&refusal, &refusal.body())
+}
+
+/// A refusal whose body is in a client's own words.
+pub fn refused_with(refusal: &Refusal, body: &Value) -> Response<Reply> {
+    let mut response = json(body.to_string().into_bytes());
     *response.status_mut() = refusal.status;
     if refusal.status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -8,6 +8,9 @@ use std::time::Duration;
 /// Of a client's own words, so many are told back.
 const TOLD_BYTES_MAX: usize = 400;
 
+/// When to come again, where nothing else is known.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// The code of what does not fit the model's context.
 const TOO_LONG: &str = "context_length_exceeded";
 
@@ -30,7 +33,10 @@ impl Refusal {
     /// With a status and words alone; of long words the beginning.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
         let message = shortened(message.into());
-        Self { status, message, param: None, code: None, retry_after: None }
+        // Who is told to come again is told when.
+        let again = status == StatusCode::TOO_MANY_REQUESTS;
+        let retry_after = again.then_some(RETRY_AFTER);
+        Self { status, message, param: None, code: None, retry_after }
     }
 
     /// The request cannot be read.

@@ -34,6 +34,8 @@ const TOKEN_BYTES: usize = 8;
 const LOGPROB_BYTES: usize = 64;
 /// Characters of a client's own name of a request.
 const REQUEST_ID_MAX: usize = 128;
+/// Bytes of a salt.
+const SALT_BYTES_MAX: usize = 1024;
 
 /// What is asked of every answer.
 pub struct Asked {
@@ -133,7 +135,7 @@ impl Asked {
             show_tokens: fields.switch("return_token_ids")?,
             show_versions: fields.switch("return_weight_versions")?,
             numbered_tokens: fields.switch("return_tokens_as_token_ids")?,
-            salt: fields.take::<String>("cache_salt")?.unwrap_or_default().into_bytes().into(),
+            salt: salt(fields)?,
             class: class(fields)?,
             priority: fields.take("priority")?.unwrap_or(0),
             request_id: request_id(fields)?,
@@ -355,6 +357,22 @@ impl Asked {
         );
         Err(Refusal::expected(name, &expected, bytes))
     }
+}
+
+/// What keeps prefixes apart; nothing, where nothing is said.
+pub fn salt(fields: &mut Fields) -> Result<Arc<[u8]>, Refusal> {
+    let Some(salt) = fields.take::<String>("cache_salt")? else { return Ok([].into()) };
+    check_salt("cache_salt", &salt)?;
+    Ok(salt.into_bytes().into())
+}
+
+/// Refuses a salt that is none, or too long to go with every page.
+pub fn check_salt(field: &str, salt: &str) -> Result<(), Refusal> {
+    if (1..=SALT_BYTES_MAX).contains(&salt.len()) {
+        return Ok(());
+    }
+    let expected = format!("1 to {SALT_BYTES_MAX} bytes");
+    Err(Refusal::expected(field, &expected, format!("{} bytes", salt.len())))
 }
 
 /// The client's own name of the request, which logs and answers hold.

@@ -7,7 +7,7 @@ use super::{Kept, atropos};
 use crate::adapters::Known;
 use crate::openai::fields::Fields;
 use crate::openai::prompts::Prompt;
-use crate::openai::sampling::{class, known};
+use crate::openai::sampling::{check_salt, class, known};
 use crate::openai::{Context, Refusal, Surface};
 use crate::rollouts::Rollout;
 use crate::served::Served;
@@ -209,6 +209,10 @@ impl Said {
         let (mut last, mut read_bytes): (Option<Beside>, usize) = (None, 0);
         for (at, (prompt, name)) in prompts.into_iter().zip(names).enumerate() {
             let scores = self.scores(at, scores_prompts, &prompt, served)?;
+            // With a key they are one, which is refused by the key's name.
+            if let Some(salt) = self.salts.of(at).filter(|salt| !salt.is_empty()) {
+                check_salt("cache_salt", salt)?;
+            }
             let beside = self.beside(at, scores.as_ref(), &prompt);
             let params = match asks.last().filter(|_| last.as_ref() == Some(&beside)) {
                 Some(ask) if !self.params.is_own() => ask.params.clone(),

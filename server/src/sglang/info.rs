@@ -52,7 +52,7 @@ pub async fn server_info(server: &Server) -> Result<Map<String, Value>, Refusal>
         "tokenizer_path": folder,
         "served_model_name": served.name,
         "device": "cpu",
-        "dtype": config(server).get("torch_dtype"),
+        "dtype": served.dtype,
         "kv_cache_dtype": settings.kv.name(),
         "load_format": "auto",
         "trust_remote_code": false,
@@ -72,7 +72,7 @@ pub async fn server_info(server: &Server) -> Result<Map<String, Value>, Refusal>
         "disable_radix_cache": false,
         "disaggregation_mode": "null",
         "enable_memory_saver": true,
-        "enable_custom_logit_processor": false,
+        "enable_custom_logit_processor": true,
         "weight_version": version,
         "startup_time": served.created,
         "internal_states": [{

@@ -220,7 +220,10 @@ fn translated(fields: &mut Fields, beside: &Beside) -> Result<Map<String, Value>
     if let Some(from) = beside.prompt_from {
         ours.insert("prompt_logprob_start".into(), from.into());
     }
-    ours.insert("cache_salt".into(), beside.salt.clone().into());
+    // There an empty salt is none.
+    if !beside.salt.is_empty() {
+        ours.insert("cache_salt".into(), beside.salt.clone().into());
+    }
     ours.insert("class".into(), beside.class.name().into());
     ours.insert("priority".into(), beside.priority.into());
     // Without a class that reads them they say nothing.

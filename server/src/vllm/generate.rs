@@ -13,9 +13,6 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
-/// Bytes of a salt.
-const SALT_BYTES_MAX: usize = 1024;
-
 /// Fields beside the sampling.
 pub const OUTER: [&str; 18] = [
     "stream",
@@ -145,12 +142,6 @@ impl Generate {
         outer.only("return_full_logprobs", &[Value::Bool(false)])?;
         outer.done()?;
         let mut fields = Fields::of(inner);
-        if let Some(salt) = fields.look("cache_salt").and_then(Value::as_str)
-            && !(1..=SALT_BYTES_MAX).contains(&salt.len())
-        {
-            let expected = format!("1 to {SALT_BYTES_MAX} bytes");
-            return Err(Refusal::expected("cache_salt", &expected, salt.len()));
-        }
         let max_new: Option<u32> = fields.take("max_tokens")?;
         let top = fields.within("logprobs", 0..=TOP_MAX)?;
         fields.within("output_kind", 0..=2)?;

@@ -204,7 +204,9 @@ impl Updates {
         folder: (&'static str, PathBuf),
         swap: Swap,
     ) -> Result<Swapped, Refusal> {
-        let opened = self.open(folder)?;
+        let updates = self.clone();
+        let opened = aside("checkpoint", move || updates.open(folder));
+        let opened = swap.until.keep(opened).await???;
         self.swap(runtime, Coming::Whole(opened), swap).await
     }
 

@@ -4,7 +4,7 @@ use super::check;
 use crate::adapters::spelling::{Swap, safetensors};
 use crate::deadline::Deadline;
 use crate::http::routes::{Answer, Route, controls};
-use crate::http::{Call, Reply, Server, json_of};
+use crate::http::{Call, Reply, Server, json_of, refused_with};
 use crate::openai::Refusal;
 use crate::openai::fields::Fields;
 use crate::runtime::Swapped;
@@ -86,6 +86,9 @@ pub fn bring(server: &Server, info: Value) -> Result<(), Refusal> {
         other => serde_json::from_value(other)
             .map_err(|_| Refusal::field("update_info", "expected an object or a list"))?,
     };
+    if infos.is_empty() {
+        return Err(Refusal::field("update_info", "is empty: nothing comes with it"));
+    }
     let updates = &server.served.updates;
     for info in infos {
         let mut info = Fields::of(info);
@@ -151,7 +154,7 @@ fn told(server: &Server, outcome: Result<Swapped, Refusal>) -> Response<Reply> {
             body["success"] = false.into();
             body["message"] = refusal.message.clone().into();
             body["num_paused_requests"] = paused.into();
-            let mut response = json_of(&body);
+            let mut response = refused_with(&refusal, &body);
             // Its clients know no other status than this one.
             let known = refusal.status.is_client_error();
             *response.status_mut() = if known { StatusCode::BAD_REQUEST } else { refusal.status };
