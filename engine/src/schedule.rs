@@ -248,7 +248,8 @@ impl Step<'_> {
         let mut at = 0;
         while at < self.running.len() {
             let request = self.running[at];
-            if (request.left() == 1) != decoding || request.pauses || !request.is_of(queue) {
+            let is_other = (request.left() == 1) != decoding || !request.is_of(queue);
+            if is_other || request.pauses || (!decoding && self.has_promised(request)) {
                 at += 1;
                 continue;
             }
@@ -290,6 +291,11 @@ impl Step<'_> {
         Some(count)
     }
 
+    /// Whether a request has some of the tokens.
+    fn has_promised(&self, request: &Request) -> bool {
+        self.plan.run.iter().any(|run| run.0 == request.id)
+    }
+
     /// Free pages that so many tokens take.
     fn wants(&self, request: &Request, tokens: u32) -> u32 {
         let pages = (request.computed + tokens).div_ceil(self.limits.page_len);
@@ -299,8 +305,7 @@ impl Step<'_> {
     /// The request at `at` lacks pages: the last in rank without a promise, itself if
     /// need be, gives its own back. Says where to go on.
     fn give_way(&mut self, at: usize) -> usize {
-        let promised = |request: &Request| self.plan.run.iter().any(|run| run.0 == request.id);
-        let last = self.running.iter().rposition(|request| !promised(request));
+        let last = self.running.iter().rposition(|request| !self.has_promised(request));
         let last = last.expect("the one that lacks pages has no promise");
         let prompt = self.running[at].left() > 1;
         if last == at && prompt && !self.plan.run.is_empty() {

@@ -159,3 +159,14 @@ fn rollouts_give_pages_back_before_inference_does() {
     let plan = at(&Limits { rollout_share: None, ..LIMITS });
     assert_eq!((plan.preempt, plan.run), (vec![2], vec![(1, 1)]));
 }
+
+#[test]
+fn a_prompt_that_runs_has_what_the_other_class_has_no_pages_for() {
+    let running = [Request { computed: 8, pages: 2, own: 2, ..fresh(1, 0, 30) }];
+    let waiting = [Request { class: Class::Rollout, ..fresh(2, 0, 30) }];
+    let mut balance = Balance::default();
+    balance.settle(0.3, [1000, 0], [false, true]);
+    let view = View { balance, ..view(1, 1, &running, &waiting) };
+    let plan = plan(view, &Limits { tokens: 8, ..LIMITS });
+    assert_eq!((plan.admit, plan.run), (Vec::new(), vec![(1, 4)]));
+}

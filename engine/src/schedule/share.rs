@@ -93,6 +93,10 @@ impl Step<'_> {
                 break;
             }
         }
+        // What one class has no pages for, the prompts of the other go on with: the pages come
+        // when these have ended.
+        let mut left = tokens.iter().sum();
+        self.continue_running(false, None, &mut left);
         self.plan.short = Class::ALL.map(|class| self.is_short(waiting, class));
     }
 
