@@ -115,9 +115,14 @@ fn versions(of: &Trajectory) -> Result<(), Error> {
     for (at, span) in of.versions.iter().enumerate() {
         let place = |field: &str| format!("versions[{at}].{field}");
         name(&place("version"), &span.version)?;
-        let over = span.kv.iter().flat_map(|over| [Some(&over.version), over.weights.as_ref()]);
-        let mut names = over.chain([span.weights.as_ref()]).flatten();
-        names.try_for_each(|text| name(&place("weights or kv"), text))?;
+        let weights = |field: &str, weights: &Option<String>| {
+            weights.as_ref().map_or(Ok(()), |weights| name(&place(field), weights))
+        };
+        weights("weights", &span.weights)?;
+        for (at, over) in span.kv.iter().enumerate() {
+            name(&place(&format!("kv[{at}].version")), &over.version)?;
+            weights(&format!("kv[{at}].weights"), &over.weights)?;
+        }
         let whole = from <= span.start && span.start < span.end;
         if !whole || span.end as usize > of.answer.len() {
             let expected = format!("a range of tokens within {from}..{}", of.answer.len());

@@ -8,7 +8,12 @@ use trajectories::{Error, Filter, Settings, Span, Store, Trajectory};
 fn twelve(folder: &Folder) -> Store {
     let store = folder.open(Settings { segment_bytes: 1024, ..roomy() });
     for number in 1..=12u64 {
-        let span = |version, start, end| Span { version: format!("step-{version}"), start, end };
+        let span = |version, start, end| Span {
+            version: format!("step-{version}"),
+            start,
+            end,
+            ..Span::default()
+        };
         let of = Trajectory {
             group: Some(format!("group-{}", (number - 1) / 4)),
             session: (number % 2 == 0).then(|| "even".into()),

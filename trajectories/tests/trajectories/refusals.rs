@@ -2,12 +2,12 @@
 
 use crate::samples::{Folder, all, object, roomy, short, whole};
 use serde_json::{Value, json};
-use trajectories::{Error, Masks, Policy, Reward, Settings, Span, Store, Trajectory};
+use trajectories::{Error, Masks, Over, Policy, Reward, Settings, Span, Store, Trajectory};
 
 type Spoil = fn(&mut Trajectory);
 
 fn span(start: u32, end: u32) -> Vec<Span> {
-    vec![Span { version: "step".into(), start, end }]
+    vec![Span { version: "step".into(), start, end, ..Span::default() }]
 }
 
 #[test]
@@ -29,6 +29,10 @@ fn each_wrong_field_is_refused_by_its_name_and_nothing_is_written() {
         ("logprobs.processed[2]", |of| of.logprobs.processed[2] = f32::INFINITY),
         ("versions", |of| of.versions = vec![span(0, 1).remove(0); 1025]),
         ("versions[0].version", |of| of.versions[0].version = "x".repeat(513)),
+        ("versions[0].weights", |of| of.versions[0].weights = Some("x".repeat(513))),
+        ("versions[1].kv[1].version", |of| of.versions[1].kv[1].version = "x".repeat(513)),
+        ("versions[1].kv[0].weights", |of| of.versions[1].kv[0].weights = Some("x".repeat(513))),
+        ("versions", |of| of.versions[1].kv = vec![Over::default(); 1025]),
         ("versions[0]", |of| of.versions = span(0, 0)),
         ("versions[0]", |of| of.versions = span(4, 6)),
         ("versions[0]", |of| of.versions = span(u32::MAX, 0)),
@@ -79,7 +83,9 @@ fn what_is_at_each_bound_is_kept() {
     of.answer = vec![0; 1024];
     of.logprobs.raw = vec![0.0; 1024];
     let name = |at| format!("{at:0512}");
-    of.versions = (0..1024).map(|at| Span { version: name(at), start: at, end: at + 1 }).collect();
+    of.versions = (0..1024)
+        .map(|at| Span { version: name(at), start: at, end: at + 1, ..Span::default() })
+        .collect();
     of.metadata = object(json!({"deep": deep(63), "text": "x".repeat((64 << 10) - 156)}));
     let room = (64 << 10) - serde_json::to_string(&of.metadata).unwrap().len();
     of.metadata.insert("y".into(), json!("y".repeat(room.saturating_sub(7))));

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use trajectories::{
-    Filter, Logprobs, Masks, Metadata, Policy, Sampling, Settings, Span, Store, Syncing, Trajectory,
+    Filter, Logprobs, Masks, Metadata, Over, Policy, Sampling, Settings, Span, Store, Syncing,
+    Trajectory,
 };
 
 /// A folder of its own, gone when it is dropped.
@@ -80,7 +81,15 @@ pub fn whole(number: u64) -> Trajectory {
     let answer: Vec<u32> = (0..5).map(|token| token * 70_000 + number as u32).collect();
     let logprob = |token: &u32| -(*token as f32).sqrt() / 7.0;
     let metadata = json!({"task": "täsk\n", "tries": [1, -2, 0.1], "deep": {"of": null}});
-    let span = |version: &str, start, end| Span { version: version.into(), start, end };
+    let span =
+        |version: &str, start, end| Span { version: version.into(), start, end, ..Span::default() };
+    let over =
+        |from, version: &str| Over { from, version: version.into(), weights: Some("base".into()) };
+    let kept = Span {
+        weights: Some("base".into()),
+        kv: vec![over(0, "step-1"), over(4, "step-2")],
+        ..span("step-2", 2, 3)
+    };
     Trajectory {
         id: 0,
         group: Some("group".into()),
@@ -91,7 +100,7 @@ pub fn whole(number: u64) -> Trajectory {
             raw: answer.iter().map(logprob).collect(),
             processed: answer.iter().map(|token| logprob(token) * 0.9).collect(),
         },
-        versions: vec![span("step-1", 0, 2), span("step-2", 2, 3), span("step-1", 4, 5)],
+        versions: vec![span("step-1", 0, 2), kept, span("step-1", 4, 5)],
         masks: Some(Masks::Kept(vec![vec![], vec![1], vec![2, 3], vec![], vec![u32::MAX]])),
         masking: object(json!({"logit_bias": {"7": -1.5}, "bad_words": ["nö"]})),
         loss_mask: Some(vec![true, false, true, true, false]),
