@@ -182,7 +182,7 @@ def adapters(given, folders):
                         {"lora_name": name, "lora_path": str(folders[number % len(folders)])})
         after = running.memory_bytes()[1]
         file = (folders[0] / "adapter_model.safetensors").stat().st_size
-        slot = client.get("/v1/lora_adapters")["data"][0]["slot_bytes"]
+        slot = client.get("/v1/lora_adapters")["slot_bytes"]
         figure(given, "an adapter's slot over its file", given.level, "parts", slot / file)
         figure(given, "memory that an adapter adds over its file", given.level, "parts", (after - before) / 8 / file)
         rates = {"base": [], "8 adapters": []}

@@ -84,6 +84,17 @@ fn what_was_stored_comes_again_bit_for_bit_or_parts_for_a_reason() {
         assert!(!same && told.contains(words), "{line}: {told}");
     }
 
+    // Tokens that stand on keys and values of another version are its own no more.
+    first["sampling"]["temperature"] = json!(0.9);
+    first["logprobs"]["raw"][2] = json!(-1.5);
+    first["versions"][0]["kv"] =
+        json!([{ "from": 0, "version": "old" }, { "from": 3, "version": "default" }]);
+    let kept = export.0.join("kept.jsonl");
+    std::fs::write(&kept, first.to_string()).expect("written");
+    let (words, same) = replayed(&server, &kept);
+    assert!(!same && words.contains("parts at token 2"), "{words}");
+    assert!(words.contains("stands on keys and values of `old`, which were kept"), "{words}");
+
     // Other weights serve: the first token that parts is of the version that is gone.
     let base = checkpoint::open(server.folder());
     let changed = merged(&base, &adapter(&base, &["q_proj", "down_proj"], 4, 3));

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use trajectories::{Masks, Trajectory};
+use trajectories::{Masks, Span, Trajectory};
 
 /// Where a trajectory and the server part.
 struct Parting {
@@ -144,20 +144,20 @@ async fn of_version(client: &Client, it: &Trajectory, at: usize) -> Result<Strin
     };
     let span = &it.versions[made];
     let by = called(&span.version, span.weights.as_deref());
-    // A span that says nothing of keys and values has computed all of them.
-    let over = it.versions[..=made].iter().rposition(|span| span.kv.is_empty()).unwrap_or(0);
-    let over = it.versions[over..=made].iter().flat_map(|span| &span.kv);
-    let over = over.map(|over| called(&over.version, over.weights.as_deref()));
+    // From the last span on that leaves nothing of those before it.
+    let alone = |span: &Span| span.kv.first().is_none_or(|over| over.from == 0);
+    let first = it.versions[..=made].iter().rposition(alone).unwrap_or(0);
+    let over = it.versions[first..=made].iter().flat_map(|span| match &span.kv[..] {
+        [] => vec![called(&span.version, span.weights.as_deref())],
+        kv => kv.iter().map(|over| called(&over.version, over.weights.as_deref())).collect(),
+    });
     Ok(if by != serves {
         format!("version: {by} made it, {serves} serves")
     } else if span.kv.is_empty() {
         format!("version: {serves} serves by the same name: other weights, or other numerics")
     } else {
-        let over: Vec<String> = over.collect();
-        format!(
-            "version: it stands on keys and values of {}, too, which were kept",
-            over.join(", ")
-        )
+        let over: Vec<String> = over.filter(|over| *over != by).collect();
+        format!("version: it stands on keys and values of {}, which were kept", over.join(", "))
     })
 }
 
