@@ -301,9 +301,9 @@ mod tests {
             (["--trajectory-max-bytes", "1GiB"], ["--trajectory-dir", "d"]),
             (["--trajectory-policy", "refuse"], ["--trajectory-dir", "d"]),
             (["--trajectory-sync", "always"], ["--trajectory-dir", "d"]),
-            (["--atropos-name", "name"], ["--atropos-url", "http://h"]),
-            (["--atropos-group-size", "8"], ["--atropos-url", "http://h"]),
-            (["--atropos-weight", "1"], ["--atropos-url", "http://h"]),
+            (["--atropos-name", "name"], ["--atropos-url", "http://localhost"]),
+            (["--atropos-group-size", "8"], ["--atropos-url", "http://localhost"]),
+            (["--atropos-weight", "1"], ["--atropos-url", "http://localhost"]),
             (["--draft-quantize", "q8"], ["--draft", "base"]),
             (["--draft-batch", "32"], ["--draft-tokens", "4"]),
         ] {
