@@ -1,7 +1,8 @@
-//! Where kernels run. The CPU is here; devices join as plugins behind one C table.
+//! Where kernels run: the CPU, and devices behind plugins' C tables.
 
 #![deny(unsafe_code)]
 
 pub mod cpu;
 #[expect(unsafe_code, reason = "the system maps files")]
 pub mod mapped;
+pub mod plugin;

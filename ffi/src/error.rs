@@ -105,6 +105,7 @@ impl Refusal {
                 Fault::OutOfMemory { .. } if !matches!(self, Self::Layout(_)) => {
                     header::PW_E_MEMORY
                 }
+                Fault::Device { .. } => header::PW_E_DEVICE,
                 _ => header::PW_E_ARGUMENT,
             },
         }

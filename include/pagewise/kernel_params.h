@@ -45,6 +45,39 @@ typedef long int64_t;
 #define PWK_DTYPE_I8 5u
 #define PWK_DTYPE_I4 6u /* two's complement nibbles, the low one first */
 
+/* ---- faults ------------------------------------------------------------------ */
+
+/* What a device found wrong in a step's buffers, where the CPU refuses a call. */
+#define PWK_FAULT_ELEMENT 1u    /* an element outside of least to most */
+#define PWK_FAULT_REPEATED 2u   /* an element that says what the one at `least` says */
+#define PWK_FAULT_NOT_FINITE 3u /* an element that is NaN or infinite */
+#define PWK_FAULT_BELOW 4u      /* an element below what is allowed */
+#define PWK_FAULT_ABOVE 5u      /* an element above what is allowed */
+
+/* The first fault of a program; commands after it do nothing. */
+struct pwk_fault {
+    uint64_t at;      /* index of the element in its buffer */
+    int64_t least;    /* the smallest value allowed */
+    int64_t most;     /* the largest value allowed */
+    int64_t got;      /* the value found */
+    uint32_t kind;    /* PWK_FAULT_*; 0: none */
+    uint32_t command; /* place of the command in its program */
+    uint32_t field;   /* place of the buffer in the command's declaration */
+    uint32_t claimed; /* 1: some thread has found one */
+};
+PWK_LAYOUT(pwk_fault, 48, claimed, 44);
+
+/* What every launch of a kernel gets after its parameters and buffers. */
+struct pwk_launch {
+    uint64_t workspace; /* address of scratch */
+    uint64_t fault;     /* address of the program's pwk_fault */
+    uint32_t command;   /* place of the command in its program */
+    uint32_t tile;      /* what the lowering tells the kernel of its tiles */
+    uint32_t part;      /* the same, a second number */
+    uint32_t reserved;  /* 0 */
+};
+PWK_LAYOUT(pwk_launch, 32, reserved, 28);
+
 /* ---- KV pages, shared by every kernel that reads or writes them --------------- */
 
 /* What turns stored keys and values back into numbers. */

@@ -47,6 +47,37 @@ impl<'a> Memory for Host<'a> {
     type MaybeUpdate = Option<&'a mut [u8]>;
 }
 
+/// Buffers by their addresses in a device's memory, as its plugin gets them.
+#[derive(Clone, Copy, Debug)]
+pub struct Raw;
+
+/// A buffer of [`Raw`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Where it begins; 0 where there is none.
+    pub at: u64,
+    /// How long it is.
+    pub bytes: u64,
+}
+
+impl Memory for Raw {
+    type Read = Address;
+    type Write = Address;
+    type Update = Address;
+    type MaybeRead = Option<Address>;
+    type MaybeWrite = Option<Address>;
+    type MaybeUpdate = Option<Address>;
+}
+
+impl Span for Address {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+    fn misalignment(&self, align: u64) -> u64 {
+        self.at % align
+    }
+}
+
 /// What a check needs to know of a buffer, wherever it is.
 pub trait Span {
     /// Its length.
@@ -254,12 +285,15 @@ macro_rules! command {
         }
 
         impl $name {
-            /// Calls `f` with every buffer there is.
-            pub fn slices(
+            /// Calls `f` with every buffer as declared, those that are absent too.
+            pub fn buffers(
                 &self,
-                mut f: impl FnMut(&'static str, $crate::command::Access, $crate::device::Slice),
+                mut f: impl FnMut(
+                    &'static str,
+                    Option<($crate::command::Access, $crate::device::Slice)>,
+                ),
             ) {
-                $($crate::command!(@slice f, self, $field, $access);)*
+                $(f(stringify!($field), $crate::command!(@buffer self, $field, $access));)*
             }
 
             /// The same command on this process's memory.
@@ -284,34 +318,51 @@ macro_rules! command {
             }
         }
 
+        impl $name<$crate::command::Raw> {
+            /// Of the bytes of its parameters and of its buffers as declared; nothing where
+            /// they are not as many.
+            pub fn raw(params: &[u8], buffers: &[$crate::command::Address]) -> Option<Self> {
+                let params = bytemuck::try_pod_read_unaligned(params).ok()?;
+                let mut buffers = buffers.iter().copied();
+                let mut next = || buffers.next();
+                let command = Self { params, $($field: $crate::command!(@raw next, $access),)* };
+                buffers.next().is_none().then_some(command)
+            }
+        }
+
         impl<M: $crate::command::Memory> $name<M> {
+            /// The bytes of its parameters.
+            pub fn params(&self) -> &[u8] {
+                bytemuck::bytes_of(&self.params)
+            }
+
             /// Its refusals begin with this name.
             pub const CHECKS: $crate::error::Checks = $crate::error::Checks($kernel);
         }
     };
-    (@slice $f:ident, $self:ident, $field:ident, Read) => {
-        $f(stringify!($field), $crate::command::Access::Read, $self.$field.0)
+    (@buffer $self:ident, $field:ident, MaybeRead) => {
+        $self.$field.map(|slice| ($crate::command::Access::Read, slice.0))
     };
-    (@slice $f:ident, $self:ident, $field:ident, Write) => {
-        $f(stringify!($field), $crate::command::Access::Write, $self.$field.0)
+    (@buffer $self:ident, $field:ident, MaybeWrite) => {
+        $self.$field.map(|slice| ($crate::command::Access::Write, slice.0))
     };
-    (@slice $f:ident, $self:ident, $field:ident, Update) => {
-        $f(stringify!($field), $crate::command::Access::Update, $self.$field.0)
+    (@buffer $self:ident, $field:ident, MaybeUpdate) => {
+        $self.$field.map(|slice| ($crate::command::Access::Update, slice.0))
     };
-    (@slice $f:ident, $self:ident, $field:ident, MaybeRead) => {
-        if let Some(slice) = $self.$field {
-            $f(stringify!($field), $crate::command::Access::Read, slice.0);
-        }
+    (@buffer $self:ident, $field:ident, $access:ident) => {
+        Some(($crate::command::Access::$access, $self.$field.0))
     };
-    (@slice $f:ident, $self:ident, $field:ident, MaybeWrite) => {
-        if let Some(slice) = $self.$field {
-            $f(stringify!($field), $crate::command::Access::Write, slice.0);
-        }
+    (@raw $next:ident, MaybeRead) => {
+        $next().filter(|address| address.at != 0)
     };
-    (@slice $f:ident, $self:ident, $field:ident, MaybeUpdate) => {
-        if let Some(slice) = $self.$field {
-            $f(stringify!($field), $crate::command::Access::Update, slice.0);
-        }
+    (@raw $next:ident, MaybeWrite) => {
+        $next().filter(|address| address.at != 0)
+    };
+    (@raw $next:ident, MaybeUpdate) => {
+        $next().filter(|address| address.at != 0)
+    };
+    (@raw $next:ident, $access:ident) => {
+        $next()?
     };
     (@lay $memory:ident, $self:ident, $field:ident, Read) => {
         $crate::device::Read($memory.read($self.$field))

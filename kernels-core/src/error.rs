@@ -113,6 +113,13 @@ pub enum Fault {
         /// The value given.
         got: i64,
     },
+    /// A device or its driver that failed.
+    Device {
+        /// What it said.
+        says: &'static str,
+        /// The number of its fault.
+        code: i64,
+    },
     /// A buffer, program or ticket that was released, or another backend's.
     Stale,
     /// The device has no such memory left.
@@ -188,6 +195,7 @@ impl fmt::Display for Error {
             Fault::Unsupported { expected, got } => {
                 write!(f, "is {got}, this backend has {expected}")
             }
+            Fault::Device { says, code } => write!(f, "failed with {code}: {says}"),
             Fault::Stale => write!(f, "was released or belongs to another backend"),
             Fault::OutOfMemory { bytes } => write!(f, "cannot grow by {bytes} bytes"),
         }

@@ -11,11 +11,16 @@ struct Bound {
     generate: fn(Builder) -> Builder,
 }
 
-const BOUND: [Bound; 2] = [
+const BOUND: [Bound; 3] = [
     Bound {
         header: "include/pagewise/kernel_params.h",
         output: "kernels-core/src/params/generated.rs",
         generate: of_params,
+    },
+    Bound {
+        header: "include/pagewise/plugin.h",
+        output: "plugin/src/generated.rs",
+        generate: of_plugin,
     },
     Bound { header: "include/pagewise.h", output: "ffi/src/header.rs", generate: of_abi },
 ];
@@ -94,6 +99,11 @@ fn of_params(builder: Builder) -> Builder {
         .derive_default(true)
         .derive_partialeq(true)
         .parse_callbacks(Box::new(Names))
+}
+
+/// What plugins and hosts know of each other, by its own names.
+fn of_plugin(builder: Builder) -> Builder {
+    builder.allowlist_item("(pwp|PWP)_.*").derive_default(true)
 }
 
 /// What embedders call, by its own names.

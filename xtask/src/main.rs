@@ -5,6 +5,7 @@
 mod bench;
 mod bindings;
 mod check;
+mod cuda;
 mod install;
 mod kernels;
 mod parity;
@@ -45,6 +46,8 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Write what the entries of CUDA's kernels take, cuda/resources.csv, anew.
+    CudaResources,
     /// Write the grid of kernels and forms, docs/parity.md, anew.
     Parity {
         /// Write nothing; fail if what is committed is not what the sources say.
@@ -62,6 +65,7 @@ fn main() {
         Chore::ReleaseAbi => install::released::keep(&root()),
         Chore::Bindings { check: false } => bindings::write(&root()),
         Chore::Bindings { check: true } => bindings::check(&root()).map(drop),
+        Chore::CudaResources => check::cuda::write_resources(&root()),
         Chore::Parity { check: false } => parity::write(&root()),
         Chore::Parity { check: true } => parity::check(&root()),
     };

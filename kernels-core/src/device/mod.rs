@@ -12,7 +12,7 @@ use crate::activation::Activation;
 use crate::append_kv::AppendKv;
 use crate::attention::Attention;
 use crate::attention_fold::AttentionFold;
-use crate::command::Access;
+use crate::command::{Access, Address, Memory, Raw, Recorded};
 use crate::embed::Embed;
 use crate::gather::Gather;
 use crate::kv_copy::KvCopy;
@@ -135,14 +135,29 @@ pub trait Backend: Send {
 /// checks. A new line here breaks the `match` of every backend that lacks it.
 macro_rules! kernels {
     ($($kernel:ident)*) => {
-        /// One call of a kernel: its parameters and its slices.
-        #[derive(Clone, Copy, Debug)]
+        /// One call of a kernel: its parameters and its buffers.
         #[allow(clippy::large_enum_variant, reason = "a command is copied when it is recorded, once")]
-        pub enum Command {
+        pub enum Command<M: Memory = Recorded> {
             $(
                 #[doc = concat!("See [`", stringify!($kernel), "`].")]
-                $kernel($kernel),
+                $kernel($kernel<M>),
             )*
+        }
+
+        impl Clone for Command {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+
+        impl Copy for Command {}
+
+        impl core::fmt::Debug for Command {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                match self {
+                    $(Command::$kernel(command) => command.fmt(f),)*
+                }
+            }
         }
 
         $(
@@ -153,28 +168,62 @@ macro_rules! kernels {
             }
         )*
 
-        impl Command {
+        impl<M: Memory> Command<M> {
             /// The name of its kernel, as errors spell it.
             pub const fn kernel(&self) -> &'static str {
                 match self {
-                    $(Command::$kernel(_) => <$kernel>::CHECKS.0,)*
+                    $(Command::$kernel(_) => <$kernel<M>>::CHECKS.0,)*
                 }
             }
 
+            /// The bytes of its parameters.
+            pub fn params(&self) -> &[u8] {
+                match self {
+                    $(Command::$kernel(command) => command.params(),)*
+                }
+            }
+
+            /// Refuses what its contract does not allow: shapes, sizes, numbers.
+            pub fn check_shape(&self) -> Result<(), Error> {
+                match self {
+                    $(Command::$kernel(command) => command.check(),)*
+                }
+            }
+        }
+
+        impl Command<Raw> {
+            /// Of a kernel by its name, the bytes of its parameters and its buffers as
+            /// declared, an absent one at 0; nothing where these do not go together.
+            pub fn raw(kernel: &str, params: &[u8], buffers: &[Address]) -> Option<Self> {
+                $(if kernel == <$kernel>::CHECKS.0 {
+                    return Some(Command::$kernel(<$kernel<Raw>>::raw(params, buffers)?));
+                })*
+                None
+            }
+        }
+
+        impl Command {
             /// Refuses what the contract does not allow: shapes, sizes, numbers,
             /// overlap.
             pub fn check(&self) -> Result<(), Error> {
-                match self {
-                    $(Command::$kernel(command) => command.check()?,)*
-                }
+                self.check_shape()?;
                 check_overlap(self)
             }
 
-            /// Calls `f` with every buffer there is.
-            pub fn slices(&self, f: impl FnMut(&'static str, Access, Slice)) {
+            /// Calls `f` with every buffer as declared, those that are absent too.
+            pub fn buffers(&self, f: impl FnMut(&'static str, Option<(Access, Slice)>)) {
                 match self {
-                    $(Command::$kernel(command) => command.slices(f),)*
+                    $(Command::$kernel(command) => command.buffers(f),)*
                 }
+            }
+
+            /// Calls `f` with every buffer there is.
+            pub fn slices(&self, mut f: impl FnMut(&'static str, Access, Slice)) {
+                self.buffers(|field, buffer| {
+                    if let Some((access, slice)) = buffer {
+                        f(field, access, slice);
+                    }
+                });
             }
         }
     };

@@ -8,6 +8,11 @@ pub const DTYPE_BF16: u32 = 3;
 pub const DTYPE_E4M3: u32 = 4;
 pub const DTYPE_I8: u32 = 5;
 pub const DTYPE_I4: u32 = 6;
+pub const FAULT_ELEMENT: u32 = 1;
+pub const FAULT_REPEATED: u32 = 2;
+pub const FAULT_NOT_FINITE: u32 = 3;
+pub const FAULT_BELOW: u32 = 4;
+pub const FAULT_ABOVE: u32 = 5;
 pub const KV_SCALES_NONE: u32 = 0;
 pub const KV_SCALES_STATIC: u32 = 1;
 pub const KV_SCALES_TOKEN: u32 = 2;
@@ -43,6 +48,52 @@ pub const LORA_OUTPUTS: u32 = 32;
 pub const VERIFY_GREEDY: u32 = 1;
 pub const VERIFY_REJECTION: u32 = 2;
 pub const VERIFY_TOKENS: u32 = 3;
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct Fault {
+    pub at: u64,
+    pub least: i64,
+    pub most: i64,
+    pub got: i64,
+    pub kind: u32,
+    pub command: u32,
+    pub field: u32,
+    pub claimed: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Fault"][::core::mem::size_of::<Fault>() - 48usize];
+    ["Alignment of Fault"][::core::mem::align_of::<Fault>() - 8usize];
+    ["Offset of field: Fault::at"][::core::mem::offset_of!(Fault, at) - 0usize];
+    ["Offset of field: Fault::least"][::core::mem::offset_of!(Fault, least) - 8usize];
+    ["Offset of field: Fault::most"][::core::mem::offset_of!(Fault, most) - 16usize];
+    ["Offset of field: Fault::got"][::core::mem::offset_of!(Fault, got) - 24usize];
+    ["Offset of field: Fault::kind"][::core::mem::offset_of!(Fault, kind) - 32usize];
+    ["Offset of field: Fault::command"][::core::mem::offset_of!(Fault, command) - 36usize];
+    ["Offset of field: Fault::field"][::core::mem::offset_of!(Fault, field) - 40usize];
+    ["Offset of field: Fault::claimed"][::core::mem::offset_of!(Fault, claimed) - 44usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct Launch {
+    pub workspace: u64,
+    pub fault: u64,
+    pub command: u32,
+    pub tile: u32,
+    pub part: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Launch"][::core::mem::size_of::<Launch>() - 32usize];
+    ["Alignment of Launch"][::core::mem::align_of::<Launch>() - 8usize];
+    ["Offset of field: Launch::workspace"][::core::mem::offset_of!(Launch, workspace) - 0usize];
+    ["Offset of field: Launch::fault"][::core::mem::offset_of!(Launch, fault) - 8usize];
+    ["Offset of field: Launch::command"][::core::mem::offset_of!(Launch, command) - 16usize];
+    ["Offset of field: Launch::tile"][::core::mem::offset_of!(Launch, tile) - 20usize];
+    ["Offset of field: Launch::part"][::core::mem::offset_of!(Launch, part) - 24usize];
+    ["Offset of field: Launch::reserved"][::core::mem::offset_of!(Launch, reserved) - 28usize];
+};
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct KvLayout {

@@ -2,7 +2,6 @@
 //! makes its command once, and every machine takes it.
 
 use super::Bytes;
-use backends::cpu::Cpu;
 use kernels_core::Error;
 use kernels_core::command::{Host, Lay};
 use kernels_core::device::{Backend, Command, Launch, Needs, Program, Slice};
@@ -99,11 +98,11 @@ impl Machine for Direct<'_> {
 }
 
 /// A backend: the command is recorded once and submitted twice, from the same memory.
-pub struct Recorded<'a>(pub &'a mut Cpu);
+pub struct Recorded<'a>(pub &'a mut dyn Backend);
 
 impl Machine for Recorded<'_> {
     fn run<C: Kernel>(&mut self, mut command: C) -> Result<(), Error> {
-        let mut laid = Laid { cpu: &mut *self.0, written: Vec::new(), slices: Vec::new() };
+        let mut laid = Laid { backend: &mut *self.0, written: Vec::new(), slices: Vec::new() };
         let recorded = command.lay(&mut laid);
         let Laid { written, slices, .. } = laid;
         let results = self.twice(recorded, &written);
@@ -143,7 +142,7 @@ impl Recorded<'_> {
 
 /// Lays buffers out on a backend.
 struct Laid<'a> {
-    cpu: &'a mut Cpu,
+    backend: &'a mut dyn Backend,
     /// Buffers that are written, and what they held.
     written: Vec<(Slice, Vec<u8>)>,
     slices: Vec<Slice>,
@@ -151,9 +150,9 @@ struct Laid<'a> {
 
 impl Lay for Laid<'_> {
     fn read(&mut self, bytes: &[u8]) -> Slice {
-        let buffer = self.cpu.alloc(bytes.len() as u64).expect("cases are small");
+        let buffer = self.backend.alloc(bytes.len() as u64).expect("cases are small");
         let slice = Slice { buffer, offset: 0, bytes: bytes.len() as u64 };
-        self.cpu.write(slice, bytes).expect("the slice is its own");
+        self.backend.write(slice, bytes).expect("the slice is its own");
         self.slices.push(slice);
         slice
     }

@@ -26,8 +26,8 @@ pub use magnitude::{Magnitude, rounded_sums};
 pub use noise::Noise;
 pub use rule::assert_keeps_to_spec;
 pub use standard::{
-    assert_records, assert_refused_or_answered, assert_replays, assert_threads, assert_workspace,
-    malformed,
+    assert_records, assert_refused_or_answered, assert_replays, assert_replays_on, assert_threads,
+    assert_workspace, malformed,
 };
 
 /// One call of a kernel, with everything it reads.

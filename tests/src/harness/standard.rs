@@ -3,6 +3,7 @@
 use super::{Case, Recorded, assert_case, assert_levels, assert_same_bits};
 use backends::cpu::{Cpu, Threads};
 use kernels_core::Error;
+use kernels_core::device::Backend;
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::{Inline, Reversed};
 use proptest::prelude::ProptestConfig;
@@ -115,16 +116,27 @@ pub fn malformed() -> ProptestConfig {
 /// A backend refuses a call that is refused, naming the same field, and gives the bits
 /// of one that is answered.
 pub fn assert_replays<C: Case>(case: &C) {
+    assert_replays_on(case, &mut Cpu::new(Level::best(), 1), |what, direct, recorded| {
+        assert_same_bits(what, direct, recorded);
+    });
+}
+
+/// The same of any backend, whose answers are compared so.
+pub fn assert_replays_on<C: Case>(
+    case: &C,
+    backend: &mut dyn Backend,
+    compare: impl Fn(&str, &[super::Output], &[super::Output]),
+) {
     let direct = case.run(Level::best(), &Inline);
     if direct.as_ref().is_err_and(|error| error.kernel == "harness") {
         // Its workspace is more than a test should take.
         return;
     }
-    let recorded = case.call(&mut Recorded(&mut Cpu::new(Level::best(), 1)));
+    let recorded = case.call(&mut Recorded(backend));
     // A refused call has no good name: its numbers may be any.
     match (direct, recorded) {
         (Ok(direct), Ok(recorded)) => {
-            assert_same_bits(&format!("{}, recorded", case.name()), &direct, &recorded);
+            compare(&format!("{}, recorded", case.name()), &direct, &recorded);
         }
         (Err(direct), Err(recorded)) => {
             let field = |error: &Error| (error.kernel, error.field);

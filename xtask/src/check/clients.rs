@@ -74,7 +74,7 @@ fn browser(shell: &Shell) -> Result<&'static str, String> {
 
 /// Sees to an environment with packages at the versions that are asked for; or says what is
 /// missing and what to do.
-fn environment(shell: &Shell, venv: &Path, requirements: &str) -> Result<(), String> {
+pub fn environment(shell: &Shell, venv: &Path, requirements: &str) -> Result<(), String> {
     let asked = std::fs::read(shell.root.join(requirements));
     let asked = asked.map_err(|error| format!("{requirements}: {error}"))?;
     // What was asked for when it was made, written when it was whole.

@@ -4,6 +4,7 @@ use super::shell::Shell;
 use super::tally::Tally;
 
 const PARAMS: &str = "include/pagewise/kernel_params.h";
+const PLUGIN: &str = "include/pagewise/plugin.h";
 const ABI: &str = "include/pagewise.h";
 
 /// What Rust reads is what the headers say.
@@ -35,6 +36,8 @@ pub fn compile(shell: &Shell) -> Result<Tally, String> {
         ("cc", c, PARAMS),
         ("c++", cpp, PARAMS),
         ("c++", metal, PARAMS),
+        ("cc", c, PLUGIN),
+        ("c++", cpp, PLUGIN),
         ("cc", c, ABI),
         ("c++", cpp, ABI),
     ];

@@ -5,6 +5,7 @@ mod abi;
 mod bare;
 mod benches;
 mod clients;
+pub mod cuda;
 mod fuzz;
 mod headers;
 mod miri;
@@ -40,6 +41,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "no_std", quick: true, run: bare::build },
     Stage { name: "docs", quick: false, run: rust::docs },
     Stage { name: "symbols", quick: false, run: symbols::check },
+    Stage { name: "cuda", quick: false, run: cuda::check },
     Stage { name: "neon", quick: false, run: neon::tests },
     Stage { name: "miri", quick: false, run: miri::tests },
     Stage { name: "mutations", quick: false, run: mutations::tests },

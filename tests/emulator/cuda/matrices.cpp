@@ -1,0 +1,172 @@
+/* Matrix loads and products of a whole warp, in the fragment layouts that device_ops.h
+ * writes down. */
+#include <pagewise/kernel_params.h>
+
+#include "emulated.h"
+
+namespace ops {
+
+namespace {
+
+using emulator::Collective;
+using emulator::warp_size;
+
+constexpr uint32_t all_lanes = ~0u;
+
+/* A lane's row address and words of a matrix load. */
+struct Load {
+    const void *row;
+    uint32_t offset; /* Of the row in shared memory. */
+    uint32_t *words;
+    const Site &site;
+};
+
+uint16_t number(const Load &row, uint32_t column) {
+    uint16_t bits;
+    std::memcpy(&bits, static_cast<const unsigned char *>(row.row) + 2 * column, sizeof bits);
+    return bits;
+}
+
+/* Which thread reads is not laid down. So both must be ordered after a row's writer: the lane
+ * that gives its address, and those that get its numbers. */
+void reads(uint32_t thread, const Load &row, uint32_t column, uint32_t columns) {
+    emulator::instruction_reads(thread, row.offset + 2 * column, 2 * columns, row.site);
+}
+
+template <bool transposed>
+void perform_load(void *const *operands, uint32_t) {
+    uint32_t first_thread = threadIdx.x / warp_size * warp_size;
+    for (uint32_t lane = 0; lane < warp_size; lane++) {
+        const Load &load = *static_cast<const Load *>(operands[lane]);
+        reads(first_thread + lane, load, 0, 8);
+        for (uint32_t matrix = 0; matrix < 4; matrix++) {
+            uint32_t major = lane / 4, minor = lane % 4 * 2;
+            uint32_t row = matrix * 8 + (transposed ? minor : major);
+            uint32_t column = transposed ? major : minor;
+            const Load &low = *static_cast<const Load *>(operands[row]);
+            const Load &high = *static_cast<const Load *>(operands[row + transposed]);
+            reads(first_thread + lane, low, column, transposed ? 1 : 2);
+            if (transposed) {
+                reads(first_thread + lane, high, column, 1);
+            }
+            load.words[matrix] = number(low, column) |
+                                 uint32_t{number(high, column + !transposed)} << 16;
+        }
+    }
+    emulator::counts.matrix_count++;
+}
+
+constexpr Collective load_collective{"load_matrix_4", perform_load<false>};
+constexpr Collective load_transposed_collective{"load_matrix_4_transposed",
+                                                perform_load<true>};
+
+void load(const Collective &what, uint32_t (&words)[4], const void *row, const Site &site) {
+    Load load{row, emulator::shared_offset(row, 16, what.name, site), words, site};
+    emulator::rendezvous(what, all_lanes, &load, site);
+}
+
+template <class Sum>
+struct Product {
+    Sum *d;
+    const uint32_t *a, *b;
+};
+
+/* bf16 is the upper half of f32. */
+float of_bf16(uint16_t bits) { return __uint_as_float(uint32_t{bits} << 16); }
+
+/* d[row][.] += a b of one warp, `of` turning 16 bits into a number. */
+template <float (*of)(uint16_t)>
+void perform_product(void *const *operands, uint32_t) {
+    float a[16][16], b[16][8], d[16][8];
+    auto product = [&](uint32_t lane) -> const Product<float> & {
+        return *static_cast<const Product<float> *>(operands[lane]);
+    };
+    for (uint32_t lane = 0; lane < warp_size; lane++) {
+        const Product<float> &own = product(lane);
+        uint32_t group = lane / 4, two = lane % 4 * 2;
+        for (uint32_t i = 0; i < 8; i++) {
+            auto bits = static_cast<uint16_t>(own.a[i / 2] >> i % 2 * 16);
+            a[group + i / 2 % 2 * 8][two + i / 4 * 8 + i % 2] = of(bits);
+        }
+        for (uint32_t i = 0; i < 4; i++) {
+            auto bits = static_cast<uint16_t>(own.b[i / 2] >> i % 2 * 16);
+            b[two + i / 2 * 8 + i % 2][group] = of(bits);
+        }
+        for (uint32_t i = 0; i < 4; i++) {
+            d[group + i / 2 * 8][two + i % 2] = own.d[i];
+        }
+    }
+    for (uint32_t row = 0; row < 16; row++) {
+        for (uint32_t k = 0; k < 16; k++) {
+            for (uint32_t column = 0; column < 8; column++) {
+                d[row][column] = __fmaf_rn(a[row][k], b[k][column], d[row][column]);
+            }
+        }
+    }
+    for (uint32_t lane = 0; lane < warp_size; lane++) {
+        for (uint32_t i = 0; i < 4; i++) {
+            product(lane).d[i] = d[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
+        }
+    }
+    emulator::counts.mma_count++;
+}
+
+/* Byte k of the 32 of a row or column: a word holds four of them. */
+int32_t byte(const uint32_t *const (&words)[8], uint32_t k) {
+    uint32_t word = *words[k / 4];
+    return static_cast<int8_t>(word >> k % 4 * 8);
+}
+
+void perform_product_s8(void *const *operands, uint32_t) {
+    auto product = [&](uint32_t lane) -> const Product<int32_t> & {
+        return *static_cast<const Product<int32_t> *>(operands[lane]);
+    };
+    for (uint32_t lane = 0; lane < warp_size; lane++) {
+        for (uint32_t i = 0; i < 4; i++) {
+            uint32_t row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+            const uint32_t *a[8], *b[8];
+            for (uint32_t word = 0; word < 8; word++) {
+                a[word] = &product(row % 8 * 4 + word % 4).a[row / 8 + word / 4 * 2];
+                b[word] = &product(column * 4 + word % 4).b[word / 4];
+            }
+            /* Sums wrap as the instruction's do. */
+            auto sum = static_cast<uint32_t>(product(lane).d[i]);
+            for (uint32_t k = 0; k < 32; k++) {
+                sum += static_cast<uint32_t>(byte(a, k) * byte(b, k));
+            }
+            product(lane).d[i] = static_cast<int32_t>(sum);
+        }
+    }
+    emulator::counts.mma_count++;
+}
+
+constexpr Collective bf16_collective{"mma_bf16", perform_product<of_bf16>};
+constexpr Collective f16_collective{"mma_f16", perform_product<of_f16>};
+constexpr Collective s8_collective{"mma_s8", perform_product_s8};
+
+} // namespace
+
+void load_matrix_4(uint32_t (&words)[4], const void *row, Site site) {
+    load(load_collective, words, row, site);
+}
+
+void load_matrix_4_transposed(uint32_t (&words)[4], const void *row, Site site) {
+    load(load_transposed_collective, words, row, site);
+}
+
+void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site site) {
+    Product<float> product{d, a, b};
+    emulator::rendezvous(bf16_collective, all_lanes, &product, site);
+}
+
+void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site site) {
+    Product<float> product{d, a, b};
+    emulator::rendezvous(f16_collective, all_lanes, &product, site);
+}
+
+void mma_s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site site) {
+    Product<int32_t> product{d, a, b};
+    emulator::rendezvous(s8_collective, all_lanes, &product, site);
+}
+
+} // namespace ops

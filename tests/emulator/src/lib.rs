@@ -1,0 +1,15 @@
+//! CUDA's and Metal's kernels on a CPU: the sources that a card runs, built with g++ and run
+//! thread by thread, as a device behind the same C table as a card. docs/devices.md says what
+//! that proves and what it cannot.
+
+#[cfg(emulated)]
+mod driver;
+#[cfg(emulated)]
+mod memory;
+#[cfg(emulated)]
+mod run;
+
+#[cfg(emulated)]
+pub use driver::{Cuda, FACTS, Schedule, cuda, seed};
+#[cfg(emulated)]
+pub use run::{Entry, Fault, Run, entries, run};

@@ -1,0 +1,94 @@
+//! One launch on the emulator, through its C functions (`runtime/emulator.h`).
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::ptr::null;
+
+/// What to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// The kernel's entry.
+    pub entry: &'a str,
+    /// Blocks along each axis.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared_bytes: u32,
+    /// Which schedule of its threads; 0 runs them in order.
+    pub seed: u64,
+}
+
+/// What the emulator found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Its kind, as `runtime/emulator.h` numbers it.
+    pub code: i32,
+    /// Where, and between whom.
+    pub message: String,
+}
+
+/// An entry of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Threads of a block.
+    pub threads: u32,
+}
+
+#[repr(C)]
+struct EmulatedLaunch {
+    entry: *const c_char,
+    grid: [u32; 3],
+    block: u32,
+    shared_bytes: u32,
+    seed: u64,
+    arguments: *const c_void,
+    argument_bytes: u64,
+}
+
+unsafe extern "C" {
+    fn emulated_run(launch: *const EmulatedLaunch, message: *mut c_char, bytes: u64) -> i32;
+    fn emulated_entry(index: u32, name: *mut *const c_char, threads: *mut u32) -> i32;
+}
+
+/// Runs it to its end, or to the first fault.
+///
+/// # Safety
+///
+/// Addresses in `arguments` lead to memory that is as long as the kernel takes it to be.
+pub unsafe fn run(run: &Run<'_>, arguments: &[u8]) -> Result<(), Fault> {
+    let entry = CString::new(run.entry).expect("names of entries have no 0");
+    let launch = EmulatedLaunch {
+        entry: entry.as_ptr(),
+        grid: run.grid,
+        block: run.block,
+        shared_bytes: run.shared_bytes,
+        seed: run.seed,
+        arguments: arguments.as_ptr().cast(),
+        argument_bytes: arguments.len() as u64,
+    };
+    let mut message: [c_char; 1024] = [0; 1024];
+    // SAFETY: the struct is as the header has it; of the arguments the caller answers for.
+    let code = unsafe { emulated_run(&launch, message.as_mut_ptr(), message.len() as u64) };
+    if code == 0 {
+        return Ok(());
+    }
+    Err(Fault { code, message: plugin::read(&message) })
+}
+
+/// Every entry of every kernel, in the order in which they registered.
+pub fn entries() -> Vec<Entry> {
+    let mut entries = Vec::new();
+    loop {
+        let (mut name, mut threads) = (null(), 0);
+        // SAFETY: the places are this function's own; a name is a constant.
+        let entry = unsafe {
+            if emulated_entry(entries.len() as u32, &mut name, &mut threads) < 0 {
+                return entries;
+            }
+            CStr::from_ptr(name)
+        };
+        entries.push(Entry { name: entry.to_string_lossy().into_owned(), threads });
+    }
+}
