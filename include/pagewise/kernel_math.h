@@ -7,11 +7,11 @@
 
 #include <pagewise/kernel_params.h>
 
-#if defined(__METAL_VERSION__)
+#if defined(__METAL_VERSION__) || defined(PAGEWISE_METAL)
 #define PWK_FN static inline
 #define PWK_FMA(a, b, c) metal::fma(a, b, c)
 #define PWK_RINT(x) metal::rint(x)
-#define PWK_SQRT(x) metal::precise::sqrt(x)
+#define PWK_SQRT(x) metal::sqrt(x)
 #define PWK_BITS(x) as_type<uint>(x)
 #define PWK_FLOAT(bits) as_type<float>(uint(bits))
 #define PWK_HIGH(a, b) metal::mulhi(a, b)

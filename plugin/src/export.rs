@@ -313,9 +313,9 @@ unsafe extern "C" fn launch<D: Driver>(
         }
         let addresses = buffers.iter().map(|buffer| buffer.address);
         let mut arguments = Arguments::new(call, params, addresses);
-        launches.iter().try_for_each(|launch| {
-            device.launch(stream, launch, arguments.tell(launch.told))
-        })
+        launches
+            .iter()
+            .try_for_each(|launch| device.launch(stream, launch, arguments.tell(launch.told)))
     })
 }
 

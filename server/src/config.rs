@@ -18,7 +18,7 @@ use engine::engine::Settings;
 use engine::lora;
 use kernels_core::dtype::Dtype;
 use kernels_core::simd::Level;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What to do, and with what.
 #[derive(Debug)]
@@ -40,6 +40,25 @@ pub struct Machine {
     /// machine has, if not given.
     #[arg(long, value_parser = level)]
     level: Option<Level>,
+    /// Where kernels run: cpu; cuda:0 and so on, or metal, by its plugin; or auto: the first
+    /// device there is, the CPU where there is none.
+    #[arg(long, value_parser = device, default_value = "cpu")]
+    device: Option<Device>,
+    /// The folder of device plugins; that of this program, if not given.
+    #[arg(long, value_name = "FOLDER")]
+    plugins: Option<PathBuf>,
+}
+
+/// Where kernels run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// On this machine's CPU.
+    #[default]
+    Cpu,
+    /// On the device of that number behind a plugin: `"cuda"`.
+    Plugin(&'static str, u32),
+    /// On the first device there is.
+    Auto,
 }
 
 impl Machine {
@@ -52,6 +71,17 @@ impl Machine {
     /// Instructions of the kernels.
     pub fn level(&self) -> Level {
         self.level.unwrap_or_else(Level::best)
+    }
+
+    /// Where kernels run.
+    pub fn device(&self) -> Device {
+        self.device.unwrap_or_default()
+    }
+
+    /// The folder of device plugins.
+    pub fn plugins(&self) -> PathBuf {
+        let beside = || std::env::current_exe().ok()?.parent().map(Path::to_owned);
+        self.plugins.clone().or_else(beside).unwrap_or_default()
     }
 }
 
@@ -499,6 +529,19 @@ fn level(name: &str) -> Result<Level, String> {
         let known: Vec<&str> = Level::all().map(Level::name).collect();
         format!("this machine has {}", known.join(", "))
     })
+}
+
+fn device(name: &str) -> Result<Device, String> {
+    let unknown = || "there are cpu, cuda:0 and so on, metal, auto".to_owned();
+    match name {
+        "cpu" => Ok(Device::Cpu),
+        "auto" => Ok(Device::Auto),
+        "metal" => Ok(Device::Plugin("metal", 0)),
+        _ => {
+            let number = name.strip_prefix("cuda:").ok_or_else(unknown)?;
+            Ok(Device::Plugin("cuda", number.parse().map_err(|_| unknown())?))
+        }
+    }
 }
 
 /// Bytes, with or without a unit.

@@ -19,8 +19,11 @@ fn main() {
     let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let root = fs::canonicalize(here.join("../..")).expect("the checkout is there");
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"));
-    let watched = ["include/pagewise", "cuda/kernels", "cuda/probe", "metal/kernels", "tests/emulator"];
-    watched.iter().for_each(|path| println!("cargo::rerun-if-changed={}", root.join(path).display()));
+    let watched =
+        ["include/pagewise", "cuda/kernels", "cuda/probe", "metal/kernels", "tests/emulator"];
+    watched
+        .iter()
+        .for_each(|path| println!("cargo::rerun-if-changed={}", root.join(path).display()));
     println!("cargo::rustc-check-cfg=cfg(emulated)");
     let target = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it");
     if target != "x86_64" || env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os != "linux") {
@@ -28,7 +31,12 @@ fn main() {
         return;
     }
     println!("cargo::rustc-cfg=emulated");
-    let headers = hash_of(&[&root.join("include/pagewise"), &root.join("cuda/kernels"), &here, &root.join("metal/kernels")]);
+    let headers = hash_of(&[
+        &root.join("include/pagewise"),
+        &root.join("cuda/kernels"),
+        &here,
+        &root.join("metal/kernels"),
+    ]);
     let sources = sources(&root);
     let objects = objects(&root, &out, headers, &sources);
     let archive = out.join("libemulated.a");
@@ -92,12 +100,24 @@ fn object(root: &Path, out: &Path, headers: u64, source: &Path) -> PathBuf {
     let mut compile = Command::new("g++");
     compile.args(["-std=c++20", "-O2", "-g1", "-fPIC", "-fno-strict-aliasing"]);
     compile.args(WARNINGS).args(ARITHMETIC).args(modes(&kind));
-    for folder in ["include", "cuda/kernels", "metal/kernels", "tests/emulator/runtime"] {
+    let dialect = if kind == "metal" || source.starts_with(root.join("tests/emulator/metal")) {
+        "metal"
+    } else {
+        "cuda"
+    };
+    let own = [format!("{dialect}/kernels"), format!("tests/emulator/{dialect}")];
+    let shared = ["include", "tests/emulator/runtime", ""].map(str::to_owned);
+    for folder in own.iter().chain(&shared) {
         compile.arg("-I").arg(root.join(folder));
     }
-    let dialect = if kind == "metal" { "metal" } else { "cuda" };
-    compile.arg("-I").arg(root.join("tests/emulator").join(dialect));
-    compile.arg("-DPAGEWISE_EMULATED").args(["-x", "c++", "-c"]).arg(source);
+    if kind == "metal" {
+        compile.arg("-DPAGEWISE_METAL");
+    }
+    let unit = match kind.as_ref() {
+        "cpp" => source.to_owned(),
+        _ => unit(root, out, source),
+    };
+    compile.arg("-DPAGEWISE_EMULATED").args(["-x", "c++", "-c"]).arg(unit);
     let mut hasher = DefaultHasher::new();
     (headers, format!("{compile:?}"), fs::read(source).expect("it is there")).hash(&mut hasher);
     let object = out.join(format!("{stem}-{kind}-{:016x}.o", hasher.finish()));
@@ -108,6 +128,18 @@ fn object(root: &Path, out: &Path, headers: u64, source: &Path) -> PathBuf {
         fs::rename(&part, &object).expect("the folder is ours");
     }
     object
+}
+
+/// A kernel in a namespace of its own: CUDA's and Metal's have the same names, and what of
+/// them is a template would become one.
+fn unit(root: &Path, out: &Path, source: &Path) -> PathBuf {
+    let within = source.strip_prefix(root).expect("sources are the checkout's");
+    let words = within.display().to_string();
+    let name = words.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    let text = format!("#include \"kernel.h\"\nnamespace {name} {{\n#include \"{words}\"\n}}\n");
+    let path = out.join(format!("{name}.cpp"));
+    fs::write(&path, text).expect("the folder is ours");
+    path
 }
 
 /// What a feature adds. The detector of races watches kernels, not itself.

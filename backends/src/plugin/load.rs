@@ -74,8 +74,8 @@ pub fn open(path: &Path) -> Result<Library, Refused> {
     // SAFETY: a plugin of ours runs nothing when it is loaded; whose file it is, the folder
     // that the user named answers for.
     let library = unsafe { libloading::Library::new(path) };
-    let library = library
-        .map_err(|error| Refused::Unloadable(path.to_owned(), error.to_string()))?;
+    let library =
+        library.map_err(|error| Refused::Unloadable(path.to_owned(), error.to_string()))?;
     type Entry = unsafe extern "C" fn() -> *const pwp_table;
     // SAFETY: the symbol is this function in every build; the table is looked at only as far
     // as the part that never changes, until its build is known.

@@ -111,10 +111,10 @@ impl Programs {
 impl Recorded {
     /// The refusal that a fault is.
     pub fn refusal(&self, fault: &params::Fault) -> Error {
-        let (kernel, fields) =
-            self.names.get(fault.command as usize).map_or(("plugin", &[][..]), |(kernel, fields)| {
-                (*kernel, &fields[..])
-            });
+        let (kernel, fields) = self
+            .names
+            .get(fault.command as usize)
+            .map_or(("plugin", &[][..]), |(kernel, fields)| (*kernel, &fields[..]));
         let field = fields.get(fault.field as usize).copied().unwrap_or("fault");
         let params::Fault { at, least, most, got, .. } = *fault;
         let fault = match fault.kind {
@@ -123,7 +123,9 @@ impl Recorded {
             params::FAULT_NOT_FINITE => Fault::NotFiniteAt { at },
             params::FAULT_BELOW => Fault::BelowAt { at },
             params::FAULT_ABOVE => Fault::AboveAt { at },
-            kind => Fault::Device { says: "a fault of a kind that no kernel has", code: kind.into() },
+            kind => {
+                Fault::Device { says: "a fault of a kind that no kernel has", code: kind.into() }
+            }
         };
         Error::new(kernel, field, fault)
     }

@@ -1,9 +1,9 @@
 //! Submissions under way, and what has to outlive them.
 
 use super::memory::Memory;
+use super::memory::{of_reads, of_writes};
 use super::programs::Recorded;
 use super::table::{Device, Event, FAULT_BYTES, Host, Stream, fault};
-use super::memory::{of_reads, of_writes};
 use kernels_core::Error;
 use kernels_core::device::Launch;
 use kernels_core::error::Fault;
@@ -79,12 +79,7 @@ impl Tickets {
     }
 
     /// Waits for a flight and takes what it staged, or its fault.
-    pub fn collect(
-        &mut self,
-        device: &Device,
-        number: u64,
-        into: &mut [u8],
-    ) -> Result<(), Error> {
+    pub fn collect(&mut self, device: &Device, number: u64, into: &mut [u8]) -> Result<(), Error> {
         let stale = Error::new("plugin", "ticket", Fault::Stale);
         let flying = self.flights.get(&number).ok_or(stale)?;
         let expected = flying.reads.iter().map(|(_, length)| length).sum();

@@ -2,6 +2,7 @@
 
 use super::load::{Plan, plan, shape};
 use super::{Failure, sized};
+use crate::backend::available_at_start;
 use crate::config;
 use checkpoint::Checkpoint;
 use std::io::Write;
@@ -9,7 +10,7 @@ use std::io::Write;
 /// Tells it.
 pub fn run(settings: &config::Info, out: &mut impl Write) -> Result<(), Failure> {
     let Plan { folder, checkpoint, settings, needs, available, unfit, .. } =
-        plan(&settings.model, &settings.running)?;
+        plan(&settings.model, &settings.running, available_at_start())?;
     let Checkpoint { config, tensors, .. } = checkpoint;
     let bytes: u64 = tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
     let token = needs.page / u64::from(settings.page_len);

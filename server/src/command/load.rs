@@ -4,7 +4,7 @@ use super::drafter::{Drafter, told};
 use super::needs::Needs;
 use super::{Failure, sized};
 use crate::adapters::Adapters;
-use crate::backend::{self, Busy, Machine};
+use crate::backend::{Busy, Machine};
 use crate::config::{self, KvDtype, Quantize, Running};
 use crate::hub;
 use crate::served::Served;
@@ -57,8 +57,12 @@ pub struct Plan {
     pub unfit: Option<String>,
 }
 
-/// Finds a model, and fits the settings to it.
-pub fn plan(model: &config::Model, running: &Running) -> Result<Plan, Failure> {
+/// Finds a model, and fits the settings to it and to the memory that can be had.
+pub fn plan(
+    model: &config::Model,
+    running: &Running,
+    available: Option<u64>,
+) -> Result<Plan, Failure> {
     let folder = hub::folder(model)?;
     let checkpoint = Checkpoint::open(&folder)?;
     let config = &checkpoint.config;
@@ -110,7 +114,6 @@ pub fn plan(model: &config::Model, running: &Running) -> Result<Plan, Failure> {
     if let Some(slots) = running.adapters.slots() {
         needs.adapters = u64::from(slots.slots) * slots.slot_bytes(&checkpoint.config);
     }
-    let available = backend::available_at_start();
     let pages = needs.pages(available, running.kv_cache_memory);
     settings.pages = pages.as_ref().copied().unwrap_or(0);
     Ok(Plan { folder, checkpoint, drafter, settings, needs, available, unfit: pages.err() })
@@ -123,7 +126,9 @@ pub fn load(
     running: &Running,
     machine: &config::Machine,
 ) -> Result<Loaded, Failure> {
-    let Plan { folder, checkpoint, drafter, settings, needs, unfit, .. } = plan(model, running)?;
+    let machine = Machine::open(machine)?;
+    let Plan { folder, checkpoint, drafter, settings, needs, unfit, .. } =
+        plan(model, running, machine.available_bytes())?;
     if let Some(words) = unfit {
         return Err(Failure::Setting(words));
     }
@@ -132,7 +137,6 @@ pub fn load(
     if let Some(drafter) = &drafter {
         drafter.check(config.vocab, &text)?;
     }
-    let machine = Machine::open(machine);
     let (described, numerics, workers) =
         (machine.describe(), machine.numerics(), machine.more_workers());
     let mask_threads = (machine.threads() / 2).max(1);

@@ -45,6 +45,8 @@ pub enum Failure {
     Setting(String),
     /// The address is taken, or not there.
     Address(String),
+    /// The device is not there.
+    Device(crate::backend::Refused),
     /// A thread could not be started.
     Thread(io::Error),
     /// A thread broke that nothing goes on without.
@@ -90,6 +92,7 @@ impl fmt::Display for Failure {
             Self::Weights(error) => error.fmt(to),
             Self::Text(error) => error.fmt(to),
             Self::Engine(error) => error.fmt(to),
+            Self::Device(refused) => write!(to, "--device: {refused}"),
             Self::Thread(error) => write!(to, "no thread could be started: {error}"),
             Self::Broken(why) => write!(to, "a fault of the server ended it: {why}"),
             Self::Stopped { open } => {
@@ -135,6 +138,12 @@ impl From<demo::Failure> for Failure {
             demo::Failure::Output(error) => Self::Stream(error),
             other => Self::Demo(other),
         }
+    }
+}
+
+impl From<crate::backend::Refused> for Failure {
+    fn from(refused: crate::backend::Refused) -> Self {
+        Self::Device(refused)
     }
 }
 

@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn one_sequence_is_decoded_and_its_answer_is_right() {
-        let mut machine = Machine::open(&config::Machine::default());
+        let mut machine = Machine::open(&config::Machine::default()).expect("the CPU is there");
         let call = prepare(machine.backend(), 0);
         let call = call.unwrap_or_else(|failure| panic!("{failure}"));
         assert_eq!(call.bytes, u64::from(SEQ_PAGES) * PAGE as u64 * 2);

@@ -26,6 +26,8 @@ pub enum Failure {
     Output(io::Error),
     /// The machine has no such memory.
     Memory(io::Error),
+    /// The device is not there.
+    Device(backend::Refused),
     /// A kernel refused its call.
     Kernel(kernels_core::Error),
     /// A kernel's answer was wrong.
@@ -37,6 +39,7 @@ impl fmt::Display for Failure {
         match self {
             Failure::Output(error) => write!(f, "the output cannot be written: {error}"),
             Failure::Memory(error) => write!(f, "there is no memory: {error}"),
+            Failure::Device(refused) => write!(f, "{refused}"),
             Failure::Kernel(error) => write!(f, "{error}"),
             Failure::Wrong(what) => write!(f, "wrong answer: {what}"),
         }
@@ -46,6 +49,12 @@ impl fmt::Display for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Failure::Output(error)
+    }
+}
+
+impl From<backend::Refused> for Failure {
+    fn from(refused: backend::Refused) -> Self {
+        Failure::Device(refused)
     }
 }
 
@@ -68,7 +77,7 @@ struct Call {
 
 /// Runs it, telling `out`.
 pub fn run(settings: &config::Machine, out: &mut impl Write) -> Result<(), Failure> {
-    let mut machine = Machine::open(settings);
+    let mut machine = Machine::open(settings)?;
     writeln!(out, "machine   {}", machine.describe())?;
     out.flush()?;
     let bytes = backend::available_bytes().map_or(BYTES, |free| free / FREE_PART).min(BYTES);
@@ -80,9 +89,10 @@ pub fn run(settings: &config::Machine, out: &mut impl Write) -> Result<(), Failu
     let rate = call.bytes as f64 / seconds;
     writeln!(out, "timed     {:.2} ms a call, {:.1} GB/s read", seconds * 1e3, rate * 1e-9)?;
     out.flush()?;
-    let peak = machine.read_bandwidth(bytes as usize).map_err(Failure::Memory)?;
-    let (share, peak) = (rate / peak * 100.0, peak * 1e-9);
-    writeln!(out, "share     {share:.0} % of the {peak:.1} GB/s that this machine reads")?;
+    if let Some(peak) = machine.read_bandwidth(bytes as usize).map_err(Failure::Memory)? {
+        let (share, peak) = (rate / peak * 100.0, peak * 1e-9);
+        writeln!(out, "share     {share:.0} % of the {peak:.1} GB/s that this machine reads")?;
+    }
     writeln!(out)?;
     writeln!(out, "next      pagewise demo --level scalar     the same bits, slowly")?;
     writeln!(out, "          pagewise demo --threads 1        on one thread")?;

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "atomics.h"
 #include "machine.h"
 
 #define __device__
@@ -130,35 +131,14 @@ inline int __all_sync(unsigned mask, int predicate,
     return emulator::ballot(mask, predicate != 0, site) == mask;
 }
 
-namespace emulator {
-
-template <class T, class... Others>
-concept one_of = (std::is_same_v<T, Others> || ...);
-
-template <class T>
-concept atomic_number = one_of<T, int, unsigned, unsigned long long>;
-
-/* The compiler must not report the two accesses as plain ones. */
-template <class T, class Change>
-__attribute__((noinline, no_sanitize("thread"))) T atomic_change(T *address, T operand,
-                                                                 Change change,
-                                                                 const Site &site) {
-    atomic_turn(address, sizeof(T), site);
-    T before = *address;
-    *address = change(before, operand);
-    return before;
-}
-
-} // namespace emulator
-
 /* The operand's type is the address's, as overloads would have it. */
 #define ATOMIC(name, accepted, result)                                              \
     template <class T>                                                              \
         requires(accepted)                                                          \
     T name(T *address, std::type_identity_t<T> operand,                             \
            emulator::Site site = emulator::Site::current()) {                       \
-        return emulator::atomic_change(                                             \
-            address, operand, []([[maybe_unused]] T old, T operand) -> T { return result; }, site); \
+        auto change = []([[maybe_unused]] T old, T operand) -> T { return result; }; \
+        return emulator::atomic_change(address, operand, change, site);             \
     }
 
 ATOMIC(atomicAdd, emulator::atomic_number<T> || (std::is_same_v<T, float>), old + operand)

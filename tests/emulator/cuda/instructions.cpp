@@ -15,6 +15,9 @@ int32_t dot4(uint32_t a, uint32_t b, int32_t sum) {
 
 uint4 load_once(const void *global, Site site) {
     emulator::expect_aligned(global, sizeof(uint4), "load_once", site);
+    if (emulator::is_shared(global)) {
+        emulator::fault(EMULATED_SHARED, site, "load_once reads shared memory");
+    }
     emulator::counts.loaded_bytes += sizeof(uint4);
     return *static_cast<const uint4 *>(global);
 }

@@ -1,6 +1,6 @@
 /* Matrix loads and products of a whole warp, in the fragment layouts that device_ops.h
  * writes down. */
-#include <pagewise/kernel_params.h>
+#include <immintrin.h>
 
 #include "emulated.h"
 
@@ -30,7 +30,10 @@ uint16_t number(const Load &row, uint32_t column) {
 /* Which thread reads is not laid down. So both must be ordered after a row's writer: the lane
  * that gives its address, and those that get its numbers. */
 void reads(uint32_t thread, const Load &row, uint32_t column, uint32_t columns) {
-    emulator::instruction_reads(thread, row.offset + 2 * column, 2 * columns, row.site);
+    if constexpr (emulator::races_sought) {
+        emulator::instruction_accesses(thread, row.offset + 2 * column, 2 * columns,
+                                       emulator::Access::read, row.site);
+    }
 }
 
 template <bool transposed>
@@ -77,7 +80,8 @@ float of_bf16(uint16_t bits) { return __uint_as_float(uint32_t{bits} << 16); }
 /* d[row][.] += a b of one warp, `of` turning 16 bits into a number. */
 template <float (*of)(uint16_t)>
 void perform_product(void *const *operands, uint32_t) {
-    float a[16][16], b[16][8], d[16][8];
+    float a[16][16];
+    alignas(32) float b[16][8], d[16][8];
     auto product = [&](uint32_t lane) -> const Product<float> & {
         return *static_cast<const Product<float> *>(operands[lane]);
     };
@@ -97,11 +101,11 @@ void perform_product(void *const *operands, uint32_t) {
         }
     }
     for (uint32_t row = 0; row < 16; row++) {
+        __m256 sums = _mm256_load_ps(d[row]);
         for (uint32_t k = 0; k < 16; k++) {
-            for (uint32_t column = 0; column < 8; column++) {
-                d[row][column] = __fmaf_rn(a[row][k], b[k][column], d[row][column]);
-            }
+            sums = _mm256_fmadd_ps(_mm256_set1_ps(a[row][k]), _mm256_load_ps(b[k]), sums);
         }
+        _mm256_store_ps(d[row], sums);
     }
     for (uint32_t lane = 0; lane < warp_size; lane++) {
         for (uint32_t i = 0; i < 4; i++) {

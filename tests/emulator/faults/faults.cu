@@ -21,6 +21,8 @@
  *   shared_end        shared memory; in the address build memory
  *   global_end        memory in the address build; elsewhere it harms the caller: do not run
  *   shift             undefined behaviour in the address build
+ *   vector            undefined behaviour in the address build; elsewhere the process may
+ *                     end: do not run
  *   spin              a deadlock in every build
  */
 #include "device_ops.h"
@@ -229,6 +231,20 @@ __device__ void shift(const fault_buffers &buffers) {
     output(buffers)[t] = 1u << bits;
 }
 
+/* output[t] = input[t] */
+template <bool faulty>
+__device__ void vector(const fault_buffers &buffers) {
+    uint32_t t = threadIdx.x, *words = shared_words();
+    words[t] = input(buffers)[t];
+    __syncthreads();
+    if (t < threads / 4 - 1) {
+        uint4 four = *reinterpret_cast<const uint4 *>(&words[t * 4 + faulty]);
+        *reinterpret_cast<uint4 *>(&output(buffers)[t * 4]) = four;
+    } else if (t >= threads - 4) {
+        output(buffers)[t] = words[t];
+    }
+}
+
 /* output[0] = 1, which thread 0 does and all wait for */
 template <bool faulty>
 __device__ void spin(const fault_buffers &buffers) {
@@ -272,4 +288,5 @@ ENTRY(bad_copy_outside, threads, 1, fault_buffers, copy_place<0, 0, 1>)
 PAIR(shared_end, shared_end<false>, shared_end<true>)
 PAIR(global_end, global_end<false>, global_end<true>)
 PAIR(shift, shift<false>, shift<true>)
+PAIR(vector, vector<false>, vector<true>)
 PAIR(spin, spin<false>, spin<true>)

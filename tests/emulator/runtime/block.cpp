@@ -1,6 +1,7 @@
 #include "block.h"
 
 #include <cstring>
+#include <new>
 
 #include "faults.h"
 
@@ -71,11 +72,18 @@ void Block::run() {
 
 void Block::thread_main() {
     fiber_started();
-    running->entry.body(running->arguments);
+    try {
+        running->entry.body(running->arguments);
+    } catch (const std::bad_alloc &) {
+        running->note(EMULATED_FAILED, position.thread.x, "the emulator has no memory left");
+    }
     running->thread_returns();
 }
 
 void Block::thread_returns() {
+    if (code != EMULATED_OK) {
+        end();
+    }
     expect_none_waits("returns");
     if (at_barrier > 0) {
         fault(EMULATED_BARRIER, threads[barrier_thread].site,
@@ -116,7 +124,7 @@ void Block::resume(uint32_t thread) {
     }
 }
 
-void Block::barrier(const Site &site) {
+void Block::barrier(const Site &site, bool orders) {
     current().site = site;
     if (at_barrier > 0 && !same(site, threads[barrier_thread].site)) {
         fault(EMULATED_BARRIER, site, "comes to a barrier while thread %u waits at that of %s",
@@ -139,7 +147,7 @@ void Block::barrier(const Site &site) {
         for (uint32_t i = 0; i < threads.size(); i++) {
             schedule.push(i);
         }
-        if constexpr (races_sought) {
+        if (races_sought && orders) {
             races.block_barrier();
         }
     }
@@ -188,8 +196,8 @@ void Block::expect_company(const Site &site) {
         const Thread &other = lanes[__builtin_ctz(rest)];
         if ((thread.mask & other.mask) != 0 && !agree(thread, other)) {
             fault(EMULATED_COLLECTIVE, site,
-                  "comes to %s with mask %08x while lane %d waits at %s with mask %08x, %s", name,
-                  thread.mask, __builtin_ctz(rest), other.collective->name, other.mask,
+                  "comes to %s with mask %08x while lane %d waits at %s with mask %08x, %s",
+                  name, thread.mask, __builtin_ctz(rest), other.collective->name, other.mask,
                   location(other.site).c_str());
         }
     }

@@ -49,7 +49,7 @@ class Block {
     Warp &warp() { return warps[position.thread.x / warp_size]; }
     uint32_t warp_lanes() const;
 
-    void barrier(const Site &site);
+    void barrier(const Site &site, bool orders);
     void rendezvous(const Collective &what, uint32_t mask, void *operand, const Site &site);
     void atomic_turn(const Site &site);
 

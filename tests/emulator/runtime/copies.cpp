@@ -14,7 +14,7 @@ void copy_starts(void *shared, const void *global, uint32_t bytes, bool valid,
     expect_aligned(global, bytes, "the source of copy_async", site);
     Copy copy{static_cast<unsigned char *>(shared), offset, bytes, 0, {}};
     if (valid) {
-        if (running->shared.offset(global, 1) != SharedMemory::outside) {
+        if (is_shared(global)) {
             fault(EMULATED_SHARED, site, "the source of copy_async is shared memory");
         }
         std::memcpy(copy.data, global, bytes);

@@ -16,7 +16,7 @@ extern "C" {
 #define EMULATED_ENTRY (-1)      /* No entry has this name. */
 #define EMULATED_ARGUMENTS (-2)  /* argument_bytes is not the size of the entry's argument. */
 #define EMULATED_SHAPE (-3)      /* No blocks, no threads, or more than the launch bounds. */
-#define EMULATED_BARRIER (-4)    /* Threads of a block came to different barriers, or to none. */
+#define EMULATED_BARRIER (-4)    /* A block's threads came to different barriers, or to none. */
 #define EMULATED_COLLECTIVE (-5) /* The same of a warp's lanes and an operation of the warp. */
 #define EMULATED_DEADLOCK (-6)   /* Threads spin on atomics and none gets anywhere. */
 #define EMULATED_RACE (-7)       /* Unordered accesses to shared memory: race build only. */

@@ -30,6 +30,18 @@ const char *participle(Conflict::Kind kind) {
 
 } // namespace
 
+const char *verb(Access kind) {
+    switch (kind) {
+    case Access::read:
+        return "reads";
+    case Access::write:
+    case Access::warp_write:
+        return "writes";
+    default:
+        return "changes atomically";
+    }
+}
+
 std::string location(const Site &site) {
     return std::string(site.file_name()) + ":" + std::to_string(site.line());
 }
@@ -56,9 +68,9 @@ void end_at_conflict(const Conflict &conflict, uint32_t thread, const char *does
                      const std::string &where) {
     bool copy = conflict.kind == Conflict::with_copy;
     char text[256];
-    std::snprintf(text, sizeof text,
-                  "%s shared memory at byte %u, which thread %u %s, with no barrier between",
-                  does, conflict.offset, conflict.thread, participle(conflict.kind));
+    std::snprintf(text, sizeof text, "%s shared memory at byte %u, which thread %u %s%s", does,
+                  conflict.offset, conflict.thread, participle(conflict.kind),
+                  copy ? "" : ", with no barrier between");
     running->note(copy ? EMULATED_COPY : EMULATED_RACE, thread,
                   std::string(text) + " (" + where + ")");
     running->end();

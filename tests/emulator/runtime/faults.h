@@ -12,6 +12,8 @@ namespace emulator {
 /* file:line. */
 std::string location(const Site &site);
 
+const char *verb(Access kind);
+
 /* Ends the launch: a thread's access, or what it does to shared memory, meets another's. */
 [[noreturn]] void end_at_conflict(const Conflict &conflict, uint32_t thread, const char *does,
                                   const std::string &where);

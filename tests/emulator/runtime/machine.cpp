@@ -14,17 +14,10 @@ void order_warp(void *const *, uint32_t mask) {
     }
 }
 
-constexpr Collective warp_barrier_collective{"a warp barrier", order_warp};
+void order_nothing(void *const *, uint32_t) {}
 
-void instruction_accesses(uint32_t thread, uint32_t offset, uint32_t bytes, Access kind,
-                          const char *does, const Site &site) {
-    if constexpr (races_sought) {
-        Conflict conflict = running->races.access(thread, offset, bytes, kind);
-        if (conflict.kind != Conflict::none) {
-            end_at_conflict(conflict, thread, does, location(site));
-        }
-    }
-}
+constexpr Collective ordering{"a warp barrier", order_warp};
+constexpr Collective not_ordering{"a warp barrier that orders nothing", order_nothing};
 
 } // namespace
 
@@ -34,19 +27,18 @@ void rendezvous(const Collective &what, uint32_t mask, void *operand, const Site
     running->rendezvous(what, mask, operand, site);
 }
 
-void block_barrier(const Site &site) { running->barrier(site); }
+void block_barrier(const Site &site, bool orders) { running->barrier(site, orders); }
 
-void warp_barrier(uint32_t mask, const Site &site) {
-    running->rendezvous(warp_barrier_collective, mask, nullptr, site);
+void warp_barrier(uint32_t mask, const Site &site, bool orders) {
+    running->rendezvous(orders ? ordering : not_ordering, mask, nullptr, site);
 }
 
 void atomic_turn(const void *address, uint32_t bytes, const Site &site) {
     expect_aligned(address, bytes, "an atomic operation", site);
     running->atomic_turn(site);
     uint32_t offset = running->shared.offset(address, bytes);
-    if (offset != SharedMemory::outside) {
-        instruction_accesses(position.thread.x, offset, bytes, Access::atomic,
-                             "changes atomically", site);
+    if (races_sought && offset != SharedMemory::outside) {
+        instruction_accesses(position.thread.x, offset, bytes, Access::atomic, site);
     }
 }
 
@@ -61,6 +53,10 @@ uint32_t shared_offset(const void *address, uint32_t bytes, const char *instruct
     return offset;
 }
 
+bool is_shared(const void *address) {
+    return running->shared.offset(address, 1) != SharedMemory::outside;
+}
+
 void expect_aligned(const void *address, uint32_t bytes, const char *instruction,
                     const Site &site) {
     if (reinterpret_cast<uintptr_t>(address) % bytes != 0) {
@@ -69,12 +65,12 @@ void expect_aligned(const void *address, uint32_t bytes, const char *instruction
     }
 }
 
-void instruction_reads(uint32_t thread, uint32_t offset, uint32_t bytes, const Site &site) {
-    instruction_accesses(thread, offset, bytes, Access::read, "reads", site);
-}
-
-void instruction_writes(uint32_t thread, uint32_t offset, uint32_t bytes, const Site &site) {
-    instruction_accesses(thread, offset, bytes, Access::write, "writes", site);
+void instruction_accesses(uint32_t thread, uint32_t offset, uint32_t bytes, Access kind,
+                          const Site &site) {
+    Conflict conflict = running->races.access(thread, offset, bytes, kind);
+    if (conflict.kind != Conflict::none) {
+        end_at_conflict(conflict, thread, verb(kind), location(site));
+    }
 }
 
 } // namespace emulator

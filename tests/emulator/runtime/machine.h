@@ -9,6 +9,12 @@
 
 namespace emulator {
 
+#if defined(PAGEWISE_RACES)
+constexpr bool races_sought = true;
+#else
+constexpr bool races_sought = false;
+#endif
+
 /* Where in a kernel's source something was asked for. */
 using Site = std::source_location;
 
@@ -66,9 +72,9 @@ struct Collective {
 
 void rendezvous(const Collective &what, uint32_t mask, void *operand, const Site &site);
 
-/* The two operations that order shared memory. */
-void block_barrier(const Site &site);
-void warp_barrier(uint32_t mask, const Site &site);
+/* The two operations that order shared memory; Metal's need not. */
+void block_barrier(const Site &site, bool orders = true);
+void warp_barrier(uint32_t mask, const Site &site, bool orders = true);
 
 /* Before an atomic operation: another thread may go first, and the race build looks. */
 void atomic_turn(const void *address, uint32_t bytes, const Site &site);
@@ -77,13 +83,17 @@ void atomic_turn(const void *address, uint32_t bytes, const Site &site);
  * is a fault if it does not, or if it is not aligned to them. */
 uint32_t shared_offset(const void *address, uint32_t bytes, const char *instruction,
                        const Site &site);
+bool is_shared(const void *address);
 void expect_aligned(const void *address, uint32_t bytes, const char *instruction,
                     const Site &site);
 
-/* A read or write that an instruction does for a thread: the compiler's instrumentation does
- * not see it. Nothing outside the race build. */
-void instruction_reads(uint32_t thread, uint32_t offset, uint32_t bytes, const Site &site);
-void instruction_writes(uint32_t thread, uint32_t offset, uint32_t bytes, const Site &site);
+/* For the race build: what an instruction does to shared memory for a thread. The compiler's
+ * instrumentation does not see it. A warp's write is that of one lane, and nobody knows of
+ * which. */
+enum class Access : uint8_t { read, write, warp_write, atomic };
+
+void instruction_accesses(uint32_t thread, uint32_t offset, uint32_t bytes, Access kind,
+                          const Site &site);
 
 /* Copies to shared memory in the running thread's name. They read their source at once and
  * write when they are waited for: a kernel that forgets to wait finds what was there. */

@@ -33,8 +33,7 @@ __attribute__((noinline)) void look(uint32_t offset, uint32_t bytes, Access kind
     emulator::Conflict conflict =
         emulator::running->races.access(thread, offset, bytes, kind);
     if (conflict.kind != emulator::Conflict::none) {
-        end_at_conflict(conflict, thread, kind == Access::read ? "reads" : "writes",
-                        code_location(code));
+        end_at_conflict(conflict, thread, verb(kind), code_location(code));
     }
 }
 
@@ -87,6 +86,8 @@ void __tsan_write_range(const void *address, unsigned long bytes) {
 }
 
 void __tsan_init() {}
+void __tsan_func_entry(const void *) {}
+void __tsan_func_exit() {}
 }
 
 #endif

@@ -4,6 +4,12 @@
 
 namespace emulator {
 
+namespace {
+
+bool is_write(Access kind) { return kind == Access::write || kind == Access::warp_write; }
+
+} // namespace
+
 Races::Races(uint32_t shared_bytes) : words((shared_bytes + 3) / 4) {}
 
 void Races::block_starts(uint32_t thread_count) {
@@ -50,13 +56,16 @@ Conflict Races::access(uint32_t thread, uint32_t offset, uint32_t bytes, Access 
         uint32_t cell_count = word.is_split ? word_end - at : 1;
         for (uint32_t i = 0; i < cell_count; i++) {
             Conflict found = conflict(cells[i], thread, kind);
+            if (kind == Access::warp_write && found.kind == Conflict::none) {
+                found = conflict(cells[i], thread ^ 1, kind);
+            }
             if (found.kind != Conflict::none) {
                 found.offset = at + i;
                 return found;
             }
             record(cells[i], thread, kind);
         }
-        if (whole && kind == Access::write) {
+        if (whole && word.is_split && is_write(kind)) {
             word.whole = cells[0];
             word.is_split = false;
         }
@@ -112,9 +121,11 @@ Conflict Races::conflict(const Cell &cell, uint32_t thread, Access kind) const {
     if (cell.write.copying && cell.write.epoch >= block_epoch) {
         return {Conflict::with_copy, cell.write.thread};
     }
-    if (cell.write.epoch == epoch &&
-        !is_ordered(cell.write.thread, cell.write.clock, thread)) {
-        return {Conflict::with_write, cell.write.thread};
+    /* A warp's write may have been any lane's: for its own thread, the neighbour's. */
+    bool own = cell.write.by_warp && cell.write.thread == thread;
+    uint32_t writer = own ? thread ^ 1 : cell.write.thread;
+    if (cell.write.epoch == epoch && !is_ordered(writer, cell.write.clock, thread)) {
+        return {Conflict::with_write, writer};
     }
     if (kind != Access::read) {
         int32_t reader = conflicting(cell.reads, thread);
@@ -158,7 +169,8 @@ void Races::record(Cell &cell, uint32_t thread, Access kind) {
         add(cell.atomics, thread);
     } else {
         uint32_t clock = known[thread][thread % lanes];
-        cell = {{epoch, clock, static_cast<uint16_t>(thread), false}, {}, {}};
+        bool by_warp = kind == Access::warp_write;
+        cell = {{epoch, clock, static_cast<uint16_t>(thread), false, by_warp}, {}, {}};
     }
 }
 

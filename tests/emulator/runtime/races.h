@@ -9,15 +9,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "machine.h"
+
 namespace emulator {
-
-#if defined(PAGEWISE_RACES)
-constexpr bool races_sought = true;
-#else
-constexpr bool races_sought = false;
-#endif
-
-enum class Access : uint8_t { read, write, atomic };
 
 /* What an access is in conflict with. */
 struct Conflict {
@@ -52,7 +46,7 @@ class Races {
     struct Write {
         uint32_t epoch, clock;
         uint16_t thread;
-        bool copying;
+        bool copying, by_warp;
     };
 
     /* Accesses since the last write that no later one stands for. While the lanes of one warp

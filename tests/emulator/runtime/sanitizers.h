@@ -1,6 +1,6 @@
 /* The address build's side of the emulator: AddressSanitizer is told of switches between
- * fibers, and its finds and UBSan's end the launch with a code and not the process. In the
- * other builds all of it is nothing. */
+ * fibers, and its finds end the launch with a code and not the process. In the other builds
+ * all of it is nothing. */
 #pragma once
 
 #include <cstddef>

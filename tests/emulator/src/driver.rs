@@ -10,10 +10,12 @@ use plugin::{About, Driver, Launch, Launches, pwp_table};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ffi::c_void;
+use std::marker::PhantomData;
 use std::sync::Mutex;
 
-/// A device with few multiprocessors, so that blocks loop over their work.
-pub const FACTS: cuda::Facts = cuda::Facts { multiprocessors: 2, shared_bytes_max: 164 << 10 };
+/// A device of few multiprocessors, so that blocks loop over their work.
+const CUDA: cuda::Facts = cuda::Facts { multiprocessors: 2, shared_bytes_max: 164 << 10 };
+const METAL: metal::Facts = metal::Facts { cores: 2, shared_bytes_max: 32 << 10 };
 
 thread_local! {
     static SEED: Cell<u64> = const { Cell::new(1) };
@@ -24,14 +26,56 @@ pub fn seed(seed: u64) {
     SEED.set(seed);
 }
 
-/// CUDA's kernels, emulated.
-pub struct Cuda {
+/// Whose kernels are emulated.
+pub trait Dialect: 'static {
+    /// As the device calls itself.
+    const NAME: &'static str;
+    /// The id of its arithmetic on a real device.
+    const NUMERICS: &'static str;
+    /// What names of its entries begin with in the emulator.
+    const PREFIX: &'static str;
+    /// What a command becomes.
+    fn lower(command: &Command<Raw>) -> Result<Launches, Error>;
+}
+
+/// CUDA's kernels.
+pub struct Cuda;
+
+impl Dialect for Cuda {
+    const NAME: &'static str = "CUDA, emulated";
+    const NUMERICS: &'static str = cuda::NUMERICS;
+    const PREFIX: &'static str = "";
+    fn lower(command: &Command<Raw>) -> Result<Launches, Error> {
+        cuda::lower(command, &CUDA)
+    }
+}
+
+/// Metal's kernels.
+pub struct Metal;
+
+impl Dialect for Metal {
+    const NAME: &'static str = "Metal, emulated";
+    const NUMERICS: &'static str = metal::NUMERICS;
+    const PREFIX: &'static str = "metal:";
+    fn lower(command: &Command<Raw>) -> Result<Launches, Error> {
+        metal::lower(command, &METAL)
+    }
+}
+
+/// An emulated device.
+pub struct Device<D> {
     memory: Memory,
+    dialect: PhantomData<D>,
 }
 
 /// The emulated CUDA device behind its C table.
 pub fn cuda() -> &'static pwp_table {
-    plugin::table::<Cuda>()
+    plugin::table::<Device<Cuda>>()
+}
+
+/// The emulated Metal device behind its C table.
+pub fn metal() -> &'static pwp_table {
+    plugin::table::<Device<Metal>>()
 }
 
 /// Work in its order: it is done when it is enqueued, unless it is recorded.
@@ -46,29 +90,30 @@ pub struct Recorded {
     bytes: usize,
 }
 
-impl Driver for Cuda {
+impl<D: Dialect> Driver for Device<D> {
     type Stream = Schedule;
     type Graph = Vec<Recorded>;
     type Event = ();
 
     fn open(ordinal: u32) -> Result<Self, Error> {
         match ordinal {
-            0 => Ok(Self { memory: Memory::default() }),
+            0 => Ok(Self { memory: Memory::default(), dialect: PhantomData }),
             got => {
-                let fault = Fault::Unsupported { expected: "one device, number 0", got: got.into() };
+                let fault =
+                    Fault::Unsupported { expected: "one device, number 0", got: got.into() };
                 Err(Error::new("device", "ordinal", fault))
             }
         }
     }
 
     fn about(&self) -> Result<About, Error> {
-        let numerics = format!("{}-emulated", cuda::NUMERICS);
-        let name = "CUDA, emulated".to_owned();
+        let numerics = format!("{}-emulated", D::NUMERICS);
+        let name = D::NAME.to_owned();
         Ok(About { name, numerics, memory_bytes: 1 << 32, free_bytes: 1 << 32 })
     }
 
     fn lower(&self, command: &Command<Raw>) -> Result<Launches, Error> {
-        cuda::lower(command, &FACTS)
+        D::lower(command)
     }
 
     fn alloc(&mut self, bytes: u64) -> Result<u64, Error> {
@@ -128,7 +173,7 @@ impl Driver for Cuda {
         arguments: &[u8],
     ) -> Result<(), Error> {
         match &mut stream.recorded {
-            None => act(launch, arguments),
+            None => act::<D>(launch, arguments),
             Some(recorded) => {
                 let mut words = vec![0; arguments.len().div_ceil(8)];
                 bytemuck::cast_slice_mut(&mut words)[..arguments.len()].copy_from_slice(arguments);
@@ -152,7 +197,7 @@ impl Driver for Cuda {
     fn graph_launch(&mut self, _: &mut Schedule, graph: &mut Vec<Recorded>) -> Result<(), Error> {
         graph.iter().try_for_each(|recorded| {
             let bytes: &[u8] = bytemuck::cast_slice(&recorded.arguments);
-            act(&recorded.launch, &bytes[..recorded.bytes])
+            act::<D>(&recorded.launch, &bytes[..recorded.bytes])
         })
     }
 
@@ -174,9 +219,10 @@ impl Driver for Cuda {
 }
 
 /// Runs a launch; what the emulator finds is the device's failure.
-fn act(launch: &Launch, arguments: &[u8]) -> Result<(), Error> {
+fn act<D: Dialect>(launch: &Launch, arguments: &[u8]) -> Result<(), Error> {
+    let entry = [D::PREFIX, launch.entry].concat();
     let asked = Run {
-        entry: launch.entry,
+        entry: &entry,
         grid: launch.grid,
         block: launch.block,
         shared_bytes: launch.shared_bytes,

@@ -10,6 +10,13 @@ mod memory;
 mod run;
 
 #[cfg(emulated)]
-pub use driver::{Cuda, FACTS, Schedule, cuda, seed};
+pub use driver::{cuda, metal, seed};
 #[cfg(emulated)]
 pub use run::{Entry, Fault, Run, entries, run};
+
+/// The emulated CUDA device, for who loads this library as a plugin.
+#[cfg(emulated)]
+#[unsafe(no_mangle)]
+extern "C" fn pagewise_plugin() -> *const plugin::pwp_table {
+    cuda()
+}

@@ -1,5 +1,5 @@
-//! Every kernel of CUDA, emulated, over the very cases of the CPU's: through the plugin's C
-//! table, the backend on top of it, and several schedules of its threads.
+//! Every kernel of CUDA and of Metal, emulated, over the very cases of the CPU's: through the
+//! plugin's C table, the backend on top of it, and several schedules of its threads.
 #![cfg(emulated)]
 
 use backends::plugin::Plugin;
@@ -20,8 +20,11 @@ enum Held {
     Rule,
 }
 
-fn device() -> Plugin {
-    Plugin::of_table(emulator::cuda(), 0).expect("the emulator is there")
+/// The C table of an emulated device.
+type Table = fn() -> &'static plugin::pwp_table;
+
+fn device(table: Table) -> Plugin {
+    Plugin::of_table(table(), 0).expect("the emulator is there")
 }
 
 /// Whether the outputs are what the kernel is held to.
@@ -37,9 +40,9 @@ fn assert_right<C: Case>(case: &C, held: Held, cpu: &[Output], device: &[Output]
 }
 
 /// Every listed case, each under a schedule of its own.
-fn assert_cases<C: Case>(cases: &[C], held: Held) {
+fn assert_cases<C: Case>(table: Table, cases: &[C], held: Held) {
     assert!(cases.len() > 5, "{}: {} cases", C::KERNEL, cases.len());
-    let mut device = device();
+    let mut device = device(table);
     for (at, case) in cases.iter().enumerate() {
         seed(at as u64);
         let cpu = case.run(Level::best(), &Inline).expect("a good call runs");
@@ -51,8 +54,8 @@ fn assert_cases<C: Case>(cases: &[C], held: Held) {
 }
 
 /// Another schedule gives the same bits.
-fn assert_schedules<C: Case>(cases: &[C]) {
-    let mut device = device();
+fn assert_schedules<C: Case>(table: Table, cases: &[C]) {
+    let mut device = device(table);
     let few = cases.len().div_ceil(8);
     for case in cases.iter().step_by(few) {
         let mut outputs = (0..4).map(|number| {
@@ -64,27 +67,29 @@ fn assert_schedules<C: Case>(cases: &[C]) {
     }
 }
 
-/// The tests of a kernel over its cases.
+/// The tests of a device's kernels over their cases.
 macro_rules! kernels {
-    ($($kernel:ident $held:ident;)*) => {$(
-        mod $kernel {
-            use super::*;
-            use pagewise_tests::cases::$kernel::cases;
+    ($device:ident: $($kernel:ident $held:ident;)*) => {
+        mod $device {
+            $(mod $kernel {
+                use crate::{Held, assert_cases, assert_schedules};
+                use pagewise_tests::cases::$kernel::cases;
 
-            #[test]
-            fn is_right_over_the_cases_of_the_cpu() {
-                assert_cases(&cases(), Held::$held);
-            }
+                #[test]
+                fn is_right_over_the_cases_of_the_cpu() {
+                    assert_cases(emulator::$device, &cases(), Held::$held);
+                }
 
-            #[test]
-            fn has_the_same_bits_under_every_schedule() {
-                assert_schedules(&cases());
-            }
+                #[test]
+                fn has_the_same_bits_under_every_schedule() {
+                    assert_schedules(emulator::$device, &cases());
+                }
+            })*
         }
-    )*};
+    };
 }
 
-kernels! {
+kernels! { cuda:
     activation Bits;
     append_kv Bits;
     attention Rule;
@@ -104,6 +109,10 @@ kernels! {
     varlen_mask Bits;
 }
 
+kernels! { metal:
+    norm Bits;
+}
+
 proptest! {
     #![proptest_config(malformed())]
 
@@ -117,8 +126,10 @@ proptest! {
         let mut case = shape.case();
         bytemuck::cast_slice_mut::<_, u32>(bytemuck::bytes_of_mut(&mut case.params))[field] = value;
         case.out_bytes = case.out_bytes.saturating_sub(cut);
-        assert_replays_on(&case, &mut device(), |what, cpu, device| {
-            assert_same_bits(what, cpu, device);
-        });
+        for table in [emulator::cuda as Table, emulator::metal] {
+            assert_replays_on(&case, &mut device(table), |what, cpu, device| {
+                assert_same_bits(what, cpu, device);
+            });
+        }
     }
 }

@@ -6,7 +6,7 @@ mod spec;
 pub mod thin;
 
 use crate::harness::Bytes;
-use backends::cpu::{Cpu, Threads};
+use backends::cpu::Threads;
 use checkpoint::Checkpoint;
 use engine::model::{Batch, Capacity, LogitRows, Model, Place, Scratch, Slabs, Source, StepSlices};
 use engine::weights::{LoadError, Quantize};
@@ -14,9 +14,9 @@ use kernels_core::device::{Backend, Launch, Program, Slice};
 
 pub use spec::{Evaluation, truth};
 
-/// A model on the CPU with one sequence.
+/// A model on a backend with one sequence.
 pub struct Runner {
-    cpu: Cpu,
+    backend: Box<dyn Backend>,
     program: Program,
     step: StepSlices,
     rows: LogitRows,
@@ -31,21 +31,21 @@ pub struct Runner {
 impl Runner {
     /// The model with that capacity, and the pages of its sequence in that order.
     pub fn new(
-        mut cpu: Cpu,
+        mut backend: impl Backend + 'static,
         checkpoint: &Checkpoint,
         quantize: Option<Quantize>,
         capacity: &Capacity,
         pages: &[u32],
     ) -> Self {
-        let model = load(&mut cpu, checkpoint, quantize).expect("a good checkpoint loads");
+        let model = load(&mut backend, checkpoint, quantize).expect("a good checkpoint loads");
         let config = &checkpoint.config;
         let enough = "a test's model is small";
-        let step = StepSlices::alloc(&mut cpu, capacity).expect(enough);
-        let slabs = Slabs::alloc(&mut cpu, config, capacity).expect(enough);
-        let scratch = Scratch::alloc(&mut cpu, config, capacity).expect(enough);
+        let step = StepSlices::alloc(&mut backend, capacity).expect(enough);
+        let slabs = Slabs::alloc(&mut backend, config, capacity).expect(enough);
+        let scratch = Scratch::alloc(&mut backend, config, capacity).expect(enough);
         let mut words = |count: u32| {
             let bytes = 4 * u64::from(count);
-            Slice { buffer: cpu.alloc(bytes).expect(enough), offset: 0, bytes }
+            Slice { buffer: backend.alloc(bytes).expect(enough), offset: 0, bytes }
         };
         let rows = LogitRows { indices: words(capacity.logit_rows_max), count: words(1) };
         let place =
@@ -53,9 +53,19 @@ impl Runner {
         let mut commands = Vec::new();
         let hidden = model.forward(&place, &mut commands);
         let logits = model.logits(&place, hidden, rows, &mut commands);
-        let program = cpu.record(&commands).expect("every command keeps its contract");
+        let program = backend.record(&commands).expect("every command keeps its contract");
         let (vocab, page_len, pages) = (config.vocab, capacity.page_len, pages.to_vec());
-        Self { cpu, program, step, rows, logits, vocab, page_len, pages, filled: 0 }
+        Self {
+            backend: Box::new(backend),
+            program,
+            step,
+            rows,
+            logits,
+            vocab,
+            page_len,
+            pages,
+            filled: 0,
+        }
     }
 
     /// Begins another sequence in the same pages.
@@ -74,9 +84,9 @@ impl Runner {
         writes.push(engine::model::step::part(self.rows.count, &count));
         let read = Slice { bytes: u64::from(count[0] * self.vocab) * 4, ..self.logits };
         let launch = Launch { writes: &writes, program: self.program, reads: &[read] };
-        let ticket = self.cpu.submit(launch).expect("a good step runs");
+        let ticket = self.backend.submit(launch).expect("a good step runs");
         let mut out = Bytes::filled(read.bytes as usize, 0);
-        self.cpu.collect(ticket, out.as_mut_slice()).expect("the ticket is new");
+        self.backend.collect(ticket, out.as_mut_slice()).expect("the ticket is new");
         out.cast::<f32>().chunks(self.vocab as usize).map(<[f32]>::to_vec).collect()
     }
 }

@@ -13,7 +13,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("backends", &["kernels-core", "plugin"]),
     ("cuda", &["kernels-core", "plugin"]),
     ("metal", &["kernels-core", "plugin"]),
-    ("tests/emulator", &["kernels-core", "plugin", "backends", "cuda", "metal", "engine", "tests"]),
+    (
+        "tests/emulator",
+        &["kernels-core", "plugin", "backends", "cuda", "metal", "engine", "checkpoint", "tests"],
+    ),
     ("engine", &["kernels-core", "kv", "grammar"]),
     ("ffi", &["kernels-core", "backends", "kv", "grammar"]),
     ("checkpoint", &["kernels-core", "backends", "engine"]),

@@ -13,10 +13,10 @@ const UNSAFE: &[&str] = &[
     "backends/src/mapped.rs",
     // Addresses of a device, and the C table behind which it is.
     "plugin/src/export.rs",
+    "plugin/src/generated.rs",
     "plugin/src/driver.rs",
     "backends/src/plugin/",
     "cuda/plugin/",
-    "metal/plugin/",
     "tests/emulator/src/",
     "ffi/src/",
     // C's functions are called as C would.
@@ -35,8 +35,14 @@ const FEATURES: &[&str] =
     &["server/src/backend.rs", "ffi/src/backend.rs", "tests/", "benches/", "fuzz/"];
 
 /// Where the environment may be read.
-const ENVIRONMENT: &[&str] =
-    &["server/src/config.rs", "xtask/src/", "tests/src/harness/hashes.rs", "proto/build.rs"];
+const ENVIRONMENT: &[&str] = &[
+    "server/src/config.rs",
+    "xtask/src/",
+    "tests/src/harness/hashes.rs",
+    "proto/build.rs",
+    "tests/emulator/build.rs",
+    "cuda/plugin/build.rs",
+];
 
 /// Places in the lists above that are no more; a crate that is still to come may have its
 /// place before it.
