@@ -48,8 +48,9 @@ fn main() {
     println!("cargo::rustc-link-lib=static:+whole-archive=emulated");
     println!("cargo::rustc-link-lib=stdc++");
     if env::var_os("CARGO_FEATURE_SANITIZED").is_some() {
-        println!("cargo::rustc-link-lib=asan");
-        println!("cargo::rustc-link-lib=ubsan");
+        // Static: a dynamic one would have to come before every other library.
+        println!("cargo::rustc-link-search=native={}", folder_of("libasan.a").display());
+        println!("cargo::rustc-link-lib=static:+whole-archive,-bundle=asan");
     }
 }
 
@@ -60,6 +61,7 @@ fn sources(root: &Path) -> Vec<PathBuf> {
         ("cuda/probe", "cu"),
         ("metal/kernels", "metal"),
         ("tests/emulator/faults", "cu"),
+        ("tests/emulator/faults", "metal"),
         ("tests/emulator/runtime", "cpp"),
         ("tests/emulator/cuda", "cpp"),
         ("tests/emulator/metal", "cpp"),
@@ -142,19 +144,35 @@ fn unit(root: &Path, out: &Path, source: &Path) -> PathBuf {
     path
 }
 
-/// What a feature adds. The detector of races watches kernels, not itself.
+/// What a feature adds. The detector of races watches kernels, not the emulator; so does that
+/// of undefined behaviour, whose finds are the emulator's to tell.
 fn modes(kind: &str) -> Vec<&'static str> {
     let mut flags = Vec::new();
     if env::var_os("CARGO_FEATURE_SANITIZED").is_some() {
-        flags.extend(["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]);
+        flags.extend(["-fsanitize=address", "-fsanitize-recover=address"]);
+        flags.push("-fno-omit-frame-pointer");
+        if kind != "cpp" {
+            flags.extend(["-fsanitize=undefined,float-cast-overflow", "-fno-sanitize=vptr"]);
+        }
     }
     if env::var_os("CARGO_FEATURE_RACES").is_some() {
         flags.push("-DPAGEWISE_RACES");
         if kind != "cpp" {
             flags.push("-fsanitize=thread");
+            // What becomes a call of the library would escape the detector.
+            flags.push("-fno-tree-loop-distribute-patterns");
+            flags.extend(["-fno-builtin-memcpy", "-fno-builtin-memset"]);
         }
     }
     flags
+}
+
+/// The folder of a library that g++ brings.
+fn folder_of(library: &str) -> PathBuf {
+    let told = Command::new("g++").arg(format!("-print-file-name={library}")).output();
+    let path = told.expect("g++ was just used").stdout;
+    let path = PathBuf::from(String::from_utf8_lossy(&path).trim());
+    path.parent().expect("a file in a folder").to_owned()
 }
 
 /// One number for what all files of some folders hold.

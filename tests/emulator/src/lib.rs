@@ -12,7 +12,7 @@ mod run;
 #[cfg(emulated)]
 pub use driver::{cuda, metal, seed};
 #[cfg(emulated)]
-pub use run::{Entry, Fault, Run, entries, run};
+pub use run::{Counts, Entry, Fault, Run, counts, entries, run};
 
 /// The emulated CUDA device, for who loads this library as a plugin.
 #[cfg(emulated)]

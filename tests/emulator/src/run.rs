@@ -47,7 +47,25 @@ struct EmulatedLaunch {
     argument_bytes: u64,
 }
 
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What launches of a thread did.
+pub struct Counts {
+    /// Bytes read by copies to shared memory.
+    pub copied_bytes: u64,
+    /// Bytes read by `load_once`.
+    pub loaded_bytes: u64,
+    /// Matrix products of a warp.
+    pub mma_count: u64,
+    /// Matrix loads of a warp.
+    pub matrix_count: u64,
+    /// From one thread of a block to another.
+    pub switch_count: u64,
+}
+
 unsafe extern "C" {
+    fn emulated_counted(counts: *mut Counts);
+    fn emulated_count_from_zero();
     fn emulated_run(launch: *const EmulatedLaunch, message: *mut c_char, bytes: u64) -> i32;
     fn emulated_entry(index: u32, name: *mut *const c_char, threads: *mut u32) -> i32;
 }
@@ -75,6 +93,17 @@ pub unsafe fn run(run: &Run<'_>, arguments: &[u8]) -> Result<(), Fault> {
         return Ok(());
     }
     Err(Fault { code, message: plugin::read(&message) })
+}
+
+/// What this thread's launches have done since the last call.
+pub fn counts() -> Counts {
+    let mut counts = Counts::default();
+    // SAFETY: the place is this function's own.
+    unsafe {
+        emulated_counted(&mut counts);
+        emulated_count_from_zero();
+    }
+    counts
 }
 
 /// Every entry of every kernel, in the order in which they registered.
