@@ -7,10 +7,14 @@ mod driver;
 #[cfg(emulated)]
 mod memory;
 #[cfg(emulated)]
+mod probes;
+#[cfg(emulated)]
 mod run;
 
 #[cfg(emulated)]
 pub use driver::{cuda, metal, seed};
+#[cfg(emulated)]
+pub use probes::{Probe, probes, table, words};
 #[cfg(emulated)]
 pub use run::{Counts, Entry, Fault, Run, counts, entries, run};
 

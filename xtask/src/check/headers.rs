@@ -22,6 +22,7 @@ pub fn bindings(shell: &Shell) -> Result<Tally, String> {
 /// as C++17 (which is how nvcc and embedders read them), and that of parameters as Metal's
 /// C++14 dialect, whose types a stand-in declares.
 pub fn compile(shell: &Shell) -> Result<Tally, String> {
+    super::emulator::compiler(shell)?;
     let metal = shell.target.join("check/metal");
     let stand_in = "typedef unsigned int uint;\ntypedef unsigned long ulong;\n";
     std::fs::create_dir_all(&metal)

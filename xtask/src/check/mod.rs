@@ -6,6 +6,7 @@ mod bare;
 mod benches;
 mod clients;
 pub mod cuda;
+mod emulator;
 mod fuzz;
 mod headers;
 mod miri;
@@ -43,6 +44,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "symbols", quick: false, run: symbols::check },
     Stage { name: "cuda", quick: false, run: cuda::check },
     Stage { name: "neon", quick: false, run: neon::tests },
+    Stage { name: "emulator", quick: false, run: emulator::tests },
     Stage { name: "miri", quick: false, run: miri::tests },
     Stage { name: "mutations", quick: false, run: mutations::tests },
     Stage { name: "fuzz", quick: false, run: fuzz::smoke },

@@ -17,7 +17,7 @@ const UNSAFE: &[&str] = &[
     "plugin/src/driver.rs",
     "backends/src/plugin/",
     "cuda/plugin/",
-    "tests/emulator/src/",
+    "tests/emulator/",
     "ffi/src/",
     // C's functions are called as C would.
     "tests/src/harness/abi/",
