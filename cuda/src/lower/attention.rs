@@ -128,6 +128,6 @@ fn shared_bytes(p: &params::Attention, kind: Kind, dims: u32, queries: u32) -> u
     let raws = if raw { raw_keys + CHUNK * whole(cells) } else { 0 };
     let scores = if queries == UNIT { UNIT * SCORE_PITCH * 4 } else { 0 };
     let rows = queries * 32 + whole(queries * 4) + queries * dims * 4;
-    let small = 32 + 2 * CHUNK * 8 + 2 * CHUNK * 4;
+    let small = 192 + 2 * CHUNK * 8 + 2 * CHUNK * 4;
     small + rows + scores + pieces * queries * row_pitch + tiles + raws
 }
