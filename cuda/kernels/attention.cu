@@ -921,14 +921,14 @@ static __device__ void attention_body(const attention_arguments &a) {
     attending<Kind, DIMS, ROW_WARPS>(a).run();
 }
 
-ENTRY(pw_attention_f16_64, THREADS, 4, attention_arguments, attention_body<kind_f16, 64, 1>)
-ENTRY(pw_attention_f16_128, THREADS, 4, attention_arguments, attention_body<kind_f16, 128, 1>)
+ENTRY(pw_attention_f16_64, THREADS, 3, attention_arguments, attention_body<kind_f16, 64, 1>)
+ENTRY(pw_attention_f16_128, THREADS, 3, attention_arguments, attention_body<kind_f16, 128, 1>)
 ENTRY(pw_attention_f16_256, THREADS, 2, attention_arguments, attention_body<kind_f16, 256, 1>)
 ENTRY(pw_attention_f16_64_wide, THREADS, 2, attention_arguments, attention_body<kind_f16, 64, 4>)
 ENTRY(pw_attention_f16_128_wide, THREADS, 2, attention_arguments,
       attention_body<kind_f16, 128, 4>)
-ENTRY(pw_attention_bf16_64, THREADS, 4, attention_arguments, attention_body<kind_bf16, 64, 1>)
-ENTRY(pw_attention_bf16_128, THREADS, 4, attention_arguments, attention_body<kind_bf16, 128, 1>)
+ENTRY(pw_attention_bf16_64, THREADS, 3, attention_arguments, attention_body<kind_bf16, 64, 1>)
+ENTRY(pw_attention_bf16_128, THREADS, 3, attention_arguments, attention_body<kind_bf16, 128, 1>)
 ENTRY(pw_attention_bf16_256, THREADS, 2, attention_arguments, attention_body<kind_bf16, 256, 1>)
 ENTRY(pw_attention_bf16_64_wide, THREADS, 2, attention_arguments,
       attention_body<kind_bf16, 64, 4>)

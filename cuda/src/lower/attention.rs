@@ -23,14 +23,14 @@ const CHUNK: u32 = 64;
 /// Floats between the scores of two queries.
 const SCORE_PITCH: u32 = CHUNK + 8;
 /// Blocks of a multiprocessor that take items, of either list.
-const UNIT_BLOCKS: u32 = 4;
+const UNIT_BLOCKS: u32 = 3;
 const WIDE_BLOCKS: u32 = 2;
 /// Bytes of the plan, and of what it says of a sequence.
 const PLAN_BYTES: u64 = 32;
 const SEQ_BYTES: u64 = 32;
-/// Bytes of states of splits, at most: those of a million positions of eight heads of 128
-/// dims that four queries share.
-const STATE_BYTES: u64 = 64 << 20;
+/// Bytes of states of splits for each multiprocessor, at most: on a card of 132 those of a
+/// million positions of eight heads of 128 dims that four queries share.
+const STATE_BYTES: u64 = 512 << 10;
 
 /// How numbers are multiplied.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub fn lower(attention: &Attention<Raw>, facts: &Facts) -> Result<Launches, Erro
         _ => 256,
     };
     let (unit, wide) = entries(kind, dims);
-    let states = states(p);
+    let states = states(p, facts);
     let wide_queries = if wide.is_some() { WIDE } else { 0 };
     let enough = (facts.multiprocessors * WIDE_BLOCKS).min(u16::MAX.into());
     let told = [wide_queries | enough << 16, states];
@@ -96,13 +96,14 @@ fn state_bytes(p: &params::Attention) -> u64 {
 }
 
 /// States there is room for: of all splits of all queries, if that is not too much.
-fn states(p: &params::Attention) -> u32 {
+fn states(p: &params::Attention, facts: &Facts) -> u32 {
     let splits = u64::from(p.kv_len_max).div_ceil(SPLIT);
     if splits == 1 {
         return 0;
     }
     let all = u64::from(p.rows_max) * u64::from(p.q_heads) * splits;
-    all.min(STATE_BYTES / state_bytes(p)) as u32
+    let room = STATE_BYTES * u64::from(facts.multiprocessors) / state_bytes(p);
+    all.min(room) as u32
 }
 
 /// Shared memory of a block, as `lay_out` in attention.cu takes it.
