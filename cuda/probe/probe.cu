@@ -445,7 +445,8 @@ static __device__ uint32_t bytes(uint32_t first, uint32_t step) {
 }
 
 /* Here d begins with its place times 100000, either side of zero. */
-static __device__ void mma_s8(const probe &probe) {
+template <bool unsigned_right>
+static __device__ void product_of_bytes(const probe &probe) {
     uint32_t g = threadIdx.x / 4, t = threadIdx.x % 4;
     uint32_t a[4], b[2];
     for (uint32_t i = 0; i < 4; i++) {
@@ -459,12 +460,20 @@ static __device__ void mma_s8(const probe &probe) {
         uint32_t at = 8 * (g + 8 * (i / 2)) + 2 * t + i % 2;
         d[i] = (static_cast<int32_t>(at) - 64) * 100000;
     }
-    ops::mma_s8(d, a, b);
+    if (unsigned_right) {
+        ops::mma_s8_u8(d, a, b);
+    } else {
+        ops::mma_s8(d, a, b);
+    }
     for (uint32_t i = 0; i < 4; i++) {
         uint32_t at = 8 * (g + 8 * (i / 2)) + 2 * t + i % 2;
         probe.out[at] = static_cast<uint32_t>(d[i]);
     }
 }
+
+static __device__ void mma_s8(const probe &probe) { product_of_bytes<false>(probe); }
+
+static __device__ void mma_s8_u8(const probe &probe) { product_of_bytes<true>(probe); }
 
 /* name, threads, bytes of shared memory, words in, words out */
 PROBE(add, 128, 0, 128, 16384)
@@ -513,3 +522,4 @@ PROBE(load_matrix_4_transposed, 32, 512, 0, 128)
 PROBE(mma_bf16, 32, 0, 0, 128)
 PROBE(mma_f16, 32, 0, 0, 128)
 PROBE(mma_s8, 32, 0, 0, 128)
+PROBE(mma_s8_u8, 32, 0, 0, 128)

@@ -56,6 +56,8 @@ void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
              Site site = Site::current());
 void mma_s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
             Site site = Site::current());
+void mma_s8_u8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+               Site site = Site::current());
 
 int32_t dot4(uint32_t a, uint32_t b, int32_t sum);
 uint4 load_once(const void *global, Site site = Site::current());

@@ -115,12 +115,15 @@ void perform_product(void *const *operands, uint32_t) {
     emulator::counts.mma_count++;
 }
 
-/* Byte k of the 32 of a row or column: a word holds four of them. */
+/* Byte k of the 32 of a row or column, signed or not: a word holds four of them. */
+template <class Byte>
 int32_t byte(const uint32_t *const (&words)[8], uint32_t k) {
     uint32_t word = *words[k / 4];
-    return static_cast<int8_t>(word >> k % 4 * 8);
+    return static_cast<Byte>(word >> k % 4 * 8);
 }
 
+/* a of signed bytes, b of `Right`. */
+template <class Right>
 void perform_product_s8(void *const *operands, uint32_t) {
     auto product = [&](uint32_t lane) -> const Product<int32_t> & {
         return *static_cast<const Product<int32_t> *>(operands[lane]);
@@ -136,7 +139,7 @@ void perform_product_s8(void *const *operands, uint32_t) {
             /* Sums wrap as the instruction's do. */
             auto sum = static_cast<uint32_t>(product(lane).d[i]);
             for (uint32_t k = 0; k < 32; k++) {
-                sum += static_cast<uint32_t>(byte(a, k) * byte(b, k));
+                sum += static_cast<uint32_t>(byte<int8_t>(a, k) * byte<Right>(b, k));
             }
             product(lane).d[i] = static_cast<int32_t>(sum);
         }
@@ -146,7 +149,8 @@ void perform_product_s8(void *const *operands, uint32_t) {
 
 constexpr Collective bf16_collective{"mma_bf16", perform_product<of_bf16>};
 constexpr Collective f16_collective{"mma_f16", perform_product<of_f16>};
-constexpr Collective s8_collective{"mma_s8", perform_product_s8};
+constexpr Collective s8_collective{"mma_s8", perform_product_s8<int8_t>};
+constexpr Collective s8_u8_collective{"mma_s8_u8", perform_product_s8<uint8_t>};
 
 } // namespace
 
@@ -171,6 +175,11 @@ void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site
 void mma_s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site site) {
     Product<int32_t> product{d, a, b};
     emulator::rendezvous(s8_collective, all_lanes, &product, site);
+}
+
+void mma_s8_u8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site site) {
+    Product<int32_t> product{d, a, b};
+    emulator::rendezvous(s8_u8_collective, all_lanes, &product, site);
 }
 
 } // namespace ops
