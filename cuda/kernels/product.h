@@ -64,12 +64,20 @@ PWK_FN uint64_t row_bytes(const product &p) {
     return chunks * pieces_of(p.weight, p.x_dtype) * CHUNK_BYTES;
 }
 
-/* What stands behind the rows: for this row. */
+/* Bytes of what a row has behind all rows. */
+PWK_FN uint64_t tail_bytes(const pwk_weight &w) {
+    return has_groups(w) ? uint64_t(w.inputs / w.group) * 8 : uint64_t(segments_of(w)) * 4;
+}
+
+/* What a row has there. */
 PWK_FN unsigned char *row_tail(const product &p, uint64_t row) {
-    const pwk_weight &w = p.weight;
-    const uint64_t each =
-        has_groups(w) ? uint64_t(w.inputs / w.group) * 8 : uint64_t(segments_of(w)) * 4;
-    return p.converted + p.rows_max * row_bytes(p) + row * each;
+    return p.converted + p.rows_max * row_bytes(p) + row * tail_bytes(p.weight);
+}
+
+/* Bytes of all converted rows; f32 weights take them as they are. */
+PWK_FN uint64_t converted_bytes(const product &p) {
+    const uint64_t each = row_bytes(p) + tail_bytes(p.weight);
+    return p.weight.dtype == PWK_DTYPE_F32 ? 0 : p.rows_max * each;
 }
 
 PWK_FN uint32_t scale_bytes(const pwk_weight &w) {

@@ -59,10 +59,16 @@ pub fn lower(attention: &Attention<Raw>, facts: &Facts) -> Result<Launches, Erro
     let enough = (facts.multiprocessors * WIDE_BLOCKS).min(u16::MAX.into());
     let told = [wide_queries | enough << 16, states];
     let mut launches = Launches::default();
-    let plan = Launch { entry: "pw_attention_plan", grid: [1; 3], block: PLAN_THREADS, ..Launch::default() };
+    let plan = Launch {
+        entry: "pw_attention_plan",
+        grid: [1; 3],
+        block: PLAN_THREADS,
+        ..Launch::default()
+    };
     launches.push(Launch { shared_bytes: PLAN_THREADS / 32 * 8, told, ..plan });
     let blocks = |each: u32| [facts.multiprocessors * each, 1, 1];
-    let small = Launch { entry: unit, grid: blocks(UNIT_BLOCKS), block: THREADS, ..Launch::default() };
+    let small =
+        Launch { entry: unit, grid: blocks(UNIT_BLOCKS), block: THREADS, ..Launch::default() };
     launches.push(Launch { shared_bytes: shared_bytes(p, kind, dims, UNIT), told, ..small });
     if let Some(entry) = wide {
         let shared_bytes = shared_bytes(p, kind, dims, WIDE);
@@ -70,7 +76,12 @@ pub fn lower(attention: &Attention<Raw>, facts: &Facts) -> Result<Launches, Erro
     }
     if states > 0 {
         let queries = u64::from(p.rows_max) * u64::from(p.q_heads);
-        let fold = looping("pw_attention_merge", 32 * FOLD_WARPS, queries.div_ceil(FOLD_WARPS.into()), facts);
+        let fold = looping(
+            "pw_attention_merge",
+            32 * FOLD_WARPS,
+            queries.div_ceil(FOLD_WARPS.into()),
+            facts,
+        );
         launches.push(Launch { told, ..fold });
     }
     let seqs = u64::from(p.seqs_max) * SEQ_BYTES;

@@ -14,13 +14,13 @@ use plugin::{Launch, Launches};
 /// Threads of a block.
 pub(super) const THREADS: u32 = 256;
 /// Warps of a block.
-const WARPS: u32 = THREADS / 32;
+pub(super) const WARPS: u32 = THREADS / 32;
 /// Rows of a block that takes few.
-const FEW_ROWS: u64 = 16;
+pub(super) const FEW_ROWS: u64 = 16;
 /// Tiles of a block that takes many rows.
 const MANY_TILES: u32 = 4;
 /// Rows from which on a block of many is worth it.
-const FEW_MOST: u32 = 32;
+pub(super) const FEW_MOST: u32 = 32;
 /// Chunks of rows in shared memory.
 const STAGES: u32 = 3;
 /// Bytes of a chunk of one row.
@@ -74,7 +74,7 @@ impl Form {
     }
 
     /// Shared memory of a block that takes few rows.
-    fn few_bytes(self) -> u32 {
+    pub(super) fn few_bytes(self) -> u32 {
         let staged = if self == Self::F32 { WARPS * 16 * 64 * 4 } else { 0 };
         (WARPS + 1) * 16 * 32 * 4 + staged
     }
@@ -129,23 +129,33 @@ pub(super) fn convert(
     looping(entry, THREADS, blocks, facts)
 }
 
+/// Blocks along the two axes where few rows go by 16: tiles, several at once where segments
+/// leave warps over, and rows.
+pub(super) fn few_grid(weight: &Weight, rows: u32) -> [u32; 3] {
+    let segments = weight.inputs.div_ceil(SEGMENT) as u32;
+    let together = if segments < WARPS { WARPS / segments } else { 1 };
+    [(weight.tiles() as u32).div_ceil(together), along(FEW_ROWS, rows), 1]
+}
+
+/// Blocks along the second axis, each of so many rows.
+fn along(each: u64, rows: u32) -> u32 {
+    u64::from(rows).div_ceil(each).min(GRID_MOST) as u32
+}
+
 pub fn lower(matmul: &Matmul<Raw>, facts: &Facts) -> Result<Launches, Error> {
     let p = &matmul.params;
     let weight = Weight::parse(Checks("matmul"), &p.weight)?;
     let form = Form::of(&weight, p.x_dtype);
     let (tiles, rows_max) = (weight.tiles() as u32, p.rows_max);
-    let segments = weight.inputs.div_ceil(SEGMENT) as u32;
     let many = form.many_entry().filter(|_| rows_max > FEW_MOST);
     let rows = if many.is_some() { FEW_MOST } else { rows_max };
-    let along = |each: u64, rows: u32| u64::from(rows).div_ceil(each).min(GRID_MOST) as u32;
     let mut launches = Launches::default();
     if form != Form::F32 {
         launches.push(convert("pw_matmul_convert", &weight, rows_max, facts));
     }
-    let together = if segments < WARPS { WARPS / segments } else { 1 };
     launches.push(Launch {
         entry: form.few_entry(),
-        grid: [tiles.div_ceil(together), along(FEW_ROWS, rows), 1],
+        grid: few_grid(&weight, rows),
         block: THREADS,
         shared_bytes: form.few_bytes(),
         told: [if many.is_some() { FEW_MOST } else { 0 }, 0],

@@ -27,7 +27,13 @@ pub fn by_rows(entry: &'static str, block: u32, [items, rows]: [u64; 2], facts: 
 
 /// A launch of one block that checks what a step brings.
 pub fn checker(entry: &'static str) -> Launch {
-    Launch { entry, grid: [1, 1, 1], block: CHECKERS, shared_bytes: CHECK_BYTES, ..Launch::default() }
+    Launch {
+        entry,
+        grid: [1, 1, 1],
+        block: CHECKERS,
+        shared_bytes: CHECK_BYTES,
+        ..Launch::default()
+    }
 }
 
 /// A launch that needs so many elements of a step checked: by its blocks, or by one before it.

@@ -92,7 +92,8 @@ fn a_row_decoded_alone_has_the_bits_it_has_in_prefill() {
 fn a_sequence_alone_has_the_bits_it_has_in_company() {
     let seqs = [seq(30, 300), seq(1, 700), Seq { rows: 2, kv_len: 90, first: 40 }, seq(70, 70)];
     for (number, dtypes) in TYPES.into_iter().enumerate() {
-        let with = With { sinks: number % 2 == 0, slopes: true, tree: number % 3 == 0, ..With::default() };
+        let with =
+            With { sinks: number % 2 == 0, slopes: true, tree: number % 3 == 0, ..With::default() };
         let shape = Shape { with, page_len: 16 + number as u32, ..Shape::plain(&seqs, 2, 32) };
         let case = stored(dtypes, shape).case();
         let together = run(&case);
@@ -116,7 +117,9 @@ fn pages_in_any_order_and_any_page_length_give_the_same_bits() {
     for dtypes in TYPES {
         let base = stored(dtypes, Shape::plain(&[seq(5, 300), seq(1, 77)], 3, 24));
         let expected = run(&base.clone().case());
-        for (page_len, lie) in [(1, Lie::Rows), (7, Lie::Native), (16, Lie::Rows), (48, Lie::Native)] {
+        for (page_len, lie) in
+            [(1, Lie::Rows), (7, Lie::Native), (16, Lie::Rows), (48, Lie::Native)]
+        {
             // The values of a shape follow the order of positions, not that of pages.
             let other = Shape { page_len, lie, ..base.clone() }.case();
             assert_same_bits("another layout", &expected, &run(&other));
@@ -128,7 +131,8 @@ fn pages_in_any_order_and_any_page_length_give_the_same_bits() {
 fn poison(case: &mut AttentionCase, position: u32, byte: u8) {
     let kv = KvLayout::new(Checks("attention"), &case.params.kv).expect("cases have good layouts");
     let len = case.params.kv.page_len;
-    let place = Place { page: case.page_ids[(position / len) as usize], head: 0, token: position % len };
+    let place =
+        Place { page: case.page_ids[(position / len) as usize], head: 0, token: position % len };
     let start = (kv.cell(Part::Values, place) * kv.cell_bytes()) as usize;
     let bytes = (kv.dim_cells() * kv.cell_bytes()) as usize;
     case.keys.as_mut_slice()[start..start + bytes].fill(byte);

@@ -4,6 +4,7 @@
 
 use backends::plugin::Plugin;
 use emulator::seed;
+use kernels_core::params;
 use kernels_core::simd::Level;
 use kernels_core::workers::Inline;
 use pagewise_tests::harness::{
@@ -39,8 +40,8 @@ fn assert_right<C: Case>(case: &C, held: Held, cpu: &[Output], device: &[Output]
     }
 }
 
-/// Every listed case, each under a schedule of its own.
-fn assert_cases<C: Case>(table: Table, cases: &[C], held: Held) {
+/// Every listed case, each under a schedule of its own, by what `held` says of it.
+fn assert_cases<C: Case>(table: Table, cases: &[C], held: impl Fn(&C) -> Held) {
     assert!(cases.len() > 5, "{}: {} cases", C::KERNEL, cases.len());
     let mut device = device(table);
     for (at, case) in cases.iter().enumerate() {
@@ -48,7 +49,7 @@ fn assert_cases<C: Case>(table: Table, cases: &[C], held: Held) {
         let cpu = case.run(Level::best(), &Inline).expect("a good call runs");
         let got = case.call(&mut Recorded(&mut device));
         let got = got.unwrap_or_else(|error| panic!("{}: {error}", case.name()));
-        assert_right(case, held, &cpu, &got);
+        assert_right(case, held(case), &cpu, &got);
     }
     assert_eq!(device.allocated_bytes(), 0, "every buffer was released");
 }
@@ -69,7 +70,7 @@ fn assert_schedules<C: Case>(table: Table, cases: &[C]) {
 
 /// The tests of a device's kernels over their cases.
 macro_rules! kernels {
-    ($device:ident: $($kernel:ident $held:ident;)*) => {
+    ($device:ident: $($kernel:ident $held:ident $(($weight:ident))?;)*) => {
         mod $device {
             $(mod $kernel {
                 use crate::{Held, assert_cases, assert_schedules};
@@ -77,7 +78,7 @@ macro_rules! kernels {
 
                 #[test]
                 fn is_right_over_the_cases_of_the_cpu() {
-                    assert_cases(emulator::$device, &cases(), Held::$held);
+                    assert_cases(emulator::$device, &cases(), kernels!(@$held $($weight)?));
                 }
 
                 #[test]
@@ -87,6 +88,18 @@ macro_rules! kernels {
             })*
         }
     };
+    (@Bits) => { |_| Held::Bits };
+    (@Rule) => { |_| Held::Rule };
+    (@By weight) => { |case| crate::by_weight(&case.params.weight) };
+}
+
+/// Products have the CPU's bits where weights come in groups or as f32: sums are exact, or in
+/// the contract's order.
+fn by_weight(weight: &params::Weight) -> Held {
+    match weight.group != 0 || weight.dtype == params::DTYPE_F32 {
+        true => Held::Bits,
+        false => Held::Rule,
+    }
 }
 
 kernels! { cuda:
@@ -99,13 +112,13 @@ kernels! { cuda:
     kv_copy Bits;
     logit_mask Bits;
     lora Bits;
-    matmul Rule;
+    matmul By(weight);
     norm Bits;
     pool Bits;
     rope Bits;
     sample Bits;
     spec_verify Bits;
-    token_logprob Rule;
+    token_logprob By(weight);
     varlen_mask Bits;
 }
 

@@ -59,7 +59,8 @@ impl Resubmitted {
 impl Machine for Resubmitted {
     fn run<C: Kernel>(&mut self, mut command: C) -> Result<(), Error> {
         let known = self.recorded.as_ref().map_or(Vec::new(), |it| it.slices.clone());
-        let mut laid = Laid { device: &mut self.device, known, laid: Vec::new(), written: Vec::new() };
+        let mut laid =
+            Laid { device: &mut self.device, known, laid: Vec::new(), written: Vec::new() };
         let made = command.lay(&mut laid);
         let Laid { laid, written, .. } = laid;
         if self.recorded.is_none() {
@@ -220,7 +221,8 @@ fn pool_refuses_starts_that_fall_or_go_too_far() {
         assert_refused(&good, |case| case.starts[2] = case.starts[4] + 1);
         assert_refused(&good, |case| case.starts[1..].fill(u32::MAX));
         assert_refused(&good, |case| case.seqs = Some(seqs + 1));
-        let empty = pool::Shape { seqs: Some(0), ..pool::Shape::plain(&lens, 24, params::POOL_LAST) };
+        let empty =
+            pool::Shape { seqs: Some(0), ..pool::Shape::plain(&lens, 24, params::POOL_LAST) };
         assert_refused(&empty.case(), |case| case.starts[0] = u32::MAX);
     }
 }
@@ -244,7 +246,8 @@ fn append_kv_refuses_slots_that_are_not_there_or_named_twice() {
     for rows in [6, 600, 5000] {
         let plain = append_kv::Shape::plain(Dtype::I4, 16, 16);
         let rope = Some((Pairing::Neox, 16));
-        let shape = append_kv::Shape { pages: pages(rows), rows: (rows, Some(rows)), rope, ..plain };
+        let shape =
+            append_kv::Shape { pages: pages(rows), rows: (rows, Some(rows)), rope, ..plain };
         let good = shape.case();
         let last = rows as usize - 1;
         assert_refused(&good, |case| case.slots[2][0] = case.params.kv.pages);
