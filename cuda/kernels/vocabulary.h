@@ -37,14 +37,14 @@ PWK_FN float logprob_of(exponentials total, float x) {
     return (x - total.most) - pwk_log(total.sum);
 }
 
-/* The sum of a block's 64 partial sums, in every one of the block's 64 threads. `shared` holds
- * 64 floats, and is free again behind the next barrier. */
+/* The sum of 64 partial sums, in every one of the 64 threads that bring them; a block may be
+ * several such teams. `shared` holds a float for each thread, and is free again behind the
+ * next barrier. */
 PWK_FN float folded(float *shared, float sum) {
-    const uint32_t thread = threadIdx.x;
-    shared[thread] = sum;
+    shared[threadIdx.x] = sum;
     __syncthreads();
-    const uint32_t lane = thread % 16;
-    float four = (shared[lane] + shared[lane + 16]) + (shared[lane + 32] + shared[lane + 48]);
+    const float *own = shared + (threadIdx.x & ~(SUMS - 1)) + threadIdx.x % 16;
+    float four = (own[0] + own[16]) + (own[32] + own[48]);
     for (uint32_t half = 8; half > 0; half /= 2) {
         four += __shfl_down_sync(EVERY_LANE, four, half, 16);
     }
