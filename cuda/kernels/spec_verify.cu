@@ -1,10 +1,10 @@
 /* spec_verify: how far down its drafts the target follows each sequence, with the CPU's bits.
  *
  * Launches: 1. one block goes over the step's buffers, a warp for each sequence. 2. A block of
- * 1024 threads for each sequence walks down its tree: it reads the rows of the nodes that it
+ * 512 threads for each sequence walks down its tree: it reads the rows of the nodes that it
  * comes to and no others. Sums are made by teams of 64 threads, a block of 4096 weights each.
  * 3. With places, one block lists what kv_copy has to move, sequences ascending.
- * Memory: 20 KiB shared; with REJECTION a row of weights for each block as workspace.
+ * Memory: 18 KiB shared; with REJECTION a row of weights for each block as workspace.
  * Not measured yet.
  */
 #include "checks.h"
@@ -39,9 +39,10 @@ constexpr uint32_t VERIFY_REQUESTS = 6;
 constexpr uint32_t VERIFY_SEQUENCES = 8;
 
 constexpr uint32_t POSITION_MAX = 0x7fffffffu; /* of a request */
-constexpr uint32_t WALK_THREADS = 1024;
+constexpr uint32_t WALK_THREADS = 512;
 constexpr uint32_t TEAMS = WALK_THREADS / SUMS; /* blocks of weights that are summed at once */
 constexpr uint32_t BLOCKS_MAX = 4096;           /* of the largest vocabulary */
+constexpr uint32_t IN_FLIGHT = 16; /* weights that a thread reads before it uses the first */
 constexpr uint32_t MOVE_THREADS = 256;
 
 /* ---- 1: checks ---- */
@@ -161,7 +162,7 @@ struct walk_shared {
     uint32_t wrong;
 };
 
-static_assert(sizeof(walk_shared) == 20 * 1024 + 256 + 256 + 8, "lowering gives it so much");
+static_assert(sizeof(walk_shared) == 18 * 1024 + 128 + 256 + 8, "lowering gives it so much");
 
 static __device__ walk_shared &shared_of_walk() {
     return *reinterpret_cast<walk_shared *>(SHARED());
@@ -223,14 +224,14 @@ static __device__ scored best_of_block(scored best) {
         shared.best[threadIdx.x / 32] = best;
     }
     __syncthreads();
-    return best_of_warp(shared.best[threadIdx.x % 32]);
+    return best_of_warp(shared.best[threadIdx.x % (WALK_THREADS / 32)]);
 }
 
 /* The token with the largest logit. */
 static __device__ way most_likely(const float *logits, uint32_t vocab) {
     scored best = {-PWK_INFINITY, PWK_NONE};
     bool wrong = false;
-#pragma unroll 8
+#pragma unroll 16
     for (uint32_t token = threadIdx.x; token < vocab; token += WALK_THREADS) {
         const float x = logits[token];
         wrong |= !(PWK_INFINITY > x);
@@ -266,25 +267,34 @@ static __device__ way certain(const walk_tree &tree, uint32_t node) {
     return child == PWK_NONE ? leads : way_to_child(after + child);
 }
 
-/* The sum of value(token) over the vocabulary, in the order of the contract and the same in
- * every thread; `wrong` tells whether one of them is below zero or NaN. */
-template <class Value>
-static __device__ float sum_of(uint32_t vocab, bool &wrong, Value value) {
+/* The sum of use(token, load(token)) over the vocabulary, in the order of the contract and the
+ * same in every thread; `wrong` tells whether one of them is below zero or NaN. What a thread
+ * stores in `use` it loads no more, so loads go ahead of stores. */
+template <class Load, class Use>
+static __device__ float sum_of(uint32_t vocab, bool &wrong, Load load, Use use) {
     walk_shared &shared = shared_of_walk();
     const uint32_t blocks = (vocab + BLOCK - 1) / BLOCK;
     const uint32_t team = threadIdx.x / SUMS, member = threadIdx.x % SUMS;
     bool own_wrong = false;
     for (uint32_t first = 0; first < blocks; first += TEAMS) {
-        const uint32_t block = first + team;
-        const uint32_t start = block * BLOCK;
+        const uint32_t block = first + team, start = block * BLOCK;
         const uint32_t count = start < vocab ? vocab - start : 0;
-        const uint32_t end = count < BLOCK ? count : BLOCK;
+        const uint32_t end = start + (count < BLOCK ? count : BLOCK);
         float sum = 0.0f;
-#pragma unroll 8
-        for (uint32_t at = member; at < end; at += SUMS) {
-            const float x = value(start + at);
-            own_wrong |= !(x >= 0.0f);
-            sum = sum + x;
+        for (uint32_t at = start + member; at < end; at += SUMS * IN_FLIGHT) {
+            decltype(load(at)) loaded[IN_FLIGHT];
+#pragma unroll
+            for (uint32_t i = 0; i < IN_FLIGHT; i++) {
+                loaded[i] = load(at + i * SUMS < end ? at + i * SUMS : at);
+            }
+#pragma unroll
+            for (uint32_t i = 0; i < IN_FLIGHT; i++) {
+                if (at + i * SUMS < end) {
+                    const float x = use(at + i * SUMS, loaded[i]);
+                    own_wrong |= !(x >= 0.0f);
+                    sum = sum + x;
+                }
+            }
         }
         sum = folded(shared.sums, sum);
         if (member == 0 && block < blocks) {
@@ -309,7 +319,9 @@ struct row_mass {
 
 static __device__ row_mass mass_of(const float *weights, uint32_t vocab) {
     bool wrong;
-    const float sum = sum_of(vocab, wrong, [&](uint32_t token) { return weights[token]; });
+    const float sum = sum_of(
+        vocab, wrong, [&](uint32_t token) { return weights[token]; },
+        [](uint32_t, float x) { return x; });
     if (wrong || sum == PWK_INFINITY) {
         return {sum, PWK_STATUS_NOT_FINITE};
     }
@@ -353,19 +365,23 @@ static __device__ float leave(const walk_tree &tree, uint32_t node, uint32_t chi
     bool wrong;
     if (tree.a.draft == nullptr) {
         const uint32_t refused = tree.token(child);
-        const float sum = sum_of(vocab, wrong, [&](uint32_t token) {
-            const float x = token == refused ? 0.0f : from[token];
+        return sum_of(
+            vocab, wrong, [&](uint32_t token) { return from[token]; },
+            [&](uint32_t token, float x) {
+                x = token == refused ? 0.0f : x;
+                weights[token] = x;
+                return x;
+            });
+    }
+    const float *draft = tree.draft(node);
+    return sum_of(
+        vocab, wrong,
+        [&](uint32_t token) { return make_float2(from[token], draft[token]); },
+        [&](uint32_t token, float2 both) {
+            const float x = pwk_max(both.x / mass - both.y / draft_mass, 0.0f);
             weights[token] = x;
             return x;
         });
-        return sum == PWK_INFINITY ? 0.0f : sum;
-    }
-    const float *draft = tree.draft(node);
-    return sum_of(vocab, wrong, [&](uint32_t token) {
-        const float x = pwk_max(from[token] / mass - draft[token] / draft_mass, 0.0f);
-        weights[token] = x;
-        return x;
-    });
 }
 
 /* The way by rejection sampling, from a node at a depth. */

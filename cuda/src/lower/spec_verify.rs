@@ -9,9 +9,9 @@ use kernels_core::spec_verify::SpecVerify;
 use plugin::{Launch, Launches};
 
 /// Threads of a block that walks.
-const WALK_THREADS: u32 = 1024;
+const WALK_THREADS: u32 = 512;
 /// Its shared memory: partial sums, sums of blocks, the best of warps, a path, two words.
-const WALK_BYTES: u32 = 20 * 1024 + 256 + 256 + 8;
+const WALK_BYTES: u32 = 18 * 1024 + 128 + 256 + 8;
 /// Threads of the block that lists moves.
 const MOVE_THREADS: u32 = 256;
 
