@@ -338,6 +338,9 @@ macro_rules! command {
 
             /// Its refusals begin with this name.
             pub const CHECKS: $crate::error::Checks = $crate::error::Checks($kernel);
+
+            /// The names of its buffers, as declared.
+            pub const FIELDS: &'static [&'static str] = &[$(stringify!($field)),*];
         }
     };
     (@buffer $self:ident, $field:ident, MaybeRead) => {

@@ -5,6 +5,7 @@ use core::ffi::c_void;
 use kernels_core::Error;
 use kernels_core::command::Raw;
 use kernels_core::device::Command;
+use kernels_core::error::Fault;
 
 /// What a device is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,12 @@ pub trait Driver: Sized + 'static {
     fn about(&self) -> Result<About, Error>;
     /// What a command becomes, or the field that the device cannot serve. Pure.
     fn lower(&self, command: &Command<Raw>) -> Result<Launches, Error>;
+
+    /// Refuses a range that the device cannot reach, as far as it can tell: memory of the
+    /// host, or another device's. Asked where a call is recorded, never where it runs.
+    fn owns(&self, _address: u64, _bytes: u64) -> Result<(), Fault> {
+        Ok(())
+    }
 
     /// Zeroed memory.
     fn alloc(&mut self, bytes: u64) -> Result<u64, Error>;

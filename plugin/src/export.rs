@@ -77,7 +77,10 @@ fn tell(refused: &Error, error: &mut pwp_error) {
     put(refused.field, &mut error.field);
     match refused.fault {
         Fault::Unsupported { expected, .. } => put(expected, &mut error.message),
-        Fault::Device { says, .. } => put(says, &mut error.message),
+        Fault::Device { says, code } => {
+            error.got = code;
+            put(says, &mut error.message);
+        }
         _ => put(&refused.to_string(), &mut error.message),
     }
 }
@@ -288,8 +291,15 @@ unsafe extern "C" fn needs<D: Driver>(
 ) -> i32 {
     guarded(error, || {
         // SAFETY: as the header says of calls.
-        let call = unsafe { Call::new(call)? };
-        let launches = held!(device => D).lower(&call.command)?;
+        let Call { buffers, command, .. } = unsafe { Call::new(call)? };
+        let device = held!(device => D);
+        for (field, buffer) in command.fields().iter().zip(buffers) {
+            if buffer.address != 0 {
+                let owned = device.owns(buffer.address, buffer.bytes);
+                owned.map_err(|fault| Error::new(command.kernel(), field, fault))?;
+            }
+        }
+        let launches = device.lower(&command)?;
         // SAFETY: the host gives a place for the number.
         unsafe { workspace_bytes.write(launches.workspace_bytes) };
         Ok(())

@@ -1,6 +1,8 @@
-//! Words in C's arrays of characters, ended by 0.
+//! Words in C's arrays of characters, ended by 0; and words of errors, which are for good.
 
 use core::ffi::c_char;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
 /// Writes as much of `text` as fits.
 pub fn put(text: &str, to: &mut [c_char]) {
@@ -19,6 +21,20 @@ pub fn put(text: &str, to: &mut [c_char]) {
 pub fn read(from: &[c_char]) -> String {
     let bytes: Vec<u8> = from.iter().map(|&c| c as u8).take_while(|&byte| byte != 0).collect();
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The words, for good, each once: errors are plain. For words of which few are ever said.
+pub fn lasting(words: String) -> &'static str {
+    static KEPT: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    match kept.get(words.as_str()) {
+        Some(known) => known,
+        None => {
+            let words: &'static str = words.leak();
+            kept.insert(words);
+            words
+        }
+    }
 }
 
 #[cfg(test)]

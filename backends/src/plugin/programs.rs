@@ -27,7 +27,7 @@ pub struct Recorded {
     pub fault: Held,
     workspace: Arc<Workspace>,
     /// Kernel of each command, and its buffers' names: what a fault is told by.
-    names: Vec<(&'static str, Vec<&'static str>)>,
+    names: Vec<(&'static str, &'static [&'static str])>,
 }
 
 struct Workspace {
@@ -61,7 +61,7 @@ impl Programs {
         // A stream that records is no good to anybody: it ends whatever came.
         let graph = device.graph_end(stream);
         launched?;
-        let names = commands.iter().map(|command| (command.kernel(), fields(command))).collect();
+        let names = commands.iter().map(|command| (command.kernel(), command.fields())).collect();
         let recorded = Recorded { graph: graph?, fault, workspace, names };
         Ok(self.insert(Arc::new(recorded)))
     }
@@ -111,10 +111,8 @@ impl Programs {
 impl Recorded {
     /// The refusal that a fault is.
     pub fn refusal(&self, fault: &params::Fault) -> Error {
-        let (kernel, fields) = self
-            .names
-            .get(fault.command as usize)
-            .map_or(("plugin", &[][..]), |(kernel, fields)| (*kernel, &fields[..]));
+        let (kernel, fields) =
+            self.names.get(fault.command as usize).copied().unwrap_or(("plugin", &[]));
         let field = fields.get(fault.field as usize).copied().unwrap_or("fault");
         let params::Fault { at, least, most, got, .. } = *fault;
         let fault = match fault.kind {
@@ -129,10 +127,4 @@ impl Recorded {
         };
         Error::new(kernel, field, fault)
     }
-}
-
-fn fields(command: &Command) -> Vec<&'static str> {
-    let mut fields = Vec::new();
-    command.buffers(|field, _| fields.push(field));
-    fields
 }

@@ -176,6 +176,13 @@ macro_rules! kernels {
                 }
             }
 
+            /// The names of its buffers, as declared.
+            pub const fn fields(&self) -> &'static [&'static str] {
+                match self {
+                    $(Command::$kernel(_) => <$kernel<M>>::FIELDS,)*
+                }
+            }
+
             /// The bytes of its parameters.
             pub fn params(&self) -> &[u8] {
                 match self {

@@ -8,10 +8,8 @@ use kernels_core::device::Command;
 use kernels_core::error::Fault;
 use plugin::{About, Driver, Launch, Launches, pwp_table};
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::ffi::c_void;
 use std::marker::PhantomData;
-use std::sync::Mutex;
 
 /// A device of few multiprocessors, so that blocks loop over their work.
 const CUDA: cuda::Facts = cuda::Facts { multiprocessors: 2, shared_bytes_max: 164 << 10 };
@@ -66,6 +64,7 @@ impl Dialect for Metal {
 pub struct Device<D> {
     memory: Memory,
     dialect: PhantomData<D>,
+    host: Memory,
 }
 
 /// The emulated CUDA device behind its C table.
@@ -97,7 +96,11 @@ impl<D: Dialect> Driver for Device<D> {
 
     fn open(ordinal: u32) -> Result<Self, Error> {
         match ordinal {
-            0 => Ok(Self { memory: Memory::default(), dialect: PhantomData }),
+            0 => Ok(Self {
+                memory: Memory::default(),
+                host: Memory::default(),
+                dialect: PhantomData,
+            }),
             got => {
                 let fault =
                     Fault::Unsupported { expected: "one device, number 0", got: got.into() };
@@ -116,6 +119,13 @@ impl<D: Dialect> Driver for Device<D> {
         D::lower(command)
     }
 
+    fn owns(&self, address: u64, bytes: u64) -> Result<(), Fault> {
+        if self.memory.has(address, bytes) {
+            return Ok(());
+        }
+        Err(Fault::Unsupported { expected: "memory of the device alone", got: address as i64 })
+    }
+
     fn alloc(&mut self, bytes: u64) -> Result<u64, Error> {
         self.memory.alloc(bytes)
     }
@@ -125,11 +135,11 @@ impl<D: Dialect> Driver for Device<D> {
     }
 
     fn host_alloc(&mut self, bytes: u64) -> Result<*mut c_void, Error> {
-        self.memory.alloc(bytes).map(pointer)
+        self.host.alloc(bytes).map(pointer)
     }
 
     fn host_free(&mut self, host: *mut c_void) {
-        self.memory.free(host.expose_provenance() as u64);
+        self.host.free(host.expose_provenance() as u64);
     }
 
     fn stream(&mut self, _native: *mut c_void) -> Result<Schedule, Error> {
@@ -231,21 +241,75 @@ fn act<D: Dialect>(launch: &Launch, arguments: &[u8]) -> Result<(), Error> {
     // SAFETY: the host has checked the command's buffers against its shape.
     let came = unsafe { run(&asked, arguments) };
     came.map_err(|fault| {
-        let fault = Fault::Device { says: lasting(fault.message), code: fault.code.into() };
+        let fault = Fault::Device { says: plugin::lasting(fault.message), code: fault.code.into() };
         Error::new("emulator", launch.entry, fault)
     })
 }
 
-/// The words, for good, each once: errors are plain. Few are ever said.
-fn lasting(words: String) -> &'static str {
-    static KEPT: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
-    let mut kept = KEPT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    match kept.get(words.as_str()) {
-        Some(known) => known,
-        None => {
-            let words: &'static str = words.leak();
-            kept.insert(words);
-            words
+#[cfg(test)]
+mod tests {
+    use super::{Cuda, cuda, pointer};
+    use kernels_core::params;
+    use plugin::{Driver, PWP_UNSUPPORTED, pwp_buffer, pwp_call, pwp_error};
+    use std::ptr::{from_mut, from_ref};
+
+    /// What `needs` says of a norm of one row of 64 columns, whose buffers lie there.
+    fn needs(device: &mut Cuda, [x, weight, out]: [u64; 3]) -> (i32, pwp_error) {
+        let params = params::Norm {
+            rows_max: 1,
+            heads: 1,
+            columns: 64,
+            x_dtype: params::DTYPE_F32,
+            weight_dtype: params::DTYPE_F32,
+            out_dtype: params::DTYPE_F32,
+            x_row_stride: 64,
+            out_row_stride: 64,
+            epsilon: 1e-6,
+            ..Default::default()
+        };
+        let buffers = [x, weight, 0, out, 0].map(|address| pwp_buffer { address, bytes: 256 });
+        let kernel = "norm";
+        let call = pwp_call {
+            kernel: kernel.as_ptr().cast(),
+            params: from_ref(&params).cast(),
+            buffers: buffers.as_ptr(),
+            kernel_bytes: kernel.len() as u64,
+            params_bytes: size_of_val(&params) as u64,
+            buffer_count: buffers.len() as u64,
+            workspace: 0,
+            workspace_bytes: 0,
+            fault: 0,
+            command: 0,
+            reserved: 0,
+        };
+        let mut error = pwp_error {
+            expected: 0,
+            got: 0,
+            kind: 0,
+            reserved: 0,
+            field: [0; 48],
+            message: [0; 208],
+        };
+        let (mut bytes, needs) = (0, cuda().needs.expect("the table is whole"));
+        // SAFETY: the device is a `Cuda`, as this table has it, and the rest is as the header
+        // says.
+        let came = unsafe { needs(from_mut(device).cast(), &call, &mut bytes, &mut error) };
+        (came, error)
+    }
+
+    #[test]
+    fn memory_of_the_host_is_refused_by_the_name_of_its_buffer() {
+        let mut device = Cuda::open(0).expect("the emulator is there");
+        let [x, weight, out] = [256; 3].map(|bytes| device.alloc(bytes).expect("it is little"));
+        assert_eq!(needs(&mut device, [x, weight, out]).0, 0);
+        let host = device.host_alloc(256).expect("it is little").expose_provenance() as u64;
+        let stranger = [0f32; 64].as_ptr().expose_provenance() as u64;
+        // The last one is the device's, and ends too early.
+        for wrong in [host, stranger, weight + 4] {
+            let (came, error) = needs(&mut device, [x, wrong, out]);
+            assert_eq!((came, error.kind, error.got), (1, PWP_UNSUPPORTED, wrong as i64));
+            assert_eq!(plugin::read(&error.field), "weight");
         }
+        device.host_free(pointer(host));
     }
 }

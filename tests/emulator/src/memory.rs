@@ -32,6 +32,14 @@ impl Memory {
         Ok(address)
     }
 
+    /// Whether the range lies in one piece.
+    pub fn has(&self, address: u64, bytes: u64) -> bool {
+        let before = self.pieces.range(..=address).next_back();
+        before.is_some_and(|(at, layout)| {
+            bytes <= (layout.size() as u64).saturating_sub(address - at)
+        })
+    }
+
     /// Gives it back.
     pub fn free(&mut self, address: u64) {
         if let Some(layout) = self.pieces.remove(&address) {
