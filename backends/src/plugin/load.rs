@@ -1,6 +1,7 @@
 //! A plugin's library, found and looked over before anything of it is used.
 
 use plugin::{BUILD, pwp_table};
+use std::error::Error;
 use std::ffi::CStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -44,7 +45,7 @@ impl fmt::Display for Refused {
     }
 }
 
-impl std::error::Error for Refused {}
+impl Error for Refused {}
 
 /// The file of a kind of device: `libpagewise_cuda.so`.
 pub fn library_name(kind: &str) -> String {
@@ -74,8 +75,11 @@ pub fn open(path: &Path) -> Result<Library, Refused> {
     // SAFETY: a plugin of ours runs nothing when it is loaded; whose file it is, the folder
     // that the user named answers for.
     let library = unsafe { libloading::Library::new(path) };
-    let library =
-        library.map_err(|error| Refused::Unloadable(path.to_owned(), error.to_string()))?;
+    let library = library.map_err(|error| {
+        // The system's own words, which name what is missing, are behind the error.
+        let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        Refused::Unloadable(path.to_owned(), why)
+    })?;
     type Entry = unsafe extern "C" fn() -> *const pwp_table;
     // SAFETY: the symbol is this function in every build; the table is looked at only as far
     // as the part that never changes, until its build is known.
