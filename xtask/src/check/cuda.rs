@@ -1,19 +1,17 @@
 //! CUDA where there is no card: every kernel is compiled for every architecture, and what was
-//! made is held to what the file's head asks for and to what is on record; the plugin is
-//! linked to a stand-in for the driver.
+//! made is held to what the file's head asks for and to what is on record.
 
 use super::clients::environment;
+use super::plugin;
 use super::shell::Shell;
 use super::tally::Tally;
-use crate::cuda::{Compiled, Toolkit, page, sources, stub};
+use crate::cuda::{Compiled, Toolkit, page, sources};
 use std::collections::BTreeSet;
 use std::path::Path;
 
 const REQUIREMENTS: &str = "cuda/requirements.txt";
 /// What every entry takes: a change shows in review.
 const RESOURCES: &str = "cuda/resources.csv";
-/// A workspace of its own: it needs a driver to link, and nothing else does.
-const PLUGIN: &str = "cuda/plugin/Cargo.toml";
 /// Rows of a stale page that are printed.
 const ROWS_SHOWN: usize = 20;
 
@@ -46,9 +44,11 @@ pub fn check(shell: &Shell) -> Result<Tally, String> {
         recorded(&shell.root, &page(resources))?;
         tally.passed += 1;
     }
-    if shell.root.join(PLUGIN).exists() {
-        plugin(shell)?;
-        tally.passed += 1;
+    // It embeds what was compiled.
+    if tally.failed == 0 {
+        let of_plugin = plugin::check(shell)?;
+        tally.passed += of_plugin.passed;
+        tally.failed += of_plugin.failed;
     }
     Ok(tally)
 }
@@ -95,12 +95,4 @@ fn recorded(root: &Path, page: &str) -> Result<(), String> {
          run `cargo xtask cuda-resources`",
         rows.join("\n")
     ))
-}
-
-/// The plugin builds and links. Loading it needs a driver.
-fn plugin(shell: &Shell) -> Result<(), String> {
-    let driver = stub::make(shell, &shell.root.join(PLUGIN))?;
-    let mut build = shell.cargo(&["build", "--release", "--locked", "--manifest-path", PLUGIN]);
-    build.arg("--target-dir").arg(shell.target.join("check/cuda/plugin"));
-    shell.run(build.env("CUDA_LIBRARY_PATH", driver)).map(drop)
 }

@@ -12,6 +12,7 @@ mod headers;
 mod miri;
 mod mutations;
 mod neon;
+mod plugin;
 mod rust;
 pub mod shell;
 mod skips;

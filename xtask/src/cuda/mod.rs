@@ -8,6 +8,7 @@ pub mod stub;
 use crate::check::shell::Shell;
 use head::Head;
 use listing::Resources;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -70,7 +71,8 @@ impl Toolkit {
         bin.map(Self).ok_or_else(|| format!("{} has no nvcc", lib.display()))
     }
 
-    /// Compiles a file into `check/cuda/<stem>.fatbin`, and judges it.
+    /// Compiles a file into `check/cuda/<stem>.fatbin`, with its entries in `<stem>.entries`
+    /// for whoever embeds it, and judges it.
     pub fn compile(&self, shell: &Shell, source: &Source) -> Result<Compiled, String> {
         let folder = shell.target.join("check/cuda");
         std::fs::create_dir_all(&folder)
@@ -95,6 +97,9 @@ impl Toolkit {
             let lacks = || format!("ptxas says nothing of {} on sm_{}", of.entry, of.arch);
             of.spill_bytes = *spilled.ok_or_else(lacks)?;
         }
+        let list = folder.join(format!("{}.entries", source.stem));
+        std::fs::write(&list, entries(&resources))
+            .map_err(|error| format!("{}: {error}", list.display()))?;
         let sass = self.dump("-sass", &fatbin)?;
         let ptx = self.dump("-ptx", &fatbin)?;
         let faults = faults(&source.head, &resources, &sass, &ptx);
@@ -154,6 +159,12 @@ fn faults(head: &Head, resources: &[Resources], sass: &str, ptx: &str) -> Vec<St
     faults
 }
 
+/// The names of a file's entries, a line each.
+fn entries(resources: &[Resources]) -> String {
+    let names: BTreeSet<&str> = resources.iter().map(|of| of.entry.as_str()).collect();
+    names.into_iter().map(|name| format!("{name}\n")).collect()
+}
+
 /// The page of what entries take, in order of their names.
 pub fn page(mut resources: Vec<Resources>) -> String {
     let number = |arch: &str| arch.trim_end_matches(char::is_alphabetic).parse::<u32>();
@@ -170,7 +181,7 @@ pub fn page(mut resources: Vec<Resources>) -> String {
 mod tests {
     use super::head::Head;
     use super::listing::Resources;
-    use super::{faults, page};
+    use super::{entries, faults, page};
 
     const SASS: &str = "\tcode for sm_80\n/*0000*/ HMMA.16816.F32 R1 ;\n";
     const PTX: &str = ".visible .entry f(\n";
@@ -207,6 +218,12 @@ mod tests {
         assert_eq!(found, ["no LDSM on sm_80", "f: ex2.approx.f32 is not exact"]);
         let head = Head::of("// archs: 80\n").expect("a good head");
         assert_eq!(faults(&head, &[of("f", "80", 0, 0)], SASS, ""), ["it has no PTX"]);
+    }
+
+    #[test]
+    fn an_entry_is_listed_once_for_all_architectures() {
+        let resources = [of("g", "80", 0, 0), of("f", "100", 0, 0), of("f", "80", 0, 0)];
+        assert_eq!(entries(&resources), "f\ng\n");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// and a caller that comes by one is told what it can handle.
 const NO_DEVICE: u32 = 100;
 /// The name under which the loader looks for the driver.
-const SONAME: &str = "libcuda.so.1";
+pub const SONAME: &str = "libcuda.so.1";
 
 /// Makes it for the crate of a manifest, which depends on cust_raw; where it is, as
 /// `CUDA_LIBRARY_PATH` has it.
@@ -30,6 +30,9 @@ pub fn make(shell: &Shell, manifest: &Path) -> Result<PathBuf, String> {
     let mut compiler = shell.tool("cc");
     compiler.args(["-shared", "-fPIC", "-nostdlib"]).arg(format!("-Wl,-soname,{SONAME}"));
     shell.run(compiler.arg("-o").arg(&library).arg(&source))?;
+    // What was linked looks for it by the driver's own name.
+    let loaded = library.with_file_name(SONAME);
+    std::fs::copy(&library, &loaded).map_err(|error| format!("{}: {error}", loaded.display()))?;
     Ok(folder)
 }
 

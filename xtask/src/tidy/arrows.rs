@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("plugin", &["kernels-core"]),
     ("backends", &["kernels-core", "plugin"]),
     ("cuda", &["kernels-core", "plugin"]),
+    ("cuda/plugin", &["kernels-core", "plugin", "cuda"]),
     ("metal", &["kernels-core", "plugin"]),
     (
         "tests/emulator",

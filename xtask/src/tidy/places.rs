@@ -41,6 +41,7 @@ const ENVIRONMENT: &[&str] = &[
     "tests/src/harness/hashes.rs",
     "proto/build.rs",
     "tests/emulator/build.rs",
+    // Where the compiled kernels are.
     "cuda/plugin/build.rs",
 ];
 
