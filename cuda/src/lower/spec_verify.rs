@@ -18,8 +18,12 @@ const MOVE_THREADS: u32 = 256;
 pub fn lower(verify: &SpecVerify<Raw>, facts: &Facts) -> Result<Launches, Error> {
     let p = &verify.params;
     let walks = p.sequences_max.min(facts.multiprocessors * 2);
-    let one = |entry, block, shared_bytes| {
-        Launch { entry, grid: [1; 3], block, shared_bytes, ..Launch::default() }
+    let one = |entry, block, shared_bytes| Launch {
+        entry,
+        grid: [1; 3],
+        block,
+        shared_bytes,
+        ..Launch::default()
     };
     let mut launches = Launches::one(one("pw_spec_verify_check", 256, 4));
     let walk = one("pw_spec_verify", WALK_THREADS, WALK_BYTES);
