@@ -612,7 +612,8 @@ struct attending {
         const uint32_t dims = a.p.kv.head_dim;
         for (uint32_t i = threadIdx.x; i < CHUNK * dims; i += THREADS) {
             const uint32_t key = i / dims, dim = i % dims;
-            uint16_t *value = reinterpret_cast<uint16_t *>(SHARED() + unit().value_tile + key * unit().row_pitch);
+            uint16_t *value =
+                shared<uint16_t>(unit().value_tile + key * unit().row_pitch);
             if ((value[dim] & Kind::exponent) == Kind::exponent) {
                 value[dim] = 0;
                 atomicOr(&unit().bad[key / 32], 1u << key % 32);
@@ -803,7 +804,8 @@ struct attending {
 #pragma unroll
             for (uint32_t n = 0; n < DIM_TILES; n++) {
                 for (uint32_t b = 0; b < 2; b++) {
-                    float &value = shared<float>(FOLDED)[(n * 4 + half * 2 + b) * THREADS + threadIdx.x];
+                    const uint32_t place = (n * 4 + half * 2 + b) * THREADS + threadIdx.x;
+                    float &value = shared<float>(FOLDED)[place];
                     value = folded(fold, value, later.o[n][2 * half + b]);
                 }
             }
@@ -928,7 +930,7 @@ ENTRY(pw_attention_f16_64_wide, THREADS, 2, attention_arguments, attention_body<
 ENTRY(pw_attention_f16_128_wide, THREADS, 2, attention_arguments,
       attention_body<kind_f16, 128, 4>)
 ENTRY(pw_attention_bf16_64, THREADS, 3, attention_arguments, attention_body<kind_bf16, 64, 1>)
-ENTRY(pw_attention_bf16_128, THREADS, 3, attention_arguments, attention_body<kind_bf16, 128, 1>)
+ENTRY(pw_attention_bf16_128, THREADS, 2, attention_arguments, attention_body<kind_bf16, 128, 1>)
 ENTRY(pw_attention_bf16_256, THREADS, 2, attention_arguments, attention_body<kind_bf16, 256, 1>)
 ENTRY(pw_attention_bf16_64_wide, THREADS, 2, attention_arguments,
       attention_body<kind_bf16, 64, 4>)

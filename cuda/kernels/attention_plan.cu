@@ -184,7 +184,7 @@ static __device__ void attention_plan_body(const attention_arguments &a) {
         (a.page_start == nullptr ||
          is_ascending(a, ATTENTION_PAGE_START, a.page_start, seqs, a.p.page_ids_max)) &&
         are_lengths_right(a, seqs) && are_pages_right(a, seqs);
-    uint64_t items[2] = {}, states = 0;
+    uint64_t items = 0, wide_items = 0, states = 0;
     for (uint64_t base = 0; right && base < seqs; base += PLAN_THREADS) {
         const uint32_t seq = static_cast<uint32_t>(base) + threadIdx.x;
         asked is = seq < seqs ? ask(a, seq) : asked{};
@@ -192,14 +192,14 @@ static __device__ void attention_plan_body(const attention_arguments &a) {
         const bool cut = is.states > 0 && state + is.states <= a.launch.part;
         const uint64_t own = is.units * (cut ? is.plan.split_count : 1);
         is.plan.states = cut ? state : NO_STATES;
-        is.plan.first[0] = sum_before(is.wide ? 0 : own, items[0]);
-        is.plan.first[1] = sum_before(is.wide ? own : 0, items[1]);
+        is.plan.first[0] = sum_before(is.wide ? 0 : own, items);
+        is.plan.first[1] = sum_before(is.wide ? own : 0, wide_items);
         if (seq < seqs) {
             seqs_of(a)[seq] = is.plan;
         }
     }
     if (threadIdx.x < 2) {
-        plan->items[threadIdx.x] = items[threadIdx.x];
+        plan->items[threadIdx.x] = threadIdx.x == 0 ? items : wide_items;
         plan->taken[threadIdx.x] = 0;
     }
 }

@@ -5,6 +5,8 @@ use backends::plugin::Plugin;
 use kernels_core::dtype::Dtype;
 use kernels_core::error::Checks;
 use kernels_core::kv_layout::{KvLayout, Part, Place};
+use kernels_core::simd::Level;
+use kernels_core::workers::Inline;
 use pagewise_tests::cases::attention::{AttentionCase, Lie, Seq, Shape, With, seq};
 use pagewise_tests::harness::{Bytes, Case, Noise, Output, Recorded, assert_same_bits};
 
@@ -168,5 +170,30 @@ fn rows_whose_splits_find_no_room_have_the_same_bits() {
     for number in [0, 11, 22, 25, 26] {
         let one = alone(&case, number, 0..1);
         assert_eq!(bits(&one, &run(&one), 0), bits(&case, &together, number), "sequence {number}");
+    }
+}
+
+#[test]
+fn what_the_cpu_refuses_of_a_step_is_refused_in_the_same_words() {
+    let kept = [seq(3, 20), Seq { rows: 1, kv_len: 40, first: 17 }];
+    let good = Shape::plain(&kept, 2, 16).stored(Dtype::F16).case();
+    type Change = fn(&mut AttentionCase);
+    let changes: [Change; 8] = [
+        |case| case.page_ids[1] = case.params.kv.pages,
+        |case| case.kv_len[0] = 33,
+        |case| case.kv_len[1] = case.params.kv_len_max + 1,
+        |case| case.first_position.as_mut().expect("a list")[1] = 41,
+        |case| case.q_start[1] = 5,
+        |case| case.q_start[2] = case.params.rows_max + 1,
+        |case| case.page_start.as_mut().expect("a list")[1] = u32::MAX,
+        |case| case.page_start.as_mut().expect("a list")[2] = 0,
+    ];
+    for (at, change) in changes.iter().enumerate() {
+        let mut bad = good.clone();
+        change(&mut bad);
+        let expected = bad.run(Level::best(), &Inline).expect_err("a malformed call");
+        let mut device = Plugin::of_table(emulator::cuda(), 0).expect("the emulator is there");
+        let got = bad.call(&mut Recorded(&mut device)).expect_err("a malformed call");
+        assert_eq!(got.to_string(), expected.to_string(), "{at}");
     }
 }
