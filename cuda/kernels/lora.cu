@@ -269,4 +269,4 @@ static __device__ void up_body(const lora_arguments &a) {
 
 ENTRY(pw_lora_check, THREADS, 1, lora_arguments, check_body)
 ENTRY(pw_lora_down, THREADS, 2, lora_arguments, down_body)
-ENTRY(pw_lora_up, THREADS, 4, lora_arguments, up_body)
+ENTRY(pw_lora_up, THREADS, 3, lora_arguments, up_body)

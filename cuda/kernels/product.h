@@ -109,6 +109,13 @@ PWK_FN uint32_t word_of(const uint4 &v, uint32_t at) {
     return at == 0 ? v.x : at == 1 ? v.y : at == 2 ? v.z : v.w;
 }
 
+/* 16 bytes of a weight: past the first-level cache, unless other warps of the block read them
+ * too. */
+template <bool SHARED_BY_WARPS>
+PWK_FN uint4 load_words(const unsigned char *from) {
+    return SHARED_BY_WARPS ? *reinterpret_cast<const uint4 *>(from) : ops::load_once(from);
+}
+
 PWK_FN uint4 no_words() { return make_uint4(0, 0, 0, 0); }
 
 /* The bias of an output, or 0. */
@@ -335,6 +342,7 @@ struct bf16_weight {
     static constexpr uint32_t CHUNK = 32;
     uint32_t words[16];
 
+    template <bool SHARED_BY_WARPS>
     __device__ __forceinline__ void load(const pwk_weight &w, const unsigned char *tile,
                                          uint32_t chunk) {
         const place at = own_place();
@@ -343,7 +351,7 @@ struct bf16_weight {
             const uint32_t pair = chunk * 16 + 4 * at.t + i;
             uint4 v = no_words();
             if (2 * pair < w.inputs) {
-                v = ops::load_once(tile + uint64_t(pair) * TILE * 4 + at.g * 16);
+                v = load_words<SHARED_BY_WARPS>(tile + uint64_t(pair) * TILE * 4 + at.g * 16);
             }
             words[4 * i] = v.x;
             words[4 * i + 1] = v.y;
@@ -381,6 +389,7 @@ struct f16_weight {
     static constexpr uint32_t CHUNK = 32;
     uint32_t words[16];
 
+    template <bool SHARED_BY_WARPS>
     __device__ __forceinline__ void load(const pwk_weight &w, const unsigned char *tile,
                                          uint32_t chunk) {
         const place at = own_place();
@@ -441,6 +450,7 @@ struct group_weight {
     uint32_t words[2 * STEP_WORDS];
     uint4 heads[2][2];
 
+    template <bool SHARED_BY_WARPS>
     __device__ __forceinline__ void load(const pwk_weight &w, const unsigned char *tile,
                                          uint32_t chunk) {
         const place at = own_place();
@@ -456,16 +466,16 @@ struct group_weight {
 #pragma unroll
             for (uint32_t i = 0; i < STEP_WORDS / 4; i++) {
                 const uint32_t line = NIBBLES ? at.t : 2 * at.t + i;
-                const uint4 v = ops::load_once(from + line * TILE * 4 + at.g * 16);
+                const uint4 v = load_words<SHARED_BY_WARPS>(from + line * TILE * 4 + at.g * 16);
                 words[step * STEP_WORDS + 4 * i] = v.x;
                 words[step * STEP_WORDS + 4 * i + 1] = v.y;
                 words[step * STEP_WORDS + 4 * i + 2] = v.z;
                 words[step * STEP_WORDS + 4 * i + 3] = v.w;
             }
             if (w.scale_dtype != PWK_DTYPE_F32 && (k + 32) % w.group == 0) {
-                heads[step][0] = ops::load_once(group + at.t * 16);
+                heads[step][0] = load_words<SHARED_BY_WARPS>(group + at.t * 16);
                 if (w.scheme == PWK_SCHEME_AFFINE) {
-                    heads[step][1] = ops::load_once(group + TILE * 2 + at.t * 16);
+                    heads[step][1] = load_words<SHARED_BY_WARPS>(group + TILE * 2 + at.t * 16);
                 }
             }
         }

@@ -1,8 +1,8 @@
 /* Two ways through a product of product.h, for whoever stores its sums.
  *
  * Few rows (side_by_side): a block takes 16 rows and one tile of 32 outputs, or several where
- * inputs are few; its eight warps take segments side by side, each two chunks ahead of the
- * one it multiplies, and the sums fold, ascending, in shared memory.
+ * inputs are few; its eight warps take segments side by side, some chunks of 2 KiB or, of
+ * nibbles, 1 KiB ahead of the one it multiplies, and the sums fold, ascending, in shared memory.
  * Many rows (one_after_other): a block takes 64 or 128 rows and 128 outputs, a warp half of
  * the rows and one tile. Rows come by cp.async, three stages; weights go from global memory to
  * registers, for the two warps that share them meet in the first-level cache. Segments come
@@ -27,6 +27,7 @@ template <class Of, uint32_t PIECE_COUNT, uint32_t M>
 struct float_form {
     using Weight = Of;
     static constexpr uint32_t PIECES = PIECE_COUNT;
+    static constexpr uint32_t AHEAD = 2;
     static constexpr uint32_t BLOCKS = M;
     tile_sums<M> sums;
 
@@ -72,6 +73,7 @@ template <bool NIBBLES, uint32_t M>
 struct group_form {
     using Weight = group_weight<NIBBLES>;
     static constexpr uint32_t PIECES = 1;
+    static constexpr uint32_t AHEAD = NIBBLES ? 4 : 2;
     static constexpr uint32_t BLOCKS = M;
     tile_sums<M> sums;
     group_sums dots[M];
@@ -122,7 +124,7 @@ struct chunk_ahead {
     __device__ __forceinline__ void load(const product &p, const unsigned char *tile,
                                          uint32_t chunk, uint64_t first, uint32_t rows) {
         constexpr bool bytes = Form::Weight::CHUNK == 64;
-        weight.load(p.weight, tile, chunk);
+        weight.template load<false>(p.weight, tile, chunk);
         const place at = own_place();
 #pragma unroll
         for (uint32_t i = 0; i < Form::PIECES * 2; i++) {
@@ -169,7 +171,7 @@ struct by_products {
                                                float *to, unsigned char *) {
         const uint32_t count = segment_chunks<typename Form::Weight>(p.weight, segment);
         const uint32_t begin = segment * (SEGMENT / Form::Weight::CHUNK);
-        constexpr uint32_t DEPTH = 2;
+        constexpr uint32_t DEPTH = Form::AHEAD;
         chunk_ahead<Form> ahead[DEPTH];
         Form form;
         form.begin();
@@ -409,7 +411,7 @@ static __device__ __forceinline__ void one_after_other(const product &p, uint64_
     totals.clear();
     form.begin();
     if (works) {
-        next.load(w, words, 0);
+        next.template load<true>(w, words, 0);
     }
     for (uint32_t chunk = 0; chunk < STAGES - 1; chunk++) {
         if (chunk < chunks) {
@@ -429,7 +431,7 @@ static __device__ __forceinline__ void one_after_other(const product &p, uint64_
         }
         Weight weight = next;
         if (chunk + 1 < chunks) {
-            next.load(w, words, chunk + 1);
+            next.template load<true>(w, words, chunk + 1);
         }
         using Staged = staged_rows<Form>;
         const Staged x{SHARED() + chunk % STAGES * Form::PIECES * Staged::PIECE_BYTES, own};
