@@ -51,6 +51,7 @@ constexpr uint32_t CUT_THREADS = 256;    /* of a block of a row */
 constexpr uint32_t CUT_BINS = 1024;      /* of a range of keys */
 constexpr uint32_t ASIDE = 3072;         /* tokens that are set aside */
 constexpr uint32_t TOP_MAX = 128;
+constexpr uint32_t AT_ONCE = 4; /* groups that a warp reads before it uses the first */
 
 /* ---- the workspace ---- */
 
@@ -148,6 +149,13 @@ static __device__ void check_settings(const sample_arguments &a, uint32_t rows) 
     refuse(a.launch, kind, SAMPLE_SETTINGS, at, 0, 0, 0);
 }
 
+/* The next group of a mask, which loses it; PWK_NONE of none. */
+static __device__ uint32_t next_group(uint32_t &left) {
+    const uint32_t group = left == 0 ? PWK_NONE : uint32_t(__ffs(int(left))) - 1;
+    left &= left - 1;
+    return group;
+}
+
 /* ---- 1: survey ---- */
 
 /* The largest of each group over the 32 lanes of a warp, lane g's of group g: each step hands
@@ -240,6 +248,29 @@ static __device__ void survey_body(const sample_arguments &a) {
 
 /* ---- 2: masses ---- */
 
+/* Sums of weights below 2^32 by two words each, for shared memory adds words alone at once. */
+template <uint32_t count>
+struct weight_bins {
+    uint32_t low[count];
+    uint32_t high[count];
+
+    __device__ void clear() {
+        for (uint32_t bin = threadIdx.x; bin < count; bin += blockDim.x) {
+            low[bin] = 0;
+            high[bin] = 0;
+        }
+    }
+    __device__ void add(uint32_t bin, uint32_t weight) {
+        const uint32_t before = atomicAdd(&low[bin], weight);
+        if (before + weight < before) {
+            atomicAdd(&high[bin], 1u);
+        }
+    }
+    __device__ unsigned long long of(uint32_t bin) const {
+        return static_cast<unsigned long long>(high[bin]) << 32 | low[bin];
+    }
+};
+
 /* Logits as the filters see them. */
 struct tempered {
     float most;
@@ -269,31 +300,39 @@ static __device__ float largest_of_row(const row_desk &desk, uint32_t blocks) {
     return most;
 }
 
+/* The masses of a block, of whose groups those that have any are read, four at a time. */
 static __device__ void weigh_block(const row_desk &desk, const tempered &z, const float *x,
                                    uint32_t first, uint32_t vocab) {
-    unsigned long long *bins = reinterpret_cast<unsigned long long *>(SHARED());
-    for (uint32_t bin = threadIdx.x; bin < MASS_BINS; bin += SUMS) {
-        bins[bin] = 0;
-    }
+    using mass_bins = weight_bins<MASS_BINS>;
+    mass_bins &bins = *reinterpret_cast<mass_bins *>(SHARED());
+    bins.clear();
     __syncthreads();
+    const uint32_t lane = threadIdx.x % 32;
     const uint32_t end = vocab - first < BLOCK ? vocab : first + BLOCK;
-    for (uint32_t group = first; group < end; group += GROUP) {
-        const float most = desk.groups[group / GROUP];
-        if (!(z.of(most) >= MASS_LEAST)) {
-            continue;
+    const bool some = first + lane * GROUP < end;
+    const float most = some ? desk.groups[first / GROUP + lane] : -PWK_INFINITY;
+    uint32_t left = __ballot_sync(EVERY_LANE, z.of(most) >= MASS_LEAST);
+    while (left != 0) {
+        float v[2 * AT_ONCE];
+#pragma unroll
+        for (uint32_t i = 0; i < AT_ONCE; i++) {
+            const uint32_t group = next_group(left);
+            const uint32_t at = first + group * GROUP + threadIdx.x;
+            v[2 * i] = group != PWK_NONE && at < end ? x[at] : -PWK_INFINITY;
+            v[2 * i + 1] = group != PWK_NONE && at + SUMS < end ? x[at + SUMS] : -PWK_INFINITY;
         }
-        for (uint32_t i = 0; i < 2; i++) {
-            const uint32_t at = group + i * SUMS + threadIdx.x;
-            const uint32_t mass = at < end ? z.mass(x[at]) : 0;
+#pragma unroll
+        for (uint32_t i = 0; i < 2 * AT_ONCE; i++) {
+            const uint32_t mass = z.mass(v[i]);
             if (mass > 0) {
-                atomicAdd(&bins[z.bin(x[at])], static_cast<unsigned long long>(mass));
+                bins.add(z.bin(v[i]), mass);
             }
         }
     }
     __syncthreads();
     for (uint32_t bin = threadIdx.x; bin < MASS_BINS; bin += SUMS) {
-        if (bins[bin] != 0) {
-            atomicAdd(&desk.bins[bin], bins[bin]);
+        if (bins.of(bin) != 0) {
+            atomicAdd(&desk.bins[bin], bins.of(bin));
         }
     }
     __syncthreads();
@@ -333,16 +372,17 @@ static __device__ float logit_of(uint32_t key) {
 
 /* Shared memory of a row's block. */
 struct cut_shared {
-    unsigned long long bins[CUT_BINS];
+    weight_bins<CUT_BINS> bins;
     unsigned long long warps[CUT_THREADS / 32];
     unsigned long long above;
+    unsigned long long within;
     float logits[ASIDE];
     uint32_t tokens[ASIDE];
     uint32_t count;
     uint32_t bin;
 };
 
-static_assert(sizeof(cut_shared) == 32848, "lowering gives it so much");
+static_assert(sizeof(cut_shared) == 32856, "lowering gives it so much");
 
 static __device__ cut_shared &shared_of_cut() { return *reinterpret_cast<cut_shared *>(SHARED()); }
 
@@ -438,14 +478,14 @@ struct in_bin {
     __device__ bool logit(float x) const { return z.bin(x) == bin; }
 };
 
-/* The bin of a range in which weights, summed from the last bin down, come to `limit`, and
- * their sum above it; PWK_NONE in `shared.bin` if all of them do not. */
+/* The bin of a range in which weights, summed from the last bin down, come to `limit`; what is
+ * above it, and within. PWK_NONE in `shared.bin` if all of them do not. */
 static __device__ void find_bin(cut_shared &shared, unsigned long long limit) {
     constexpr uint32_t OWN = CUT_BINS / CUT_THREADS;
     const uint32_t thread = threadIdx.x, lane = thread % 32, last = CUT_BINS - 1 - thread * OWN;
     unsigned long long own = 0;
     for (uint32_t i = 0; i < OWN; i++) {
-        own += shared.bins[last - i];
+        own += shared.bins.of(last - i);
     }
     unsigned long long sum = own;
     for (uint32_t step = 1; step < 32; step *= 2) {
@@ -465,12 +505,13 @@ static __device__ void find_bin(cut_shared &shared, unsigned long long limit) {
     }
     if (above < limit && above + own >= limit) {
         uint32_t bin = last;
-        while (above + shared.bins[bin] < limit) {
-            above += shared.bins[bin];
+        while (above + shared.bins.of(bin) < limit) {
+            above += shared.bins.of(bin);
             bin--;
         }
         shared.bin = bin;
         shared.above = above;
+        shared.within = shared.bins.of(bin);
     }
     __syncthreads();
 }
@@ -483,23 +524,22 @@ struct crossed {
 };
 
 /* `each(add)` calls add(key, weight) for this thread's part of them; only keys from least to
- * most count. By the whole block. */
+ * most count. With slack, a lower key will do down to which no more than that is added. By the
+ * whole block. */
 template <class Each>
 static __device__ crossed crossing(Each each, unsigned long long limit, uint32_t least,
-                                   uint32_t most) {
+                                   uint32_t most, uint32_t slack = 0) {
     cut_shared &shared = shared_of_cut();
-    unsigned long long above = 0;
+    unsigned long long above = 0, most_sum = limit + slack;
     do {
         const int bits = 32 - __clz(int(most - least));
         const uint32_t shift = bits > 10 ? uint32_t(bits - 10) : 0;
-        for (uint32_t bin = threadIdx.x; bin < CUT_BINS; bin += CUT_THREADS) {
-            shared.bins[bin] = 0;
-        }
+        shared.bins.clear();
         __syncthreads();
-        each([&](uint32_t key, unsigned long long weight) {
+        each([&](uint32_t key, uint32_t weight) {
             const uint32_t within = key - least;
             if (within <= most - least) {
-                atomicAdd(&shared.bins[within >> shift], weight);
+                shared.bins.add(within >> shift, weight);
             }
         });
         __syncthreads();
@@ -511,20 +551,39 @@ static __device__ crossed crossing(Each each, unsigned long long limit, uint32_t
         least += shared.bin << shift;
         const uint32_t span = (1u << shift) - 1;
         most = most - least < span ? most : least + span;
+        const bool enough = slack > 0 && above + shared.within <= most_sum;
         __syncthreads();
+        if (enough) {
+            break;
+        }
     } while (least < most);
     return {true, least, above};
 }
 
-/* The n-th largest of a row's groups, or -infinity of fewer: so many tokens lie from it on. */
+/* A logit from which on at least n tokens lie, and not many more; -infinity if groups cannot
+ * tell: so many of them have one. */
 static __device__ float nth_group(const float *groups, uint32_t count, uint32_t n, float most) {
+    uint32_t *lowest = &shared_of_cut().count;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        *lowest = key_of(most);
+    }
+    __syncthreads();
+    uint32_t own = key_of(most);
+    for (uint32_t group = threadIdx.x; group < count; group += CUT_THREADS) {
+        const uint32_t key = key_of(groups[group]);
+        own = key < own ? key : own;
+    }
+    atomicMin(lowest, own);
+    __syncthreads();
+    const uint32_t least = *lowest;
     const crossed nth = crossing(
         [&](auto add) {
             for (uint32_t group = threadIdx.x; group < count; group += CUT_THREADS) {
-                add(key_of(groups[group]), 1ull);
+                add(key_of(groups[group]), 1u);
             }
         },
-        n, key_of(-PWK_INFINITY), key_of(most));
+        n, least, key_of(most), 16);
     return nth.found ? logit_of(nth.key) : -PWK_INFINITY;
 }
 
@@ -536,7 +595,7 @@ static __device__ uint32_t last_of_ties(const candidates<Wanted> &all, float log
         [&](auto add) {
             all.each([&](float x, uint32_t token) {
                 if (x == logit) {
-                    add(~token, 1ull);
+                    add(~token, 1u);
                 }
             });
         },
@@ -549,7 +608,7 @@ template <class Wanted>
 static __device__ crossed count_crossing(const candidates<Wanted> &all, unsigned long long count,
                                          float least, float most) {
     return crossing(
-        [&](auto add) { all.each([&](float x, uint32_t) { add(key_of(x), 1ull); }); }, count,
+        [&](auto add) { all.each([&](float x, uint32_t) { add(key_of(x), 1u); }); }, count,
         key_of(least), key_of(most));
 }
 
@@ -649,7 +708,9 @@ static __device__ cut_end end_of_top_p(const sample_arguments &a, const row_desk
     cut_shared &shared = shared_of_cut();
     // The first bin has the largest z: the last one of a range.
     for (uint32_t bin = threadIdx.x; bin < CUT_BINS; bin += CUT_THREADS) {
-        shared.bins[CUT_BINS - 1 - bin] = bin < MASS_BINS ? desk.bins[bin] : 0;
+        const unsigned long long sum = bin < MASS_BINS ? desk.bins[bin] : 0;
+        shared.bins.low[CUT_BINS - 1 - bin] = uint32_t(sum);
+        shared.bins.high[CUT_BINS - 1 - bin] = uint32_t(sum >> 32);
     }
     if (threadIdx.x == 0) {
         shared.above = 0;
@@ -767,7 +828,7 @@ static __device__ void top_row(const sample_arguments &a, uint64_t at) {
     const float *groups = raw ? desk.raw_groups : desk.groups;
     const row_state state = totals_of(a, desk);
     uint32_t count = 0;
-    float *logits = reinterpret_cast<float *>(shared.bins);
+    float *logits = reinterpret_cast<float *>(&shared.bins);
     uint32_t *tokens = reinterpret_cast<uint32_t *>(logits + TOP_MAX);
     if (state.status == PWK_STATUS_OK) {
         const float least = nth_group(groups, groups_of(a.p), n, state.raw.most);
@@ -825,6 +886,11 @@ struct draw_block {
         return token < end ? row[token] : -PWK_INFINITY;
     }
 
+    /* The largest logit of a group. */
+    __device__ float largest(uint32_t group) const {
+        return first + group * GROUP < end ? groups[group] : -PWK_INFINITY;
+    }
+
     __device__ bool is_kept(float x, uint32_t token) const {
         const bool head =
             x > state.cut_logit || (x == state.cut_logit && token <= state.cut_token);
@@ -840,34 +906,40 @@ static __device__ float reach(float z, float floor) {
 
 /* The best of this thread's tokens: warps take every second group, half a warp 64 tokens. */
 static __device__ scored score_block(const draw_block &block) {
-    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const uint32_t lane = threadIdx.x % 32;
     const noise_source source = source_of(block.asked);
     const tempered z = block.z();
     scored best = {-PWK_INFINITY, PWK_NONE};
-    uint32_t left = block.visited;
-    for (uint32_t number = 0; left != 0; number++) {
-        const uint32_t group = uint32_t(__ffs(int(left))) - 1;
-        left &= left - 1;
-        if (number % 2 != warp) {
-            continue;
-        }
-        const float limit = reach(z.of(block.groups[group]), block.state.floor);
-        if (limit < 0.0f) {
-            continue;
-        }
-        const uint32_t unit = block.first + group * GROUP + (lane / 16) * 64;
-        float x[4];
+    const float own_limit = reach(z.of(block.largest(lane)), block.state.floor);
+    uint32_t left = __ballot_sync(EVERY_LANE, own_limit >= 0.0f) & block.visited &
+                    (threadIdx.x < 32 ? 0x55555555u : 0xaaaaaaaau);
+    while (left != 0) {
+        uint32_t group[AT_ONCE];
+        float x[AT_ONCE][4];
 #pragma unroll
-        for (uint32_t i = 0; i < 4; i++) {
-            x[i] = block.logit(unit + i * 16 + lane % 16);
-        }
-        const pwk_words words = noise_words(source, unit, lane % 16);
+        for (uint32_t i = 0; i < AT_ONCE; i++) {
+            group[i] = next_group(left);
+            const uint32_t token = block.first + group[i] * GROUP + lane / 16 * 64 + lane % 16;
 #pragma unroll
-        for (uint32_t i = 0; i < 4; i++) {
-            const uint32_t token = unit + i * 16 + lane % 16;
-            const float v = noise_uniform(words.word[i]);
-            if (v <= limit && block.is_kept(x[i], token)) {
-                best = better(best, {z.of(x[i]) + gumbel(v), token});
+            for (uint32_t j = 0; j < 4; j++) {
+                x[i][j] = group[i] != PWK_NONE ? block.logit(token + j * 16) : -PWK_INFINITY;
+            }
+        }
+#pragma unroll
+        for (uint32_t i = 0; i < AT_ONCE; i++) {
+            if (group[i] == PWK_NONE) {
+                continue;
+            }
+            const float limit = __shfl_sync(EVERY_LANE, own_limit, int(group[i]));
+            const uint32_t unit = block.first + group[i] * GROUP + lane / 16 * 64;
+            const pwk_words words = noise_words(source, unit, lane % 16);
+#pragma unroll
+            for (uint32_t j = 0; j < 4; j++) {
+                const uint32_t token = unit + j * 16 + lane % 16;
+                const float v = noise_uniform(words.word[j]);
+                if (v <= limit && block.is_kept(x[i][j], token)) {
+                    best = better(best, {z.of(x[i][j]) + gumbel(v), token});
+                }
             }
         }
     }
@@ -876,23 +948,30 @@ static __device__ scored score_block(const draw_block &block) {
 
 /* The bits and the count of the tokens kept, and the sum of exp(z) over them. */
 static __device__ float tally_block(const draw_block &block, uint32_t &count) {
-    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const uint32_t lane = threadIdx.x % 32;
     const tempered z = block.z();
     float sum = 0.0f;
-    for (uint32_t left = block.visited; left != 0; left &= left - 1) {
-        const uint32_t group = uint32_t(__ffs(int(left))) - 1;
+    for (uint32_t left = block.visited; left != 0;) {
+        uint32_t token[2 * AT_ONCE];
+        float x[2 * AT_ONCE];
 #pragma unroll
-        for (uint32_t i = 0; i < 2; i++) {
-            const uint32_t token = block.first + group * GROUP + i * SUMS + threadIdx.x;
-            const float x = block.logit(token);
-            const bool kept = block.is_kept(x, token);
-            const float own = pwk_exp(z.of(x));
+        for (uint32_t i = 0; i < 2 * AT_ONCE; i += 2) {
+            const uint32_t group = next_group(left);
+            const uint32_t start = block.first + group * GROUP + threadIdx.x;
+            token[i] = group != PWK_NONE ? start : block.end;
+            token[i + 1] = group != PWK_NONE ? start + SUMS : block.end;
+            x[i] = block.logit(token[i]);
+            x[i + 1] = block.logit(token[i + 1]);
+        }
+#pragma unroll
+        for (uint32_t i = 0; i < 2 * AT_ONCE; i++) {
+            const bool kept = block.is_kept(x[i], token[i]);
+            const float own = pwk_exp(z.of(x[i]));
             sum = sum + (kept ? own : 0.0f);
             const uint32_t bits = __ballot_sync(EVERY_LANE, kept);
             count += uint32_t(__popc(bits));
-            const uint32_t word = (block.first + group * GROUP) / 32 + i * 2 + warp;
-            if (lane == 0 && block.kept != nullptr && word * 32 < block.end) {
-                block.kept[word] = bits;
+            if (lane == 0 && block.kept != nullptr && token[i] < block.end) {
+                block.kept[token[i] / 32] = bits;
             }
         }
     }
@@ -910,10 +989,7 @@ static __device__ void clear_bits(const draw_block &block) {
 
 /* The groups of a block that can hold a kept token, by either warp. */
 static __device__ uint32_t visited_groups(const draw_block &block) {
-    const uint32_t lane = threadIdx.x % 32;
-    const bool some = block.first + lane * GROUP < block.end;
-    const float most = some ? block.groups[lane] : -PWK_INFINITY;
-    return __ballot_sync(EVERY_LANE, block.is_kept(most, 0));
+    return __ballot_sync(EVERY_LANE, block.is_kept(block.largest(threadIdx.x % 32), 0));
 }
 
 /* What two warps found of a block, to its tally. */

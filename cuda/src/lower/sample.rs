@@ -21,7 +21,7 @@ const TALLY_BYTES: u32 = 32;
 /// Blocks of a multiprocessor that the passes over logits are given.
 const BLOCKS_EACH: u32 = 32;
 /// Shared memory of the selection: bins, tokens set aside, and a few words.
-const CUT_BYTES: u32 = 1024 * 8 + 8 * 8 + 8 + 3072 * 8 + 8;
+const CUT_BYTES: u32 = 1024 * 8 + 10 * 8 + 3072 * 8 + 8;
 
 pub fn lower(sample: &Sample<Raw>, facts: &Facts) -> Result<Launches, Error> {
     let p = &sample.params;
