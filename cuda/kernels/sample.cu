@@ -7,9 +7,10 @@
  * 2. weigh, only for top-p without top-k: masses by bins of z, in whole numbers.
  * 3. cut: where a row's filters end its ranking. The k-th largest group bounds what top-k can
  *    keep, a bin what top-p can; what lies above is set aside in shared memory (or read
- *    again from the row, where there is too much of it), and the end is found by narrowing
- *    ranges of ordered keys with exact counts and masses. A second block for each row lists
- *    its most likely tokens by the same means.
+ *    again from the row, where there is too much of it). Up to 256 tokens are ranked by a
+ *    thread each; of more the end is found by narrowing ranges of ordered keys with exact
+ *    counts and masses. A second block for each row lists its most likely tokens by the
+ *    same means.
  * 4. draw: of the groups that can hold a kept token: scores, sums of exp(z), bits. A token is
  *    given a Gumbel number only if its word can bring it above the score of the row's most
  *    likely token.
@@ -17,7 +18,8 @@
  * So a row is read once, and with top-k then only a few groups of it; a second time where no
  * filter stands or min-p alone, and a third with top-p alone.
  *
- * Memory: workspace of 4 KiB a row, 40 bytes a block and 8 a group; 36 KiB shared in cut.
+ * Memory: workspace of 4 KiB a row, 32 bytes a block and 8 a group; 33 KiB shared in cut.
+ * Sums in shared memory are of 32-bit words with a carry: adds of 64 bits are loops there.
  * Not measured yet.
  */
 #include "checks.h"
@@ -50,7 +52,6 @@ constexpr float MASS_FINENESS = 24.0f;   /* bins for each unit of z */
 constexpr uint32_t CUT_THREADS = 256;    /* of a block of a row */
 constexpr uint32_t CUT_BINS = 1024;      /* of a range of keys */
 constexpr uint32_t ASIDE = 3072;         /* tokens that are set aside */
-constexpr uint32_t TOP_MAX = 128;
 constexpr uint32_t AT_ONCE = 4; /* groups that a warp reads before it uses the first */
 
 /* ---- the workspace ---- */
@@ -386,6 +387,25 @@ static_assert(sizeof(cut_shared) == 32856, "lowering gives it so much");
 
 static __device__ cut_shared &shared_of_cut() { return *reinterpret_cast<cut_shared *>(SHARED()); }
 
+/* The sum over the block's threads, in each of them. */
+static __device__ unsigned long long sum_of_block(unsigned long long sum) {
+    cut_shared &shared = shared_of_cut();
+    for (int lanes = 16; lanes > 0; lanes /= 2) {
+        sum += __shfl_xor_sync(EVERY_LANE, sum, lanes);
+    }
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) {
+        shared.warps[threadIdx.x / 32] = sum;
+    }
+    __syncthreads();
+    unsigned long long all = 0;
+    for (uint32_t warp = 0; warp < CUT_THREADS / 32; warp++) {
+        all += shared.warps[warp];
+    }
+    __syncthreads();
+    return all;
+}
+
 /* The tokens of a row that a filter may keep: set aside, or where there are too many, to be
  * found again in the groups that hold them. `Wanted` says of a group's largest whether to
  * look, and of a logit whether it is one. */
@@ -652,21 +672,72 @@ static __device__ cut_end end_of_mass(const candidates<Wanted> &all, const tempe
 template <class Wanted>
 static __device__ unsigned long long mass_above(const candidates<Wanted> &all, const tempered &z,
                                                 uint32_t key) {
-    cut_shared &shared = shared_of_cut();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        shared.above = 0;
-    }
-    __syncthreads();
     unsigned long long own = 0;
     all.each([&](float x, uint32_t) { own += key_of(x) > key ? z.mass(x) : 0; });
-    if (own > 0) {
-        atomicAdd(&shared.above, own);
+    return sum_of_block(own);
+}
+
+/* A candidate's place among few: how many come before it, and their masses. */
+struct ranked {
+    float logit;
+    uint32_t token;
+    uint32_t rank;          /* PWK_NONE of a thread without a candidate */
+    unsigned long long own; /* mass */
+    unsigned long long before;
+};
+
+/* The place of this thread's candidate, where all of them are few enough for one each. */
+template <class Wanted, class Mass>
+static __device__ ranked rank_of(const candidates<Wanted> &all, Mass mass) {
+    cut_shared &shared = shared_of_cut();
+    uint32_t *masses = shared.bins.low;
+    ranked own = {0.0f, PWK_NONE, PWK_NONE, 0, 0};
+    if (threadIdx.x < all.count) {
+        own.logit = shared.logits[threadIdx.x];
+        own.token = shared.tokens[threadIdx.x];
+        own.own = mass(own.logit);
+        masses[threadIdx.x] = uint32_t(own.own);
     }
     __syncthreads();
-    const unsigned long long sum = shared.above;
+    if (threadIdx.x < all.count) {
+        own.rank = 0;
+        for (uint32_t i = 0; i < all.count; i++) {
+            const float x = shared.logits[i];
+            const bool earlier =
+                x > own.logit || (x == own.logit && shared.tokens[i] < own.token);
+            own.rank += earlier ? 1 : 0;
+            own.before += earlier ? masses[i] : 0;
+        }
+    }
+    return own;
+}
+
+/* The end of the first `count` of few candidates, and with top-p of a mass of theirs: what is
+ * given, or where that is 0 the share of all that they have. */
+template <class Wanted>
+static __device__ cut_end end_of_few(const candidates<Wanted> &all, const tempered &z,
+                                     uint32_t count, float top_p, unsigned long long given) {
+    cut_shared &shared = shared_of_cut();
+    const ranked own = rank_of(all, [&](float x) { return top_p < 1.0f ? z.mass(x) : 0u; });
+    const uint32_t taken = count < all.count ? count : all.count;
+    const unsigned long long end =
+        static_cast<unsigned long long>(PWK_BITS(own.logit)) << 32 | own.token;
+    if (own.rank == taken - 1) {
+        shared.above = own.before + own.own;
+        shared.within = end;
+    }
     __syncthreads();
-    return sum;
+    if (top_p < 1.0f) {
+        const unsigned long long mass = given > 0 ? given : share_of(shared.above, top_p);
+        __syncthreads();
+        if (own.rank < taken && own.before < mass && own.before + own.own >= mass) {
+            shared.within = end;
+        }
+        __syncthreads();
+    }
+    const unsigned long long found = shared.within;
+    __syncthreads();
+    return {PWK_FLOAT(uint32_t(found >> 32)), uint32_t(found)};
 }
 
 /* Everything but -infinity. */
@@ -680,6 +751,9 @@ static __device__ cut_end end_of_top_k(const sample_arguments &a, const row_desk
     const float least = nth_group(desk.groups, groups_of(a.p), asked.top_k, z.most);
     candidates<from_logit> all = {row, desk.groups, vocab, {least}, false, 0};
     all.gather();
+    if (all.count <= CUT_THREADS) {
+        return end_of_few(all, z, asked.top_k, asked.top_p, 0);
+    }
     const float lowest = least > -PWK_INFINITY ? least : -PWK_FLT_MAX;
     const crossed at = count_crossing(all, asked.top_k, lowest, z.most);
     const unsigned long long ties = at.found ? asked.top_k - at.above : 0;
@@ -706,27 +780,23 @@ static __device__ cut_end end_of_top_p(const sample_arguments &a, const row_desk
                                        const float *row, const pwk_sample_row &asked,
                                        const tempered &z) {
     cut_shared &shared = shared_of_cut();
+    unsigned long long own = 0;
     // The first bin has the largest z: the last one of a range.
     for (uint32_t bin = threadIdx.x; bin < CUT_BINS; bin += CUT_THREADS) {
         const unsigned long long sum = bin < MASS_BINS ? desk.bins[bin] : 0;
         shared.bins.low[CUT_BINS - 1 - bin] = uint32_t(sum);
         shared.bins.high[CUT_BINS - 1 - bin] = uint32_t(sum >> 32);
+        own += sum;
     }
-    if (threadIdx.x == 0) {
-        shared.above = 0;
-    }
-    __syncthreads();
-    for (uint32_t bin = threadIdx.x; bin < MASS_BINS; bin += CUT_THREADS) {
-        atomicAdd(&shared.above, desk.bins[bin]);
-    }
-    __syncthreads();
-    const unsigned long long mass = share_of(shared.above, asked.top_p);
-    __syncthreads();
+    const unsigned long long mass = share_of(sum_of_block(own), asked.top_p);
     find_bin(shared, mass);
     const uint32_t bin = CUT_BINS - 1 - shared.bin;
     const unsigned long long above = shared.above;
     candidates<in_bin> all = {row, desk.groups, a.p.vocab, {z, bin}, false, 0};
     all.gather();
+    if (all.count <= CUT_THREADS) {
+        return end_of_few(all, z, all.count, asked.top_p, mass - above);
+    }
     return end_of_mass(all, z, mass - above, key_of(-PWK_FLT_MAX));
 }
 
@@ -791,9 +861,8 @@ static __device__ void cut_row(const sample_arguments &a, uint64_t at) {
 
 /* ---- 3: the most likely tokens ---- */
 
-/* Puts the tokens that the list takes, at most TOP_MAX, aside alone; returns how many. */
-static __device__ uint32_t pick_top(const candidates<from_logit> &all, uint32_t n, float most,
-                                    float *logits, uint32_t *tokens) {
+/* Leaves only the tokens of the list, at most 128, aside. */
+static __device__ void keep_top(candidates<from_logit> &all, uint32_t n, float most) {
     cut_shared &shared = shared_of_cut();
     const float lowest = all.wanted.least > -PWK_INFINITY ? all.wanted.least : -PWK_FLT_MAX;
     const crossed at = count_crossing(all, n, lowest, most);
@@ -802,6 +871,8 @@ static __device__ uint32_t pick_top(const candidates<from_logit> &all, uint32_t 
         end.logit = logit_of(at.key);
         end.token = last_of_ties(all, end.logit, n - at.above);
     }
+    float *logits = reinterpret_cast<float *>(shared.bins.low);
+    uint32_t *tokens = shared.bins.high;
     __syncthreads();
     if (threadIdx.x == 0) {
         shared.bin = 0;
@@ -815,11 +886,15 @@ static __device__ uint32_t pick_top(const candidates<from_logit> &all, uint32_t 
         }
     });
     __syncthreads();
-    return shared.bin;
+    all.count = shared.bin;
+    if (threadIdx.x < all.count) {
+        shared.logits[threadIdx.x] = logits[threadIdx.x];
+        shared.tokens[threadIdx.x] = tokens[threadIdx.x];
+    }
+    __syncthreads();
 }
 
 static __device__ void top_row(const sample_arguments &a, uint64_t at) {
-    cut_shared &shared = shared_of_cut();
     const row_desk desk = desk_of(a, at);
     const uint32_t n = a.p.top_n, thread = threadIdx.x;
     const bool raw = a.raw_logits != nullptr;
@@ -828,28 +903,23 @@ static __device__ void top_row(const sample_arguments &a, uint64_t at) {
     const float *groups = raw ? desk.raw_groups : desk.groups;
     const row_state state = totals_of(a, desk);
     uint32_t count = 0;
-    float *logits = reinterpret_cast<float *>(&shared.bins);
-    uint32_t *tokens = reinterpret_cast<uint32_t *>(logits + TOP_MAX);
     if (state.status == PWK_STATUS_OK) {
         const float least = nth_group(groups, groups_of(a.p), n, state.raw.most);
         candidates<from_logit> all = {row, groups, a.p.vocab, {least}, false, 0};
         all.gather();
-        count = pick_top(all, n, state.raw.most, logits, tokens);
-    }
-    uint32_t *top_token = a.top_token + at * n;
-    float *top_logprob = a.top_logprob + at * n;
-    if (thread < count) {
-        const float x = logits[thread];
-        const uint32_t token = tokens[thread];
-        uint32_t rank = 0;
-        for (uint32_t i = 0; i < count; i++) {
-            rank += logits[i] > x || (logits[i] == x && tokens[i] < token);
+        if (all.count > CUT_THREADS) {
+            keep_top(all, n, state.raw.most);
         }
-        top_token[rank] = token;
-        top_logprob[rank] = logprob_of(state.raw, x);
-    } else if (thread < n) {
-        top_token[thread] = PWK_NONE;
-        top_logprob[thread] = PWK_NAN;
+        count = all.count < n ? all.count : n;
+        const ranked own = rank_of(all, [](float) { return 0u; });
+        if (own.rank < count) {
+            a.top_token[at * n + own.rank] = own.token;
+            a.top_logprob[at * n + own.rank] = logprob_of(state.raw, own.logit);
+        }
+    }
+    if (thread >= count && thread < n) {
+        a.top_token[at * n + thread] = PWK_NONE;
+        a.top_logprob[at * n + thread] = PWK_NAN;
     }
 }
 
@@ -1116,5 +1186,5 @@ static __device__ void finish_body(const sample_arguments &a) {
 ENTRY(pw_sample_survey, SUMS, 8, sample_arguments, survey_body)
 ENTRY(pw_sample_weigh, SUMS, 16, sample_arguments, weigh_body)
 ENTRY(pw_sample_cut, CUT_THREADS, 2, sample_arguments, cut_body)
-ENTRY(pw_sample_draw, SUMS, 12, sample_arguments, draw_body)
+ENTRY(pw_sample_draw, SUMS, 10, sample_arguments, draw_body)
 ENTRY(pw_sample_finish, 128, 4, sample_arguments, finish_body)
