@@ -1,12 +1,16 @@
-//! `activation`.
+//! `activation`: eight elements a thread.
 
-use super::absent;
+use super::rows::{PIECE, by_rows};
 use crate::Facts;
 use kernels_core::Error;
 use kernels_core::activation::Activation;
 use kernels_core::command::Raw;
 use plugin::Launches;
 
-pub fn lower(_command: &Activation<Raw>, _facts: &Facts) -> Result<Launches, Error> {
-    Err(absent("activation"))
+const THREADS: u32 = 128;
+
+pub fn lower(activation: &Activation<Raw>, facts: &Facts) -> Result<Launches, Error> {
+    let p = &activation.params;
+    let items = [p.columns.div_ceil(PIECE).into(), p.rows_max.into()];
+    Ok(Launches::one(by_rows("pw_activation", THREADS, items, facts)))
 }

@@ -14,6 +14,7 @@ mod matmul;
 mod norm;
 mod pool;
 mod rope;
+mod rows;
 mod sample;
 mod spec_verify;
 mod token_logprob;

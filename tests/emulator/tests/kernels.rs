@@ -123,6 +123,7 @@ kernels! { cuda:
 }
 
 kernels! { metal:
+    activation Bits;
     norm Bits;
 }
 
