@@ -125,6 +125,7 @@ kernels! { cuda:
 kernels! { metal:
     activation Bits;
     norm Bits;
+    rope Bits;
 }
 
 proptest! {
