@@ -1,12 +1,26 @@
-//! `pool`.
+//! `pool`: eight columns of a sequence a thread; where vectors are normalised, a threadgroup for
+//! each after that.
 
-use super::absent;
+use super::looping;
+use super::rows::{PIECE, by_rows, checked};
 use crate::Facts;
 use kernels_core::Error;
 use kernels_core::command::Raw;
 use kernels_core::pool::Pool;
-use plugin::Launches;
+use plugin::{Launch, Launches};
 
-pub fn lower(_command: &Pool<Raw>, _facts: &Facts) -> Result<Launches, Error> {
-    Err(absent("pool"))
+const THREADS: u32 = 128;
+/// Elements in threadgroup memory at once where vectors are normalised.
+const STAGED: u32 = 2048;
+
+pub fn lower(pool: &Pool<Raw>, facts: &Facts) -> Result<Launches, Error> {
+    let p = &pool.params;
+    let items = [p.columns.div_ceil(PIECE).into(), p.seqs_max.into()];
+    let launch = by_rows("pw_pool", THREADS, items, facts);
+    let mut launches = checked("pw_pool_check", p.seqs_max, launch);
+    if p.normalise == 1 {
+        let launch = looping("pw_pool_normalise", THREADS, p.seqs_max.into(), facts);
+        launches.push(Launch { shared_bytes: STAGED * 4, ..launch });
+    }
+    Ok(launches)
 }

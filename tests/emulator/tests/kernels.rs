@@ -127,6 +127,7 @@ kernels! { metal:
     embed Bits;
     gather Bits;
     norm Bits;
+    pool Bits;
     rope Bits;
 }
 
