@@ -124,6 +124,7 @@ kernels! { cuda:
 
 kernels! { metal:
     activation Bits;
+    append_kv Bits;
     embed Bits;
     gather Bits;
     norm Bits;
