@@ -127,6 +127,7 @@ kernels! { metal:
     append_kv Bits;
     embed Bits;
     gather Bits;
+    kv_copy Bits;
     norm Bits;
     pool Bits;
     rope Bits;
