@@ -1,12 +1,21 @@
-//! `varlen_mask`.
+//! `varlen_mask`: checks by one threadgroup, then a thread for each row.
 
-use super::absent;
+use super::looping;
+use super::rows::checker;
 use crate::Facts;
 use kernels_core::Error;
 use kernels_core::command::Raw;
 use kernels_core::varlen_mask::VarlenMask;
-use plugin::Launches;
+use plugin::{Launch, Launches};
 
-pub fn lower(_command: &VarlenMask<Raw>, _facts: &Facts) -> Result<Launches, Error> {
-    Err(absent("varlen_mask"))
+/// Threads of a threadgroup, and of the one that checks.
+const THREADS: u32 = 128;
+const CHECKERS: u32 = 256;
+
+pub fn lower(mask: &VarlenMask<Raw>, facts: &Facts) -> Result<Launches, Error> {
+    let check = checker("pw_varlen_mask_check");
+    let mut launches = Launches::one(Launch { block: CHECKERS, ..check });
+    let groups = u64::from(mask.params.rows_max.div_ceil(THREADS));
+    launches.push(looping("pw_varlen_mask", THREADS, groups, facts));
+    Ok(launches)
 }

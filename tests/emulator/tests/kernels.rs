@@ -131,6 +131,7 @@ kernels! { metal:
     norm Bits;
     pool Bits;
     rope Bits;
+    varlen_mask Bits;
 }
 
 proptest! {
