@@ -1,12 +1,33 @@
-//! `logit_mask`.
+//! `logit_mask`: checks by one threadgroup, counts by one for each row, then one for each row
+//! and tile of its logits.
 
-use super::absent;
+use super::looping;
+use super::rows::{CHECK_BYTES, checker};
 use crate::Facts;
 use kernels_core::Error;
-use kernels_core::command::Raw;
+use kernels_core::command::{MaybeSpan, Raw};
 use kernels_core::logit_mask::LogitMask;
-use plugin::Launches;
+use plugin::{Launch, Launches};
 
-pub fn lower(_command: &LogitMask<Raw>, _facts: &Facts) -> Result<Launches, Error> {
-    Err(absent("logit_mask"))
+/// Threads of a threadgroup.
+const THREADS: u32 = 256;
+/// Logits of a threadgroup.
+const TILE: u32 = 4096;
+/// Places for the tokens of a list that are counted side by side.
+const HASHES: u32 = 1024;
+
+pub fn lower(mask: &LogitMask<Raw>, facts: &Facts) -> Result<Launches, Error> {
+    let p = &mask.params;
+    let rows = u64::from(p.rows_max);
+    let mut launches = Launches::one(checker("pw_logit_mask_check"));
+    let mut workspace_bytes = 0;
+    if mask.counted.span().is_some() {
+        let count = looping("pw_logit_mask_count", THREADS, rows, facts);
+        launches.push(Launch { shared_bytes: CHECK_BYTES + HASHES * 4, ..count });
+        workspace_bytes = rows * 4 + u64::from(p.counted_max) * 2;
+    }
+    let tiles = u64::from(p.vocab.div_ceil(TILE));
+    let pass = looping("pw_logit_mask", THREADS, rows * tiles, facts);
+    launches.push(Launch { shared_bytes: CHECK_BYTES + TILE * 4, ..pass });
+    Ok(launches.with_workspace(workspace_bytes.next_multiple_of(8)))
 }

@@ -128,6 +128,7 @@ kernels! { metal:
     embed Bits;
     gather Bits;
     kv_copy Bits;
+    logit_mask Bits;
     norm Bits;
     pool Bits;
     rope Bits;
