@@ -125,6 +125,7 @@ kernels! { cuda:
 kernels! { metal:
     activation Bits;
     append_kv Bits;
+    attention_fold Bits;
     embed Bits;
     gather Bits;
     kv_copy Bits;
