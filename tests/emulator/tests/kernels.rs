@@ -133,6 +133,7 @@ kernels! { metal:
     norm Bits;
     pool Bits;
     rope Bits;
+    sample Bits;
     varlen_mask Bits;
 }
 
