@@ -134,6 +134,7 @@ kernels! { metal:
     pool Bits;
     rope Bits;
     sample Bits;
+    spec_verify Bits;
     varlen_mask Bits;
 }
 
