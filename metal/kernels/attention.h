@@ -1,5 +1,5 @@
-/* States of softmax that are not finished, as `attention` and `attention_fold` share them:
- * how they fold, and how they end. By the steps of kernels-core/src/attention/fold.rs. */
+/* States of softmax that are not finished: how they fold, and how they end. By the steps of
+ * kernels-core/src/attention/fold.rs. */
 #ifndef PAGEWISE_METAL_ATTENTION_H
 #define PAGEWISE_METAL_ATTENTION_H
 
@@ -19,22 +19,27 @@ struct softmax_fold {
     float added;
 };
 
-PWK_FN softmax_state softmax_empty() { return {-PWK_INFINITY, 0.0f}; }
+PWK_FN softmax_state softmax_empty() {
+    const softmax_state state = {-PWK_INFINITY, 0.0f};
+    return state;
+}
 
 /* Folds a later state into one; what comes back folds their values. */
 PWK_FN softmax_fold fold_later(thread softmax_state &into, softmax_state later) {
-    if (later.sum == 0.0f) {
-        return {true, false, 1.0f, 0.0f};
+    softmax_fold fold = {later.sum == 0.0f, into.sum == 0.0f, 1.0f, 0.0f};
+    if (fold.nothing) {
+        return fold;
     }
-    if (into.sum == 0.0f) {
+    if (fold.first) {
         into = later;
-        return {false, true, 0.0f, 1.0f};
+        return fold;
     }
     const float top = pwk_max(into.most, later.most);
-    const float kept = pwk_exp(into.most - top);
-    const float added = pwk_exp(later.most - top);
-    into = {top, PWK_FMA(added, later.sum, kept * into.sum)};
-    return {false, false, kept, added};
+    fold.kept = pwk_exp(into.most - top);
+    fold.added = pwk_exp(later.most - top);
+    into.most = top;
+    into.sum = PWK_FMA(fold.added, later.sum, fold.kept * into.sum);
+    return fold;
 }
 
 /* A weighted value of both. */
@@ -53,16 +58,18 @@ struct softmax_end {
 
 /* A sink joins, and the logarithm of the denominator comes out. */
 PWK_FN softmax_end softmax_ends(softmax_state state, float sink) {
-    if (state.sum == 0.0f) {
-        return {true, 0.0f, 1.0f, sink};
+    softmax_end end = {state.sum == 0.0f, 1.0f, state.sum, sink};
+    if (end.empty) {
+        return end;
     }
-    if (sink == -PWK_INFINITY) {
-        return {false, 1.0f, state.sum, state.most + pwk_log(state.sum)};
+    float top = state.most;
+    if (sink != -PWK_INFINITY) {
+        top = pwk_max(state.most, sink);
+        end.kept = pwk_exp(state.most - top);
+        end.divisor = PWK_FMA(end.kept, state.sum, pwk_exp(sink - top));
     }
-    const float top = pwk_max(state.most, sink);
-    const float kept = pwk_exp(state.most - top);
-    const float sum = PWK_FMA(kept, state.sum, pwk_exp(sink - top));
-    return {false, kept, sum, top + pwk_log(sum)};
+    end.lse = top + pwk_log(end.divisor);
+    return end;
 }
 
 /* An element of the output. */
