@@ -3,11 +3,11 @@
 
 use super::looping;
 use crate::Facts;
-use kernels_core::Error;
 use kernels_core::command::Raw;
 use kernels_core::error::Checks;
 use kernels_core::matmul::{Matmul, SEGMENT};
 use kernels_core::packing::{Values, Weight};
+use kernels_core::Error;
 use plugin::{Launch, Launches};
 
 /// Threads of a threadgroup.
@@ -17,9 +17,9 @@ const SIMDGROUPS: u32 = THREADS / 32;
 /// Rows of a threadgroup that takes few.
 pub(super) const FEW_ROWS: u32 = 8;
 /// Rows of a threadgroup that takes many.
-const MANY_ROWS: u32 = 64;
+pub(super) const MANY_ROWS: u32 = 64;
 /// Rows up to which few go together.
-const FEW_MOST: u32 = 32;
+pub(super) const FEW_MOST: u32 = 32;
 /// Threadgroups along the second axis at most; they loop over what is beyond.
 const GRID_MOST: u32 = 32_768;
 /// Bytes of a chunk of 32 inputs of one row or output.
@@ -55,10 +55,20 @@ pub(super) fn few_bytes(weight: &Weight) -> u32 {
     }
 }
 
+/// Threadgroup memory where many rows go together.
+pub(super) fn many_bytes() -> u32 {
+    (MANY_ROWS + 32 + MANY_ROWS) * CHUNK_BYTES
+}
+
+/// Whether a weight is whole numbers in groups.
+pub(super) fn is_grouped(weight: &Weight) -> bool {
+    matches!(weight.values, Values::Groups(_))
+}
+
 pub fn lower(matmul: &Matmul<Raw>, facts: &Facts) -> Result<Launches, Error> {
     let p = &matmul.params;
     let weight = Weight::parse(Checks("matmul"), &p.weight)?;
-    let grouped = matches!(weight.values, Values::Groups(_));
+    let grouped = is_grouped(&weight);
     let many = !grouped && p.rows_max > FEW_MOST;
     let rows = if many { FEW_MOST } else { p.rows_max };
     let told = [if many { FEW_MOST } else { 0 }, 0];
@@ -75,8 +85,7 @@ pub fn lower(matmul: &Matmul<Raw>, facts: &Facts) -> Result<Launches, Error> {
     };
     launches.push(launch("pw_matmul_few", rows, FEW_ROWS, few_bytes(&weight)));
     if many {
-        let bytes = (MANY_ROWS + 32 + MANY_ROWS) * CHUNK_BYTES;
-        launches.push(launch("pw_matmul_many", p.rows_max, MANY_ROWS, bytes));
+        launches.push(launch("pw_matmul_many", p.rows_max, MANY_ROWS, many_bytes()));
     }
     Ok(launches.with_workspace(converted_bytes(&weight, p.rows_max)))
 }
