@@ -125,16 +125,20 @@ kernels! { cuda:
 kernels! { metal:
     activation Bits;
     append_kv Bits;
+    attention Rule;
     attention_fold Bits;
     embed Bits;
     gather Bits;
     kv_copy Bits;
     logit_mask Bits;
+    lora Bits;
+    matmul By(weight);
     norm Bits;
     pool Bits;
     rope Bits;
     sample Bits;
     spec_verify Bits;
+    token_logprob By(weight);
     varlen_mask Bits;
 }
 
