@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cuda", &["kernels-core", "plugin"]),
     ("cuda/plugin", &["kernels-core", "plugin", "cuda"]),
     ("metal", &["kernels-core", "plugin"]),
+    ("metal/plugin", &["kernels-core", "plugin", "metal"]),
     (
         "tests/emulator",
         &["kernels-core", "plugin", "backends", "cuda", "metal", "engine", "checkpoint", "tests"],

@@ -17,6 +17,7 @@ const UNSAFE: &[&str] = &[
     "plugin/src/driver.rs",
     "backends/src/plugin/",
     "cuda/plugin/",
+    "metal/plugin/",
     "tests/emulator/",
     "ffi/src/",
     // C's functions are called as C would.
@@ -43,6 +44,7 @@ const ENVIRONMENT: &[&str] = &[
     "tests/emulator/build.rs",
     // Where the compiled kernels are.
     "cuda/plugin/build.rs",
+    "metal/plugin/build.rs",
 ];
 
 /// Places in the lists above that are no more; a crate that is still to come may have its
