@@ -9,6 +9,7 @@ pub mod cuda;
 mod emulator;
 mod fuzz;
 mod headers;
+mod metal;
 mod miri;
 mod mutations;
 mod neon;
@@ -44,6 +45,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "docs", quick: false, run: rust::docs },
     Stage { name: "symbols", quick: false, run: symbols::check },
     Stage { name: "cuda", quick: false, run: cuda::check },
+    Stage { name: "metal", quick: false, run: metal::check },
     Stage { name: "neon", quick: false, run: neon::tests },
     Stage { name: "emulator", quick: false, run: emulator::tests },
     Stage { name: "miri", quick: false, run: miri::tests },
