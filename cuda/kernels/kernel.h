@@ -67,7 +67,9 @@ PWK_FN void refuse(const pwk_launch &launch, uint32_t kind, uint32_t field, uint
 }
 
 /* Rows or sequences in use: what `count` says, or all; 0 where a command before has refused,
- * or where this does, for the count is above its capacity. The same in every thread. */
+ * or where this does, for the count is above its capacity. The same in every thread, unless
+ * another block of the same launch may refuse meanwhile: then live_in_block of
+ * step_elements.h asks once for all. */
 PWK_FN uint32_t live(const pwk_launch &launch, uint32_t field, const uint32_t *count,
                      uint32_t capacity) {
     const uint32_t used = count == nullptr ? capacity : *count;

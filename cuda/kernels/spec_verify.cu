@@ -418,6 +418,8 @@ static __device__ way rejection(const walk_tree &tree, uint32_t node, uint32_t d
         if (noise_uniform(noise_word(accept, token)) * drafted < from[token] / mass) {
             return way_to_child(child);
         }
+        // What the others have just read may be what is written now.
+        __syncthreads();
         mass = leave(tree, node, child, from, mass, draft_mass, weights);
         from = mass > 0.0f ? weights : tree.target(node);
         if (!(mass > 0.0f)) {

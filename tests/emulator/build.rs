@@ -100,7 +100,8 @@ fn object(root: &Path, out: &Path, headers: u64, source: &Path) -> PathBuf {
     let stem = source.file_stem().expect("a file").to_string_lossy();
     let kind = source.extension().expect("it was found by it").to_string_lossy();
     let mut compile = Command::new("g++");
-    compile.args(["-std=c++20", "-O2", "-g1", "-fPIC", "-fno-strict-aliasing"]);
+    let level = if is_detecting() { "-O1" } else { "-O2" };
+    compile.args(["-std=c++20", level, "-g1", "-fPIC", "-fno-strict-aliasing"]);
     compile.args(WARNINGS).args(ARITHMETIC).args(modes(&kind));
     let dialect = if kind == "metal" || source.starts_with(root.join("tests/emulator/metal")) {
         "metal"
@@ -165,6 +166,11 @@ fn modes(kind: &str) -> Vec<&'static str> {
         }
     }
     flags
+}
+
+/// Whether a detector watches: what it adds costs more to compile than it gains.
+fn is_detecting() -> bool {
+    ["SANITIZED", "RACES"].iter().any(|it| env::var_os(format!("CARGO_FEATURE_{it}")).is_some())
 }
 
 /// The folder of a library that g++ brings.

@@ -101,6 +101,10 @@ impl Driver for Metal {
         metal::lower(command, &self.facts)
     }
 
+    fn owns(&self, address: u64, bytes: u64) -> Result<(), Fault> {
+        self.pieces.find(address, bytes).map(drop).map_err(|error| error.fault)
+    }
+
     fn alloc(&mut self, bytes: u64) -> Result<u64, Error> {
         let buffer = autoreleasepool(|_| self.buffer(bytes))?;
         let address = buffer.gpuAddress();

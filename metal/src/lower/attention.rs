@@ -3,9 +3,9 @@
 
 use super::looping;
 use crate::Facts;
+use kernels_core::Error;
 use kernels_core::attention::Attention;
 use kernels_core::command::Raw;
-use kernels_core::Error;
 use plugin::{Launch, Launches};
 
 /// Threads of the check, and of a threadgroup that attends.

@@ -3,11 +3,11 @@
 
 use super::looping;
 use crate::Facts;
+use kernels_core::Error;
 use kernels_core::command::Raw;
 use kernels_core::error::Checks;
 use kernels_core::matmul::{Matmul, SEGMENT};
 use kernels_core::packing::{Values, Weight};
-use kernels_core::Error;
 use plugin::{Launch, Launches};
 
 /// Threads of a threadgroup.

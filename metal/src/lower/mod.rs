@@ -24,7 +24,6 @@ use crate::Facts;
 use kernels_core::Error;
 use kernels_core::command::Raw;
 use kernels_core::device::Command;
-use kernels_core::error::Fault;
 use plugin::{Launch, Launches};
 
 /// Threadgroups of a core that a kernel which loops over its work is given.
@@ -51,12 +50,6 @@ pub fn lower(command: &Command<Raw>, facts: &Facts) -> Result<Launches, Error> {
         Command::TokenLogprob(command) => token_logprob::lower(command, facts),
         Command::VarlenMask(command) => varlen_mask::lower(command, facts),
     }
-}
-
-/// A kernel that is not there yet.
-fn absent(kernel: &'static str) -> Error {
-    let fault = Fault::Unsupported { expected: "no such kernel yet", got: 0 };
-    Error::new(kernel, "kernel", fault)
 }
 
 /// A launch of an entry whose threadgroups loop over so many pieces of work.

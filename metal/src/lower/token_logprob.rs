@@ -3,16 +3,16 @@
 
 use super::looping;
 use super::matmul::{
-    convert, converted_bytes, few_bytes, is_grouped, many_bytes, FEW_MOST, FEW_ROWS, MANY_ROWS,
-    THREADS,
+    FEW_MOST, FEW_ROWS, MANY_ROWS, THREADS, convert, converted_bytes, few_bytes, is_grouped,
+    many_bytes,
 };
 use crate::Facts;
+use kernels_core::Error;
 use kernels_core::command::Raw;
 use kernels_core::error::Checks;
 use kernels_core::packing::Weight;
 use kernels_core::token_logprob::TokenLogprob;
 use kernels_core::vocabulary::BLOCK;
-use kernels_core::Error;
 use plugin::{Launch, Launches};
 
 /// Threads of a threadgroup that folds.

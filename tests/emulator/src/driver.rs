@@ -248,13 +248,13 @@ fn act<D: Dialect>(launch: &Launch, arguments: &[u8]) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cuda, cuda, pointer};
+    use super::{Cuda, Device, cuda, pointer};
     use kernels_core::params;
     use plugin::{Driver, PWP_UNSUPPORTED, pwp_buffer, pwp_call, pwp_error};
     use std::ptr::{from_mut, from_ref};
 
     /// What `needs` says of a norm of one row of 64 columns, whose buffers lie there.
-    fn needs(device: &mut Cuda, [x, weight, out]: [u64; 3]) -> (i32, pwp_error) {
+    fn needs(device: &mut Device<Cuda>, [x, weight, out]: [u64; 3]) -> (i32, pwp_error) {
         let params = params::Norm {
             rows_max: 1,
             heads: 1,
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn memory_of_the_host_is_refused_by_the_name_of_its_buffer() {
-        let mut device = Cuda::open(0).expect("the emulator is there");
+        let mut device = Device::<Cuda>::open(0).expect("the emulator is there");
         let [x, weight, out] = [256; 3].map(|bytes| device.alloc(bytes).expect("it is little"));
         assert_eq!(needs(&mut device, [x, weight, out]).0, 0);
         let host = device.host_alloc(256).expect("it is little").expose_provenance() as u64;

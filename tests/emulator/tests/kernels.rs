@@ -73,7 +73,7 @@ macro_rules! kernels {
     ($device:ident: $($kernel:ident $held:ident $(($weight:ident))?;)*) => {
         mod $device {
             $(mod $kernel {
-                use crate::{Held, assert_cases, assert_schedules};
+                use crate::{assert_cases, assert_schedules};
                 use pagewise_tests::cases::$kernel::cases;
 
                 #[test]
@@ -88,8 +88,8 @@ macro_rules! kernels {
             })*
         }
     };
-    (@Bits) => { |_| Held::Bits };
-    (@Rule) => { |_| Held::Rule };
+    (@Bits) => { |_| crate::Held::Bits };
+    (@Rule) => { |_| crate::Held::Rule };
     (@By weight) => { |case| crate::by_weight(&case.params.weight) };
 }
 

@@ -12,7 +12,18 @@ type Spoil<C> = fn(&mut C, usize) -> bool;
 
 /// Holds what a device tells of spoiled cases to what the CPU tells of them.
 fn assert_refusals<C: Case + Clone>(cases: &[C], ways: usize, spoil: Spoil<C>) {
-    let mut device = Plugin::of_table(emulator::metal(), 0).expect("the emulator is there");
+    for table in [emulator::cuda(), emulator::metal()] {
+        let device = Plugin::of_table(table, 0).expect("the emulator is there");
+        assert_refusals_on(device, cases, ways, spoil);
+    }
+}
+
+fn assert_refusals_on<C: Case + Clone>(
+    mut device: Plugin,
+    cases: &[C],
+    ways: usize,
+    spoil: Spoil<C>,
+) {
     let mut refused = vec![0; ways];
     for case in cases {
         for (way, count) in refused.iter_mut().enumerate() {
