@@ -34,7 +34,8 @@ out=$(cd "$out" && pwd)
 for source in metal/kernels/*.metal; do
     stem=$(basename "$source" .metal)
     echo "compiling $stem"
-    xcrun -sdk macosx metal -std=metal3.1 -fno-fast-math -Wall -Werror \
+    xcrun -sdk macosx metal -std=metal3.1 -mmacosx-version-min=14.0 \
+        -fno-fast-math -ffp-contract=off -Wall -Werror \
         -I include -I metal/kernels -c "$source" -o "$out/kernels/$stem.air"
 done
 xcrun -sdk macosx metallib "$out"/kernels/*.air -o "$out/kernels.metallib"

@@ -23,6 +23,7 @@
  * Not measured yet.
  */
 #include "checks.h"
+#include "step_elements.h"
 #include "vocabulary.h"
 
 struct sample_arguments {
@@ -217,7 +218,7 @@ static __device__ exponentials survey_block(const float *x, uint32_t count, floa
 
 static __device__ void survey_body(const sample_arguments &a) {
     const pwk_sample &p = a.p;
-    const uint32_t rows = live(a.launch, SAMPLE_ROWS, a.rows, p.rows_max);
+    const uint32_t rows = live_in_block(a.launch, SAMPLE_ROWS, a.rows, p.rows_max);
     if (blockIdx.x == 0) {
         check_settings(a, rows);
         __syncthreads();

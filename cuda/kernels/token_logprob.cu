@@ -12,6 +12,7 @@
  * instructions: HMMA, IMMA, LDGSTS
  */
 #include "product_forms.h"
+#include "step_elements.h"
 
 struct token_logprob_arguments {
     pwk_token_logprob p;
@@ -98,7 +99,7 @@ static __device__ void check_tokens(const token_logprob_arguments &a, uint32_t r
 
 /* The first block looks at the tokens; all convert rows, where there is something to. */
 static __device__ void begin_body(const token_logprob_arguments &a) {
-    const uint32_t rows = logprob_rows(a);
+    const uint32_t rows = live_in_block(a.launch, LOGPROB_FIELD_ROWS, a.rows, a.p.rows_max);
     if (blockIdx.x == 0) {
         check_tokens(a, rows);
     }

@@ -5,8 +5,14 @@ mod lower;
 
 pub use lower::lower;
 
-/// The id of the arithmetic of the mma.sync family, from sm_80 on.
-pub const NUMERICS: &str = "cuda-sm80-1";
+/// The id of the arithmetic of a card of that compute capability: tensor cores of different
+/// ones add in different ways, so that the same launches give other bits.
+pub fn numerics(capability: u32) -> String {
+    format!("cuda-sm{capability}-{ARITHMETIC}")
+}
+
+/// Counts changes of the order in which kernels compute.
+pub const ARITHMETIC: u32 = 1;
 
 /// What of a device decides how work is cut. It never decides the order of arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,6 +31,10 @@
 #define PWK_NAN PWK_FLOAT(0x7fc00000u)
 #define PWK_FLT_MAX PWK_FLOAT(0x7f7fffffu)
 
+/* Whether it is a zero, of either sign: by its bits, for Metal takes subnormal numbers for
+ * zeros when it compares. */
+PWK_FN bool pwk_is_zero(float x) { return (PWK_BITS(x) << 1) == 0u; }
+
 /* The larger; b where a is NaN. */
 PWK_FN float pwk_max(float a, float b) { return a > b ? a : b; }
 

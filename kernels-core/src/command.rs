@@ -320,13 +320,15 @@ macro_rules! command {
 
         impl $name<$crate::command::Raw> {
             /// Of the bytes of its parameters and of its buffers as declared; nothing where
-            /// they are not as many.
+            /// they are not as many, or one that must be there is not.
             pub fn raw(params: &[u8], buffers: &[$crate::command::Address]) -> Option<Self> {
+                if buffers.len() != Self::FIELDS.len() {
+                    return None;
+                }
                 let params = bytemuck::try_pod_read_unaligned(params).ok()?;
-                let mut buffers = buffers.iter().copied();
-                let mut next = || buffers.next();
-                let command = Self { params, $($field: $crate::command!(@raw next, $access),)* };
-                buffers.next().is_none().then_some(command)
+                let mut buffers = buffers.iter().copied().map(|at| (at.at != 0).then_some(at));
+                let mut next = || buffers.next().flatten();
+                Some(Self { params, $($field: $crate::command!(@raw next, $access),)* })
             }
         }
 
@@ -356,13 +358,13 @@ macro_rules! command {
         Some(($crate::command::Access::$access, $self.$field.0))
     };
     (@raw $next:ident, MaybeRead) => {
-        $next().filter(|address| address.at != 0)
+        $next()
     };
     (@raw $next:ident, MaybeWrite) => {
-        $next().filter(|address| address.at != 0)
+        $next()
     };
     (@raw $next:ident, MaybeUpdate) => {
-        $next().filter(|address| address.at != 0)
+        $next()
     };
     (@raw $next:ident, $access:ident) => {
         $next()?

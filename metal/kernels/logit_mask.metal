@@ -499,7 +499,8 @@ static void mask_tile(Place place, thread const logit_tile &tile,
 static void pass_tile(constant logit_mask_arguments &a, Place place,
                       thread const logit_tile &tile, thread const allowed_tokens &allowed,
                       bool wide, bool counted, bool later) {
-    const float inverse = tile.asked.temperature == 0.0f ? 1.0f : 1.0f / tile.asked.temperature;
+    const float temperature = tile.asked.temperature;
+    const float inverse = pwk_is_zero(temperature) ? 1.0f : 1.0f / temperature;
     const float factor = inverse > PWK_FLT_MAX ? PWK_FLT_MAX : inverse;
     device const ushort *counts =
         counted ? a.counts + tile.asked.slot * a.p.counts_stride + tile.first : nullptr;
@@ -557,7 +558,7 @@ static void rows_body(constant logit_mask_arguments &a, Place place) {
         const allowed_tokens allowed = {mask_at(a, tile.asked.mask),
                                         mask_at(a, tile.asked.action)};
         const bool wide = reinterpret_cast<uint64_t>(logits) % 16 == 0;
-        if (counted || (temperature != 0.0f && temperature != 1.0f)) {
+        if (counted || (!pwk_is_zero(temperature) && temperature != 1.0f)) {
             pass_tile(a, place, tile, allowed, wide, counted, later);
         } else if (allowed.one != nullptr || allowed.other != nullptr) {
             mask_tile(place, tile, allowed, wide);

@@ -20,6 +20,9 @@
 
 using namespace metal;
 
+/* Products and sums are fused where a kernel says so, and nowhere else. */
+#pragma METAL fp contract(off)
+
 /* Where a thread is. Threadgroups have one dimension. */
 struct Place {
     uint thread_index; /* In its threadgroup. */

@@ -153,7 +153,7 @@ static bool is_plain(constant pwk_sample &p, thread const pwk_sample_row &asked)
 
 /* Whether top-p stands without top-k. */
 static bool is_weighed(constant pwk_sample &p, thread const pwk_sample_row &asked) {
-    return asked.temperature != 0.0f && asked.top_p < 1.0f && !has_top_k(p, asked);
+    return !pwk_is_zero(asked.temperature) && asked.top_p < 1.0f && !has_top_k(p, asked);
 }
 
 static noise_source source_of(thread const pwk_sample_row &asked) {
@@ -826,7 +826,7 @@ static void cut_row(constant sample_arguments &a, Place place, uint64_t at) {
         state.floor_score = gumbel(noise_uniform(noise_word(source_of(asked), first)));
         state.least_z = -PWK_INFINITY;
         cut_end end = no_end();
-        if (asked.temperature == 0.0f) {
+        if (pwk_is_zero(asked.temperature)) {
             end.logit = z.most;
             end.token = first;
         } else {
@@ -1119,7 +1119,7 @@ static void put_answer(constant sample_arguments &a, uint64_t row, thread const 
         const float tempered_logprob = (x - state.own.most) * state.factor - pwk_log(sum);
         const float own = is_plain(a.p, asked) ? logprob_of(state.own, x) : tempered_logprob;
         raw = logprob_of(state.raw, from);
-        processed = asked.temperature == 0.0f ? 0.0f : own;
+        processed = pwk_is_zero(asked.temperature) ? 0.0f : own;
     }
     if (a.raw_logprob != nullptr) {
         a.raw_logprob[row] = raw;

@@ -36,13 +36,14 @@ PWK_FN float logprob_of(exponentials total, float x) {
     return (x - total.most) - pwk_log(total.sum);
 }
 
-/* The sum of a block's 64 partial sums, in every one of the block's 64 threads. `shared` holds
- * 64 floats, and is free again behind the next barrier. */
+/* The sum of a block's 64 partial sums, in every one of the block's 64 threads: each 64 threads
+ * of a threadgroup have a block. `shared` holds a float for each thread, and is free again
+ * behind the next barrier. */
 PWK_FN float folded(Place place, threadgroup float *shared, float sum) {
     shared[place.thread_index] = sum;
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    const uint32_t lane = place.thread_index % 16;
-    float four = (shared[lane] + shared[lane + 16]) + (shared[lane + 32] + shared[lane + 48]);
+    threadgroup const float *own = shared + place.thread_index / 64 * 64 + place.thread_index % 16;
+    float four = (own[0] + own[16]) + (own[32] + own[48]);
     for (ushort lanes = 8; lanes > 0; lanes /= 2) {
         four += simd_shuffle_xor(four, lanes);
     }

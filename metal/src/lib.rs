@@ -5,8 +5,15 @@ mod lower;
 
 pub use lower::lower;
 
-/// The id of the arithmetic of SIMD groups and their 8 x 8 matrices.
-pub const NUMERICS: &str = "metal-simd8-1";
+/// The id of the arithmetic of a GPU of that name: matrices of different ones may add in
+/// different ways.
+pub fn numerics(gpu: &str) -> String {
+    let gpu = gpu.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    format!("metal-{gpu}-{ARITHMETIC}")
+}
+
+/// Counts changes of the order in which kernels compute.
+pub const ARITHMETIC: u32 = 1;
 
 /// What of a device decides how work is cut. It never decides the order of arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

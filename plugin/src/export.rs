@@ -107,8 +107,11 @@ macro_rules! take_back {
     ($($function:ident $c:ty => $type:ty;)*) => {$(
         unsafe extern "C" fn $function<D: Driver>(_: *mut pwp_device, given: *mut $c) {
             if !given.is_null() {
-                // SAFETY: as the header says, it is this table's and not given back before.
-                guarded(core::ptr::null_mut(), || Ok(drop(unsafe { Box::from_raw(given.cast::<$type>()) })));
+                guarded(core::ptr::null_mut(), || {
+                    // SAFETY: as the header says, it is this table's and not given back before.
+                    drop(unsafe { Box::from_raw(given.cast::<$type>()) });
+                    Ok(())
+                });
             }
         }
     )*};
@@ -129,8 +132,11 @@ unsafe extern "C" fn open<D: Driver>(
 
 unsafe extern "C" fn close<D: Driver>(device: *mut pwp_device) {
     if !device.is_null() {
-        // SAFETY: it is of `open`, and not closed before.
-        guarded(core::ptr::null_mut(), || Ok(drop(unsafe { Box::from_raw(device.cast::<D>()) })));
+        guarded(core::ptr::null_mut(), || {
+            // SAFETY: it is of `open`, and not closed before.
+            drop(unsafe { Box::from_raw(device.cast::<D>()) });
+            Ok(())
+        });
     }
 }
 
@@ -259,17 +265,19 @@ impl<'a> Call<'a> {
             Error::new("plugin", "kernel", fault)
         };
         // SAFETY: as the caller of this says.
-        let (call, name, params, buffers) = unsafe {
-            let call: &pwp_call = &*call;
+        let call = unsafe { call.as_ref() }.ok_or_else(unknown)?;
+        let gone = call.kernel.is_null() || call.params.is_null() || call.buffers.is_null();
+        if gone || call.buffer_count > BUFFERS_MAX as u64 {
+            return Err(unknown());
+        }
+        // SAFETY: each is there, and so long as the call says.
+        let (name, params, buffers) = unsafe {
             let bytes = |at, count: u64| core::slice::from_raw_parts(at, count as usize);
             let name = bytes(call.kernel.cast::<u8>(), call.kernel_bytes);
             let params = bytes(call.params.cast::<u8>(), call.params_bytes);
-            let count = call.buffer_count as usize;
-            (call, name, params, core::slice::from_raw_parts(call.buffers, count))
+            let buffers = core::slice::from_raw_parts(call.buffers, call.buffer_count as usize);
+            (name, params, buffers)
         };
-        if buffers.len() > BUFFERS_MAX {
-            return Err(unknown());
-        }
         let mut addresses = [Address { at: 0, bytes: 0 }; BUFFERS_MAX];
         for (to, from) in addresses.iter_mut().zip(buffers) {
             *to = Address { at: from.address, bytes: from.bytes };

@@ -8,11 +8,14 @@ mod export;
 #[expect(
     missing_docs,
     clippy::allow_attributes_without_reason,
+    clippy::undocumented_unsafe_blocks,
     reason = "bindgen's output: the words stand in the header"
 )]
 mod generated;
 mod launch;
 mod text;
+
+use kernels_core::device::KERNELS;
 
 pub use driver::{About, Driver};
 pub use export::table;
@@ -21,7 +24,7 @@ pub use launch::{ARGUMENT_BYTES_MAX, Arguments, LAUNCHES_MAX, Launch, Launches};
 pub use text::{lasting, put, read};
 
 /// Host and plugin are of one build if this is the same: the headers that they share, by
-/// their bytes, and the version.
+/// their bytes, every kernel's buffers in their order, and the version.
 pub const BUILD: &str = match core::str::from_utf8(&BUILD_BYTES) {
     Ok(build) => build,
     Err(_) => unreachable!(),
@@ -41,6 +44,17 @@ const BUILD_BYTES: [u8; 16] = {
     let mut hash = fnv(0xcbf2_9ce4_8422_2325, env!("CARGO_PKG_VERSION").as_bytes());
     hash = fnv(hash, include_bytes!("../../include/pagewise/kernel_params.h"));
     hash = fnv(hash, include_bytes!("../../include/pagewise/plugin.h"));
+    let mut at = 0;
+    while at < KERNELS.len() {
+        let (name, fields) = KERNELS[at];
+        hash = fnv(hash, name.as_bytes());
+        let mut field = 0;
+        while field < fields.len() {
+            hash = fnv(fnv(hash, b","), fields[field].as_bytes());
+            field += 1;
+        }
+        at += 1;
+    }
     let (mut digits, mut at) = ([0; 16], 0);
     while at < 16 {
         digits[at] = b"0123456789abcdef"[(hash >> (60 - 4 * at)) as usize & 15];

@@ -140,14 +140,17 @@ fn device(settings: &config::Machine, kind: &str, ordinal: u32) -> Result<Kernel
     Ok(Kernels::Device(open()?, open()?))
 }
 
-/// The first device whose plugin finds one; the CPU goes on where none does.
+/// The first device whose plugin finds one; the CPU goes on where none does, and the log says
+/// why.
 fn first(settings: &config::Machine) -> Kernels {
     for kind in KINDS {
         match device(settings, kind, 0) {
             Ok(kernels) => return kernels,
-            Err(refused) => tracing::info!(kind, %refused, "no device"),
+            Err(refused @ Refused::Absent(_)) => tracing::info!(kind, %refused, "no device"),
+            Err(refused) => tracing::warn!(kind, %refused, "no device"),
         }
     }
+    tracing::warn!("kernels run on the CPU");
     cpu(settings)
 }
 

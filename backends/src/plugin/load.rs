@@ -1,6 +1,6 @@
 //! A plugin's library, found and looked over before anything of it is used.
 
-use plugin::{BUILD, pwp_table};
+use plugin::{BUILD, PWP_SYMBOL, pwp_table};
 use std::error::Error;
 use std::ffi::CStr;
 use std::fmt;
@@ -69,9 +69,8 @@ impl Library {
 
 /// The table of a plugin of this build.
 pub fn open(path: &Path) -> Result<Library, Refused> {
-    if !path.exists() {
-        return Err(Refused::Absent(path.to_owned()));
-    }
+    // The system looks for a bare name elsewhere.
+    let path = &path.canonicalize().map_err(|_| Refused::Absent(path.to_owned()))?;
     // SAFETY: a plugin of ours runs nothing when it is loaded; whose file it is, the folder
     // that the user named answers for.
     let library = unsafe { libloading::Library::new(path) };
@@ -84,7 +83,7 @@ pub fn open(path: &Path) -> Result<Library, Refused> {
     // SAFETY: the symbol is this function in every build; the table is looked at only as far
     // as the part that never changes, until its build is known.
     let table = unsafe {
-        let entry = library.get::<Entry>(b"pagewise_plugin\0");
+        let entry = library.get::<Entry>(PWP_SYMBOL);
         let entry = entry.map_err(|_| Refused::Foreign(path.to_owned()))?;
         entry()
     };

@@ -22,7 +22,7 @@ use memory::Memory;
 use programs::Programs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use table::{Device, Stream};
+use table::{Device, Host, Stream};
 use tickets::Tickets;
 
 pub use load::{Refused, library_name};
@@ -36,6 +36,8 @@ const CHUNK_BYTES: u64 = 16 << 20;
 pub struct Plugin {
     owner: u32,
     about: plugin::About,
+    /// What copies outside of programs go through, once there was one.
+    copies: Option<Host>,
     tickets: Tickets,
     programs: Programs,
     memory: Memory,
@@ -61,6 +63,7 @@ impl Plugin {
         Ok(Self {
             owner,
             about: device.about()?,
+            copies: None,
             tickets: Tickets::default(),
             programs: Programs::new(owner),
             memory: Memory::new(owner),
@@ -87,17 +90,31 @@ impl Plugin {
         Ok(Needs { workspace_bytes })
     }
 
-    /// Copies bytes to the device through memory of the host, in pieces.
+    /// Copies bytes to the device through memory of the host, in pieces; waits until they are
+    /// there.
     fn copy(&mut self, address: u64, bytes: &[u8]) -> Result<(), Error> {
-        let room = (bytes.len() as u64).min(CHUNK_BYTES);
-        let mut host = self.device.host(room)?;
+        let room = tickets::rounded(bytes.len() as u64).min(CHUNK_BYTES);
+        let mut host = match self.copies.take().filter(|host| host.bytes() >= room) {
+            Some(host) => host,
+            None => self.device.host(room)?,
+        };
+        let mut copied = Ok(());
         for (at, piece) in bytes.chunks(CHUNK_BYTES as usize).enumerate() {
             host.bytes_mut()[..piece.len()].copy_from_slice(piece);
             let to = address + at as u64 * CHUNK_BYTES;
-            self.device.write(&mut self.stream, to, &host, 0..piece.len() as u64)?;
-            self.device.finish(&mut self.stream)?;
+            let enqueued = self.device.write(&mut self.stream, to, &host, 0..piece.len() as u64);
+            // Whatever came: nothing uses the memory after this.
+            copied = copied.and(enqueued).and(self.device.finish(&mut self.stream));
         }
-        Ok(())
+        self.copies = Some(host);
+        copied
+    }
+}
+
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        // What is under way uses what goes now.
+        let _ = self.device.finish(&mut self.stream);
     }
 }
 
@@ -125,7 +142,8 @@ impl Backend for Plugin {
     fn release(&mut self, buffer: Buffer) -> Result<(), Error> {
         let held = self.memory.release(buffer)?;
         self.tickets.keep(held);
-        self.tickets.sweep(&self.device)
+        self.tickets.sweep(&self.device);
+        Ok(())
     }
 
     fn write(&mut self, slice: Slice, bytes: &[u8]) -> Result<(), Error> {
@@ -150,11 +168,13 @@ impl Backend for Plugin {
     fn forget(&mut self, program: Program) -> Result<(), Error> {
         let forgotten = self.programs.forget(program)?;
         self.tickets.keep(forgotten);
-        self.tickets.sweep(&self.device)
+        self.tickets.sweep(&self.device);
+        Ok(())
     }
 
     fn submit(&mut self, launch: Launch<'_>) -> Result<Ticket, Error> {
         let program = self.programs.recorded(launch.program)?;
+        program.check(&self.memory)?;
         for &slice in launch.reads {
             self.memory.check_slice(Access::Read, slice).map_err(memory::of_reads)?;
         }

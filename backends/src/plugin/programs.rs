@@ -3,9 +3,11 @@
 use super::memory::Memory;
 use super::table::{Call, Device, FAULT_BYTES, Graph, Held, Stream};
 use kernels_core::Error;
-use kernels_core::device::{Command, Program};
+use kernels_core::command::Access;
+use kernels_core::device::{Buffer, Command, Program, Slice};
 use kernels_core::error::Fault;
 use kernels_core::params;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The programs of a device.
@@ -21,13 +23,16 @@ pub struct Place<'a> {
     pub stream: &'a mut Stream,
 }
 
-/// A program. Graphs hold addresses, so what they point to stays as long as they do.
+/// A program. Its graph has nothing but addresses: scratch and fault stay as long as it does,
+/// and buffers are asked for before each launch.
 pub struct Recorded {
     pub graph: Graph,
     pub fault: Held,
     workspace: Arc<Workspace>,
     /// Kernel of each command, and its buffers' names: what a fault is told by.
     names: Vec<(&'static str, &'static [&'static str])>,
+    /// Every buffer, once, with a command and a field that use it.
+    buffers: BTreeMap<(u32, u32), (Buffer, &'static str, &'static str)>,
 }
 
 struct Workspace {
@@ -62,7 +67,14 @@ impl Programs {
         let graph = device.graph_end(stream);
         launched?;
         let names = commands.iter().map(|command| (command.kernel(), command.fields())).collect();
-        let recorded = Recorded { graph: graph?, fault, workspace, names };
+        let mut buffers = BTreeMap::new();
+        for command in commands {
+            command.slices(|field, _, Slice { buffer, .. }| {
+                let used = (buffer, command.kernel(), field);
+                buffers.entry((buffer.id, buffer.generation)).or_insert(used);
+            });
+        }
+        let recorded = Recorded { graph: graph?, fault, workspace, names, buffers };
         Ok(self.insert(Arc::new(recorded)))
     }
 
@@ -109,6 +121,15 @@ impl Programs {
 }
 
 impl Recorded {
+    /// Whether all that it uses is there: its graph has nothing but addresses.
+    pub fn check(&self, memory: &Memory) -> Result<(), Error> {
+        self.buffers.values().try_for_each(|&(buffer, kernel, field)| {
+            let part = Slice { buffer, offset: 0, bytes: 0 };
+            let there = memory.check_slice(Access::Read, part);
+            there.map_err(|fault| Error::new(kernel, field, fault))
+        })
+    }
+
     /// The refusal that a fault is.
     pub fn refusal(&self, fault: &params::Fault) -> Error {
         let (kernel, fields) =

@@ -9,10 +9,18 @@ use kernels_core::device::Launch;
 use kernels_core::error::Fault;
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Parts of staging memory begin at multiples of so many bytes.
 const ALIGN: u64 = 64;
+/// Staging memory at least.
+const ROOM_BYTES: u64 = 64 << 10;
+
+/// Bytes of staging memory for so many: more than they are, for those that come may be more.
+pub fn rounded(bytes: u64) -> u64 {
+    bytes.next_power_of_two().max(ROOM_BYTES)
+}
 
 /// The submissions of a device.
 #[derive(Default)]
@@ -33,48 +41,81 @@ pub struct Flight<'a> {
     pub program: Arc<Recorded>,
 }
 
+/// A part of staging memory.
+type Part = Range<u64>;
+
 struct Flying {
     program: Arc<Recorded>,
     /// Writes, then the fault, then the reads, each at a multiple of [`ALIGN`].
     host: Host,
     event: Event,
-    fault_at: u64,
-    /// Where each read is staged, and how long it is.
-    reads: Vec<(u64, u64)>,
+    /// Where the program's fault is staged.
+    fault: Part,
+    /// Where each read is.
+    reads: Vec<Part>,
+}
+
+impl Flying {
+    fn enqueue(
+        &mut self,
+        device: &Device,
+        memory: &Memory,
+        stream: &mut Stream,
+        launch: &Launch<'_>,
+        writes: &[Part],
+    ) -> Result<(), Error> {
+        for (part, &(slice, _)) in writes.iter().zip(launch.writes) {
+            if part.is_empty() {
+                continue;
+            }
+            let address = memory.address(slice).map_err(of_writes)?;
+            device.write(stream, address, &self.host, part.clone())?;
+        }
+        let fault = self.program.fault.address();
+        device.zero(stream, fault, FAULT_BYTES)?;
+        device.graph_launch(stream, &self.program.graph)?;
+        device.read(stream, fault, &mut self.host, self.fault.clone())?;
+        for (part, &slice) in self.reads.iter().zip(launch.reads) {
+            if part.is_empty() {
+                continue;
+            }
+            let address = memory.address(slice).map_err(of_reads)?;
+            device.read(stream, address, &mut self.host, part.clone())?;
+        }
+        device.record(stream, &self.event)
+    }
+
+    /// What a part holds, once it is done.
+    fn staged(&self, part: &Part) -> &[u8] {
+        &self.host.all()[part.start as usize..part.end as usize]
+    }
 }
 
 impl Tickets {
     /// Enqueues it all; nothing waits. Gives its number.
     pub fn fly(&mut self, flight: Flight<'_>, launch: &Launch<'_>) -> Result<u64, Error> {
-        let Flight { device, memory, stream, program } = flight;
         let mut bytes = 0u64;
         let mut place = |length: u64| {
             let at = bytes;
             bytes = (bytes + length).next_multiple_of(ALIGN);
-            at
+            at..at + length
         };
-        let writes: Vec<u64> = launch.writes.iter().map(|(slice, _)| place(slice.bytes)).collect();
-        let fault_at = place(FAULT_BYTES);
-        let reads: Vec<(u64, u64)> =
-            launch.reads.iter().map(|slice| (place(slice.bytes), slice.bytes)).collect();
-        let (mut host, event) = self.room(device, bytes)?;
-        for (&at, &(slice, from)) in writes.iter().zip(launch.writes) {
-            let part = at..at + slice.bytes;
+        let writes: Vec<Part> = launch.writes.iter().map(|(slice, _)| place(slice.bytes)).collect();
+        let fault = place(FAULT_BYTES);
+        let reads: Vec<Part> = launch.reads.iter().map(|slice| place(slice.bytes)).collect();
+        let (mut host, event) = self.room(flight.device, bytes)?;
+        for (part, (_, from)) in writes.iter().zip(launch.writes) {
             host.bytes_mut()[part.start as usize..part.end as usize].copy_from_slice(from);
-            let address = memory.address(slice).map_err(of_writes)?;
-            device.write(stream, address, &host, part)?;
         }
-        device.zero(stream, program.fault.address(), FAULT_BYTES)?;
-        device.graph_launch(stream, &program.graph)?;
-        let part = fault_at..fault_at + FAULT_BYTES;
-        device.read(stream, program.fault.address(), &mut host, part)?;
-        for (&(at, length), slice) in reads.iter().zip(launch.reads) {
-            let address = memory.address(*slice).map_err(of_reads)?;
-            device.read(stream, address, &mut host, at..at + length)?;
+        let Flight { device, memory, stream, program } = flight;
+        let mut flying = Flying { program, host, event, fault, reads };
+        if let Err(error) = flying.enqueue(device, memory, stream, launch, &writes) {
+            // What of it is under way still uses what goes now.
+            let _ = device.finish(stream);
+            return Err(error);
         }
-        device.record(stream, &event)?;
         self.submitted += 1;
-        self.flights.insert(self.submitted, Flying { program, host, event, fault_at, reads });
+        self.flights.insert(self.submitted, flying);
         Ok(self.submitted)
     }
 
@@ -82,32 +123,27 @@ impl Tickets {
     pub fn collect(&mut self, device: &Device, number: u64, into: &mut [u8]) -> Result<(), Error> {
         let stale = Error::new("plugin", "ticket", Fault::Stale);
         let flying = self.flights.get(&number).ok_or(stale)?;
-        let expected = flying.reads.iter().map(|(_, length)| length).sum();
+        let expected = flying.reads.iter().map(|part| part.end - part.start).sum();
         if expected != into.len() as u64 {
             let fault = Fault::Bytes { expected, got: into.len() as u64 };
             return Err(Error::new("plugin", "into", fault));
         }
-        device.wait(&flying.event)?;
-        let Some(Flying { program, host, event, fault_at, reads }) = self.flights.remove(&number)
-        else {
-            return Err(stale);
-        };
-        let staged = |at: u64, length: u64| &host.all()[at as usize..(at + length) as usize];
-        let outcome = match fault(staged(fault_at, FAULT_BYTES)) {
-            Some(fault) => Err(program.refusal(&fault)),
-            None => {
-                let mut into = into;
-                for (at, length) in reads {
-                    let (to, rest) = into.split_at_mut(length as usize);
-                    to.copy_from_slice(staged(at, length));
-                    into = rest;
-                }
-                Ok(())
-            }
-        };
-        self.spare.push((host, event));
-        self.sweep(device)?;
-        outcome
+        // One that failed has ended, too.
+        let ended = device.wait(&flying.event);
+        let flying = self.flights.remove(&number).ok_or(stale)?;
+        self.sweep(device);
+        ended?;
+        if let Some(fault) = fault(flying.staged(&flying.fault)) {
+            return Err(flying.program.refusal(&fault));
+        }
+        let mut into = into;
+        for part in &flying.reads {
+            let (to, rest) = into.split_at_mut((part.end - part.start) as usize);
+            to.copy_from_slice(flying.staged(part));
+            into = rest;
+        }
+        self.spare.push((flying.host, flying.event));
+        Ok(())
     }
 
     /// Keeps what was released until nothing under way uses it.
@@ -116,29 +152,26 @@ impl Tickets {
     }
 
     /// Lets go of what nothing under way uses.
-    pub fn sweep(&mut self, device: &Device) -> Result<(), Error> {
+    pub fn sweep(&mut self, device: &Device) {
         if self.kept.is_empty() {
-            return Ok(());
+            return;
         }
-        // A flight that was not collected may have ended all the same.
-        let mut first = self.submitted + 1;
-        for (&number, flying) in &self.flights {
-            if !device.done(&flying.event)? {
-                first = number;
-                break;
-            }
-        }
+        // A flight that was not collected may have ended all the same; one of which the device
+        // says an error will not go on.
+        let under_way = |flying: &Flying| device.done(&flying.event).is_ok_and(|done| !done);
+        let first = self.flights.iter().find(|(_, flying)| under_way(flying));
+        let first = first.map_or(self.submitted + 1, |(number, _)| *number);
         self.kept.retain(|(number, _)| *number >= first);
-        Ok(())
     }
 
+    /// Staging memory of at least so many bytes: steps that grow find it larger than they need.
     fn room(&mut self, device: &Device, bytes: u64) -> Result<(Host, Event), Error> {
         match self.spare.iter().position(|(host, _)| host.bytes() >= bytes) {
             Some(at) => Ok(self.spare.swap_remove(at)),
             None => {
                 // The smaller ones are not wanted any more.
                 self.spare.pop();
-                Ok((device.host(bytes)?, device.event()?))
+                Ok((device.host(rounded(bytes))?, device.event()?))
             }
         }
     }

@@ -7,6 +7,7 @@ use kernels_core::Error;
 use kernels_core::attention::Attention;
 use kernels_core::command::Raw;
 use kernels_core::dtype::Dtype;
+use kernels_core::error::Fault;
 use kernels_core::params;
 use plugin::{Launch, Launches};
 
@@ -54,6 +55,16 @@ pub fn lower(attention: &Attention<Raw>, facts: &Facts) -> Result<Launches, Erro
         _ => 256,
     };
     let (unit, wide) = entries(kind, dims);
+    let fits = |queries| shared_bytes(p, kind, dims, queries) <= facts.shared_bytes_max;
+    if !fits(UNIT) {
+        let fault = Fault::Unsupported {
+            expected: "less shared memory than heads of this size, type and form take",
+            got: p.kv.head_dim.into(),
+        };
+        return Err(Error::new("attention", "kv.head_dim", fault));
+    }
+    // Wide units change no bit: they share what they read.
+    let wide = wide.filter(|_| fits(WIDE));
     let states = states(p, facts);
     let wide_queries = if wide.is_some() { WIDE } else { 0 };
     let enough = (facts.multiprocessors * WIDE_BLOCKS).min(u16::MAX.into());

@@ -168,6 +168,10 @@ macro_rules! kernels {
             }
         )*
 
+        /// Every kernel by its name, with its buffers in the order of their declaration.
+        pub const KERNELS: &[(&str, &[&str])] =
+            &[$((<$kernel>::CHECKS.0, <$kernel>::FIELDS),)*];
+
         impl<M: Memory> Command<M> {
             /// The name of its kernel, as errors spell it.
             pub const fn kernel(&self) -> &'static str {

@@ -105,6 +105,7 @@ impl<M: Memory> Sample<M> {
         let rows = u64::from(rows);
         let words = (size_of::<params::SampleRow>() / 4) as u64;
         checks.words("settings", Some(rows * words), &self.settings)?;
+        checks.aligned("settings", align_of::<params::SampleRow>() as u64, &self.settings)?;
         checks.words("token", Some(rows), &self.token)?;
         checks.words("status", Some(rows), &self.status)?;
         for (field, buffer) in [

@@ -88,9 +88,10 @@ impl Driver for Metal {
             // The GPU may use more of the Mac's memory, but not fast.
             let memory_bytes = self.device.recommendedMaxWorkingSetSize();
             let taken = self.device.currentAllocatedSize() as u64;
+            let name = self.device.name().to_string();
             Ok(About {
-                name: self.device.name().to_string(),
-                numerics: metal::NUMERICS.to_owned(),
+                numerics: metal::numerics(&name),
+                name,
                 memory_bytes,
                 free_bytes: memory_bytes.saturating_sub(taken),
             })

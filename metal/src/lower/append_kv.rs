@@ -40,5 +40,5 @@ fn staged_bytes(kv: &params::KvLayout) -> u32 {
         params::DTYPE_I4 => 4,
         _ => 8,
     };
-    (kv.head_dim * bits / 32 | 1) * 4 * ROWS as u32
+    ((kv.head_dim * bits / 32) | 1) * 4 * ROWS as u32
 }

@@ -28,8 +28,8 @@ pub fn seed(seed: u64) {
 pub trait Dialect: 'static {
     /// As the device calls itself.
     const NAME: &'static str;
-    /// The id of its arithmetic on a real device.
-    const NUMERICS: &'static str;
+    /// The id of the emulator's arithmetic of it.
+    fn numerics() -> String;
     /// What names of its entries begin with in the emulator.
     const PREFIX: &'static str;
     /// What a command becomes.
@@ -41,8 +41,10 @@ pub struct Cuda;
 
 impl Dialect for Cuda {
     const NAME: &'static str = "CUDA, emulated";
-    const NUMERICS: &'static str = cuda::NUMERICS;
     const PREFIX: &'static str = "";
+    fn numerics() -> String {
+        format!("cuda-emulated-{}", cuda::ARITHMETIC)
+    }
     fn lower(command: &Command<Raw>) -> Result<Launches, Error> {
         cuda::lower(command, &CUDA)
     }
@@ -53,8 +55,10 @@ pub struct Metal;
 
 impl Dialect for Metal {
     const NAME: &'static str = "Metal, emulated";
-    const NUMERICS: &'static str = metal::NUMERICS;
     const PREFIX: &'static str = "metal:";
+    fn numerics() -> String {
+        format!("metal-emulated-{}", metal::ARITHMETIC)
+    }
     fn lower(command: &Command<Raw>) -> Result<Launches, Error> {
         metal::lower(command, &METAL)
     }
@@ -110,9 +114,8 @@ impl<D: Dialect> Driver for Device<D> {
     }
 
     fn about(&self) -> Result<About, Error> {
-        let numerics = format!("{}-emulated", D::NUMERICS);
         let name = D::NAME.to_owned();
-        Ok(About { name, numerics, memory_bytes: 1 << 32, free_bytes: 1 << 32 })
+        Ok(About { name, numerics: D::numerics(), memory_bytes: 1 << 32, free_bytes: 1 << 32 })
     }
 
     fn lower(&self, command: &Command<Raw>) -> Result<Launches, Error> {

@@ -191,8 +191,9 @@ mod tests {
         let manifest = ("backends/Cargo.toml", "");
         let arena = ("backends/src/cpu/arena.rs", "");
         let mapped = ("backends/src/mapped.rs", "");
-        assert_eq!(stale(&Tree::of(&[manifest, arena, mapped])).len(), 1);
+        let plugin = ("backends/src/plugin/mod.rs", "");
+        assert_eq!(stale(&Tree::of(&[manifest, arena, mapped, plugin])).len(), 1);
         let threads = ("backends/src/cpu/threads.rs", "");
-        assert!(stale(&Tree::of(&[manifest, arena, mapped, threads])).is_empty());
+        assert!(stale(&Tree::of(&[manifest, arena, mapped, plugin, threads])).is_empty());
     }
 }
