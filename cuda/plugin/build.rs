@@ -1,6 +1,6 @@
 //! Lists the kernels that the compiler made, to be embedded: a fatbin for each
 //! `cuda/kernels/*.cu`, and beside it the names of its entries, in the folder that
-//! `PAGEWISE_FATBINS` names. `cargo xtask check cuda` makes them.
+//! `PAGEWISE_FATBINS` names. `cargo xtask check --stage cuda` makes them.
 
 use std::env;
 use std::fmt::Write;
@@ -29,7 +29,7 @@ fn source() -> Result<String, String> {
     let folder = env::var_os(FOLDER).ok_or_else(|| {
         format!(
             "the compiled kernels are missing: set {FOLDER} to the folder of the fatbins that \
-             `cargo xtask check cuda` makes, target/check/cuda"
+             `cargo xtask check --stage cuda` makes, target/check/cuda"
         )
     })?;
     let folder = PathBuf::from(folder);
@@ -42,7 +42,7 @@ fn source() -> Result<String, String> {
             println!("cargo::rerun-if-changed={}", file.display());
             if !file.exists() {
                 let file = file.display();
-                return Err(format!("{file} is missing: `cargo xtask check cuda` makes it"));
+                return Err(format!("{file} is missing: `cargo xtask check --stage cuda` makes it"));
             }
         }
         let list = read(&list)?;
