@@ -42,7 +42,9 @@ fn source() -> Result<String, String> {
             println!("cargo::rerun-if-changed={}", file.display());
             if !file.exists() {
                 let file = file.display();
-                return Err(format!("{file} is missing: `cargo xtask check --stage cuda` makes it"));
+                return Err(format!(
+                    "{file} is missing: `cargo xtask check --stage cuda` makes it"
+                ));
             }
         }
         let list = read(&list)?;
