@@ -39,7 +39,7 @@ extern "C" {
 /* Of this header. Until 1.0 a new minor version may take away what this one names; it never
  * changes what a name means. */
 #define PW_VERSION_MAJOR 0u
-#define PW_VERSION_MINOR 1u
+#define PW_VERSION_MINOR 2u
 #define PW_VERSION ((PW_VERSION_MAJOR << 16) | PW_VERSION_MINOR)
 
 /* Of the library that runs: PW_VERSION of the header it was built with. */
@@ -98,9 +98,13 @@ typedef struct pw_device_options {
     uint64_t plugins_bytes; /* of that path */
 } pw_device_options;
 
-/* Opens a device by its name, UTF-8 of name_bytes bytes: "cpu", or one that a plugin brings:
- * "cuda:0", "metal". Where there is none, the error says what was looked for, and where.
- * Options may be NULL. */
+/* Opens a device by its name, UTF-8 of name_bytes bytes: "cpu", or "cuda:0", which its plugin
+ * brings, in the context that is current or else the primary one. Where there is none, the error
+ * says what was looked for, and where. Options may be NULL.
+ *
+ * "cuda:0" is a device with streams: stream is a CUstream of its context, or NULL for the
+ * default one. There a run waits for nothing and may be captured; buffers, plan and workspace
+ * are in the device's memory, and buffers hold as many rows as the descriptor's capacity. */
 PW_API pw_status pw_device_open(const char *name, uint64_t name_bytes,
                                 const pw_device_options *options, pw_device **device,
                                 pw_error *error);
@@ -112,6 +116,13 @@ PW_API void pw_device_destroy(pw_device *device);
  * the library; NULL for NULL. */
 PW_API const char *pw_device_numerics(const pw_device *device);
 
+/* A device with streams looks over what lies in buffers as it runs: a page past the slab, a
+ * token past the vocabulary. The first such fault of a run stays in its plan, and all runs
+ * with that plan write nothing more. Copy the plan back and ask: what a CPU's run would have
+ * refused is told as it would be, else PW_OK. A plan that is made anew has none. */
+PW_API pw_status pw_plan_fault(const pw_device *device, const void *plan, uint64_t plan_bytes,
+                               pw_error *error);
+
 /* What a call takes beside its buffers. */
 typedef struct pw_needs {
     uint32_t struct_size;
@@ -122,7 +133,7 @@ typedef struct pw_needs {
 
 /* The same, given: every pw_*_args has one. Both are in the device's memory. */
 typedef struct pw_run {
-    const void *plan; /* what pw_*_plan wrote, or a copy of it */
+    const void *plan; /* what pw_*_plan wrote, or a copy of it; with streams, all plan_bytes */
     uint64_t plan_bytes;
     void *workspace; /* may be NULL where workspace_bytes is 0 */
     uint64_t workspace_bytes;
@@ -648,8 +659,8 @@ typedef struct pw_attention_fold_args {
     uint32_t struct_size;
     uint32_t reserved; /* 0 */
     pw_run run;
-    const void *parts;     /* [parts][rows][heads * head_dim] */
-    const float *part_lse; /* [parts][rows][heads]; -infinity: the part saw nothing */
+    const void *parts;     /* [parts][rows][heads * head_dim]; rows_max where there are streams */
+    const float *part_lse; /* [parts][rows][heads], so too; -infinity: the part saw nothing */
     void *out;             /* [rows][heads * head_dim] */
     float *lse;            /* [rows][heads], or NULL */
 } pw_attention_fold_args;

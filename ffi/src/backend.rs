@@ -1,4 +1,5 @@
-//! Devices: on this machine's CPU, kernels at its best level, on threads of the device's own.
+//! Devices: this machine's CPU, by its best level and on threads of the device's own; and
+//! those that plugins bring.
 
 use crate::error::Refusal;
 use crate::guard::{Sized32, aligned, read};
@@ -6,26 +7,17 @@ use crate::handles::Handles;
 use crate::header::{pw_device, pw_device_options};
 use crate::memory::Buffers;
 use backends::cpu::Threads;
+use backends::plugin::{Embedded, library_name};
 use kernels_core::error::{Checks, Fault};
 use kernels_core::simd::Level;
-use kernels_core::workers::Workers;
-use std::ffi::c_char;
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString, c_char};
 use std::path::{Path, PathBuf};
 use std::ptr::null;
 use std::str::Utf8Error;
+use std::sync::{Mutex, PoisonError};
 
 const CHECKS: Checks = Checks("device");
-
-/// The arithmetic of every level, ended by 0.
-const NUMERICS: [u8; NUMERICS_BYTES + 1] = {
-    let (mut ended, mut at) = ([0; NUMERICS_BYTES + 1], 0);
-    while at < NUMERICS_BYTES {
-        ended[at] = backends::cpu::NUMERICS.as_bytes()[at];
-        at += 1;
-    }
-    ended
-};
-const NUMERICS_BYTES: usize = backends::cpu::NUMERICS.len();
 
 const OPTIONS: pw_device_options =
     pw_device_options { struct_size: 0, threads: 0, plugins: null(), plugins_bytes: 0 };
@@ -36,8 +28,17 @@ const PATH_BYTES: u64 = 4096;
 
 /// Behind a `pw_device`.
 pub struct Device {
-    pub level: Level,
-    pub threads: Threads,
+    pub at: Place,
+    /// The id of its arithmetic.
+    pub numerics: &'static CStr,
+}
+
+/// Where calls run.
+pub enum Place {
+    /// Here, by the level of this machine.
+    Cpu { level: Level, threads: Threads },
+    /// On a device behind a plugin, in its user's memory and on its user's streams.
+    Plugin(Embedded),
 }
 
 // SAFETY: bindgen's struct of numbers and a pointer, the first of which is the size.
@@ -49,50 +50,63 @@ unsafe impl Sized32 for pw_device_options {
 pub static DEVICES: Handles<Device, pw_device> = Handles::new(1, "device");
 
 impl Device {
-    /// How many share its work.
-    pub fn workers(&self) -> u32 {
-        self.threads.count()
+    fn new(at: Place, numerics: &str) -> Self {
+        Self { at, numerics: lasting(numerics) }
     }
 }
 
+/// An id for good: there are as many as kinds of devices.
+fn lasting(id: &str) -> &'static CStr {
+    static KNOWN: Mutex<BTreeSet<&'static CStr>> = Mutex::new(BTreeSet::new());
+    let id = CString::new(id).unwrap_or_default();
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(there) = known.get(id.as_c_str()) {
+        return there;
+    }
+    let id: &'static CStr = Box::leak(id.into_boxed_c_str());
+    known.insert(id);
+    id
+}
+
 fn open(name: &[u8], threads: u32, plugins: Option<&Path>) -> Result<Device, Refusal> {
-    if let Some(file) = plugin(name) {
-        return Err(Refusal::Device(lacking(file, plugins)));
+    let refused = |why: &str| Err(Refusal::Device(why.to_owned()));
+    if let Some(number) = name.strip_prefix(b"cuda:") {
+        let number = std::str::from_utf8(number).ok().filter(|it| !it.starts_with('+'));
+        let number = number.and_then(|number| number.parse().ok());
+        return number.map_or_else(|| refused(NAMES), |number| plugin("cuda", number, plugins));
     }
-    if name != b"cpu" {
-        let there = "no device has this name: there are \"cpu\", \"cuda:0\" and so on, \"metal\"";
-        return Err(Refusal::Device(there.to_owned()));
+    match name {
+        b"cpu" => {
+            let all = || std::thread::available_parallelism().map_or(1, |all| all.get() as u32);
+            CHECKS.range("threads", threads, 0..=THREADS_MAX)?;
+            let threads = Threads::new(if threads == 0 { all() } else { threads });
+            let at = Place::Cpu { level: Level::best(), threads };
+            Ok(Device::new(at, backends::cpu::NUMERICS))
+        }
+        b"metal" => refused(
+            "Metal takes memory that its plugin made, which is the server's alone: this \
+             library opens \"cpu\" and \"cuda:0\"",
+        ),
+        _ => refused(NAMES),
     }
-    let all = || std::thread::available_parallelism().map_or(1, |all| all.get() as u32);
-    CHECKS.range("threads", threads, 0..=THREADS_MAX)?;
-    let threads = if threads == 0 { all() } else { threads };
-    Ok(Device { level: Level::best(), threads: Threads::new(threads) })
+}
+
+const NAMES: &str = "no device has this name: there are \"cpu\", \"cuda:0\" and so on";
+
+/// The device of that number that a plugin brings.
+fn plugin(kind: &str, ordinal: u32, folder: Option<&Path>) -> Result<Device, Refusal> {
+    let folder = folder.map(Path::to_owned).or_else(own_folder).ok_or_else(|| {
+        let file = library_name(kind);
+        Refusal::Device(format!("it needs {file}, and the folder of this library is unknown"))
+    })?;
+    let there = Embedded::load(&folder, kind, ordinal);
+    let there = there.map_err(|why| Refusal::Device(why.to_string()))?;
+    let numerics = there.about().numerics.clone();
+    Ok(Device::new(Place::Plugin(there), &numerics))
 }
 
 fn no_path(_: Utf8Error) -> Refusal {
     Refusal::Number { field: "plugins", fault: Fault::Unused { needs: "a path of UTF-8" } }
-}
-
-/// The plugin that brings a device of this name.
-fn plugin(name: &[u8]) -> Option<&'static str> {
-    match name.strip_prefix(b"cuda:") {
-        Some(number) if !number.is_empty() && number.iter().all(u8::is_ascii_digit) => {
-            Some("libpagewise_cuda.so")
-        }
-        _ => (name == b"metal").then_some("libpagewise_metal.dylib"),
-    }
-}
-
-/// Why a plugin brings no device.
-fn lacking(file: &str, folder: Option<&Path>) -> String {
-    let folder = folder.map(Path::to_owned).or_else(own_folder);
-    match folder {
-        None => format!("it needs the plugin {file}, and the folder of this library is unknown"),
-        Some(folder) if folder.join(file).exists() => {
-            format!("this release loads no plugins: {}", folder.join(file).display())
-        }
-        Some(folder) => format!("it needs the plugin {file}, not found in {}", folder.display()),
-    }
 }
 
 /// The folder of this library, as the system has mapped it.
@@ -145,7 +159,6 @@ export!(destroy pw_device_destroy, pw_device, DEVICES);
 /// Any pointer will do.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pw_device_numerics(device: *const pw_device) -> *const c_char {
-    static ENDED: [u8; NUMERICS_BYTES + 1] = NUMERICS;
-    if DEVICES.get(device).is_ok() { ENDED.as_ptr().cast() } else { std::ptr::null() }
+    DEVICES.get(device).map_or(std::ptr::null(), |device| device.numerics.as_ptr())
 }
 export!(@declared pw_device_numerics);

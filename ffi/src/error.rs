@@ -34,6 +34,8 @@ pub enum Refusal {
     Kernel(Error),
     /// A layout of keys and values that it refuses.
     Layout(Error),
+    /// What a device's plugin refuses.
+    Plugin(Error),
     /// No such device, and why.
     Device(String),
     /// There is no grammar of a source.
@@ -88,9 +90,13 @@ impl Refusal {
             Self::Text(grammar::Fault::NotAllowed(_)) => header::PW_E_NOT_ALLOWED,
             Self::Text(grammar::Fault::TooMuch(_)) => header::PW_E_TOO_MUCH,
             Self::NotHeld { .. } => header::PW_E_ARGUMENT,
+            Self::Plugin(Error { fault: Fault::Unsupported { .. }, .. }) => {
+                header::PW_E_UNSUPPORTED
+            }
             Self::Number { fault, .. }
             | Self::Kernel(Error { fault, .. })
-            | Self::Layout(Error { fault, .. }) => match fault {
+            | Self::Layout(Error { fault, .. })
+            | Self::Plugin(Error { fault, .. }) => match fault {
                 Fault::Align { .. } => header::PW_E_ALIGN,
                 Fault::Bytes { .. } if self.field().1 == "workspace" => header::PW_E_SPACE,
                 // Of what the header has not, nothing is a question of this device.
@@ -132,7 +138,9 @@ impl Refusal {
             ) if !at.is_empty() => ("", at),
             Self::Grammar(_) => ("", "source"),
             Self::Text(_) => ("", "tokens"),
-            Self::Kernel(error) => ("", error.field),
+            // What it writes of a call lies in the call's plan.
+            Self::Plugin(Error { field: "fault", .. }) => ("", "plan"),
+            Self::Kernel(error) | Self::Plugin(error) => ("", error.field),
             Self::Layout(error) => ("kv.", error.field),
         }
     }
@@ -148,7 +156,9 @@ impl Refusal {
                 let error = Error::new("", field, *fault);
                 (error.expected(), error.got())
             }
-            Self::Kernel(error) | Self::Layout(error) => (error.expected(), error.got()),
+            Self::Kernel(error) | Self::Layout(error) | Self::Plugin(error) => {
+                (error.expected(), error.got())
+            }
             Self::NotHeld { page, .. } => (0, i64::from(*page)),
             Self::Pages(lack) => (lack.wanted.into(), lack.free.into()),
             Self::Grammar(grammar::Refusal::TooMuch { got, most, .. }) => {
@@ -215,7 +225,7 @@ impl fmt::Display for Refusal {
             }
             Self::Plan(why) => write!(f, "plan: {why}"),
             Self::Number { field, fault } => Error::new("call", field, *fault).fmt(f),
-            Self::Kernel(error) | Self::Layout(error) => error.fmt(f),
+            Self::Kernel(error) | Self::Layout(error) | Self::Plugin(error) => error.fmt(f),
             Self::Device(why) => f.write_str(why),
             Self::Grammar(refusal) => refusal.fmt(f),
             Self::Text(fault) => fault.fmt(f),

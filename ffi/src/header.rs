@@ -3,8 +3,8 @@
 // Made from include/pagewise.h by `cargo xtask bindings`.
 
 pub const PW_VERSION_MAJOR: u32 = 0;
-pub const PW_VERSION_MINOR: u32 = 1;
-pub const PW_VERSION: u32 = 1;
+pub const PW_VERSION_MINOR: u32 = 2;
+pub const PW_VERSION: u32 = 2;
 pub const PW_OK: u32 = 0;
 pub const PW_E_NULL: i32 = -1;
 pub const PW_E_SIZE: i32 = -2;
@@ -143,6 +143,14 @@ unsafe extern "C" {
 }
 unsafe extern "C" {
     pub fn pw_device_numerics(device: *const pw_device) -> *const ::core::ffi::c_char;
+}
+unsafe extern "C" {
+    pub fn pw_plan_fault(
+        device: *const pw_device,
+        plan: *const ::core::ffi::c_void,
+        plan_bytes: u64,
+        error: *mut pw_error,
+    ) -> pw_status;
 }
 #[repr(C)]
 #[derive(Copy, Clone)]

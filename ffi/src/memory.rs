@@ -89,7 +89,7 @@ impl Buffers {
     }
 
     /// Names one more, and says how many bytes it has.
-    fn name<T>(
+    pub fn name<T>(
         &mut self,
         field: &'static str,
         at: *const T,

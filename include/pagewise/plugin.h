@@ -34,6 +34,11 @@ struct pwp_about {
     char numerics[32];     /* the id of its arithmetic, ended by 0 */
 };
 
+/* In `needs`: a buffer that is somewhere, which is not asked about. */
+#define PWP_ANYWHERE 0x7fffffffffffff00ull
+/* In `stream_open`: what the device does for hosts that name no stream. */
+#define PWP_STREAM_DEFAULT 1u
+
 /* A buffer of a call. */
 struct pwp_buffer {
     uint64_t address; /* 0: absent */
@@ -76,7 +81,7 @@ struct pwp_table {
                           struct pwp_error *error);
     void (*host_free)(struct pwp_device *device, void *host);
 
-    /* A stream of the host's, or one of its own where that is NULL. */
+    /* A stream of the host's, or PWP_STREAM_DEFAULT; one of its own where that is NULL. */
     int32_t (*stream_open)(struct pwp_device *device, void *native, struct pwp_stream **stream,
                            struct pwp_error *error);
     void (*stream_close)(struct pwp_device *device, struct pwp_stream *stream);
@@ -89,7 +94,8 @@ struct pwp_table {
     int32_t (*zero)(struct pwp_device *device, struct pwp_stream *stream, uint64_t address,
                     uint64_t bytes, struct pwp_error *error);
 
-    /* Whether the device has the kernel with these parameters, and the scratch it takes. */
+    /* Whether the device has the kernel with these parameters and reaches all addresses,
+     * which may be 0 but for the buffers; and the scratch it takes. */
     int32_t (*needs)(struct pwp_device *device, const struct pwp_call *call,
                      uint64_t *workspace_bytes, struct pwp_error *error);
     /* Enqueues a call: allocates nothing, waits for nothing. */

@@ -38,7 +38,7 @@ pub trait Driver: Sized + 'static {
     fn lower(&self, command: &Command<Raw>) -> Result<Launches, Error>;
 
     /// Refuses a range that the device cannot reach, as far as it can tell: memory of the
-    /// host, or another device's. Asked where a call is recorded, never where it runs.
+    /// host, or another device's. Asked where a call is recorded, or an embedder makes it.
     fn owns(&self, _address: u64, _bytes: u64) -> Result<(), Fault> {
         Ok(())
     }
@@ -52,7 +52,8 @@ pub trait Driver: Sized + 'static {
     /// Gives it back.
     fn host_free(&mut self, host: *mut c_void);
 
-    /// A stream of the host's, or one of its own where that is null.
+    /// A stream of the host's, or the one that [`PWP_STREAM_DEFAULT`](crate::PWP_STREAM_DEFAULT)
+    /// asks for; one of its own where that is null.
     fn stream(&mut self, native: *mut c_void) -> Result<Self::Stream, Error>;
     /// Enqueues a copy to the device.
     ///

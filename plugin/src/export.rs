@@ -1,19 +1,17 @@
 //! The C table of a [`Driver`]: pointers looked at, panics kept in, errors put into words.
 
 use crate::{
-    Arguments, BUILD_ENDED, Driver, PWP_ARGUMENT, PWP_DEVICE, PWP_MEMORY, PWP_UNSUPPORTED, put,
-    pwp_about, pwp_buffer, pwp_call, pwp_device, pwp_error, pwp_event, pwp_graph, pwp_stream,
-    pwp_table,
+    Arguments, BUFFERS_MAX, BUILD_ENDED, Driver, PWP_ANYWHERE, PWP_ARGUMENT, PWP_DEVICE,
+    PWP_MEMORY, PWP_UNSUPPORTED, put, pwp_about, pwp_buffer, pwp_call, pwp_device, pwp_error,
+    pwp_event, pwp_graph, pwp_stream, pwp_table,
 };
 use core::ffi::c_void;
 use kernels_core::Error;
 use kernels_core::command::{Address, Raw};
 use kernels_core::device::Command;
 use kernels_core::error::Fault;
+use kernels_core::params;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
-/// Buffers of a command at most.
-const BUFFERS_MAX: usize = 32;
 
 /// The table of a driver.
 pub const fn table<D: Driver>() -> &'static pwp_table {
@@ -299,11 +297,17 @@ unsafe extern "C" fn needs<D: Driver>(
 ) -> i32 {
     guarded(error, || {
         // SAFETY: as the header says of calls.
-        let Call { buffers, command, .. } = unsafe { Call::new(call)? };
+        let Call { call, buffers, command, .. } = unsafe { Call::new(call)? };
         let device = held!(device => D);
-        for (field, buffer) in command.fields().iter().zip(buffers) {
-            if buffer.address != 0 {
-                let owned = device.owns(buffer.address, buffer.bytes);
+        let beside = [
+            ("fault", call.fault, size_of::<params::Fault>() as u64),
+            ("workspace", call.workspace, call.workspace_bytes),
+        ];
+        let named = command.fields().iter().zip(buffers);
+        let named = named.map(|(field, buffer)| (*field, buffer.address, buffer.bytes));
+        for (field, address, bytes) in beside.into_iter().chain(named) {
+            if address != 0 && address != PWP_ANYWHERE {
+                let owned = device.owns(address, bytes);
                 owned.map_err(|fault| Error::new(command.kernel(), field, fault))?;
             }
         }

@@ -6,6 +6,8 @@ pub const PWP_UNSUPPORTED: u32 = 1;
 pub const PWP_MEMORY: u32 = 2;
 pub const PWP_DEVICE: u32 = 3;
 pub const PWP_ARGUMENT: u32 = 4;
+pub const PWP_ANYWHERE: u64 = 9223372036854775552;
+pub const PWP_STREAM_DEFAULT: u32 = 1;
 pub const PWP_SYMBOL: &[u8; 16] = b"pagewise_plugin\0";
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

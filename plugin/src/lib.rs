@@ -20,7 +20,7 @@ use kernels_core::device::KERNELS;
 pub use driver::{About, Driver};
 pub use export::table;
 pub use generated::*;
-pub use launch::{ARGUMENT_BYTES_MAX, Arguments, LAUNCHES_MAX, Launch, Launches};
+pub use launch::{ARGUMENT_BYTES_MAX, Arguments, BUFFERS_MAX, LAUNCHES_MAX, Launch, Launches};
 pub use text::{lasting, put, read};
 
 /// Host and plugin are of one build if this is the same: the headers that they share, by

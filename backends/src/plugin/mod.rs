@@ -4,6 +4,7 @@
 //! What a step's buffers hold is not known to the host, so a device finds faults as it
 //! runs: the first is kept, commands after it do nothing, and [`Backend::collect`] tells it.
 
+mod embedded;
 #[expect(unsafe_code, reason = "a library is loaded, and its one function called")]
 mod load;
 mod memory;
@@ -25,7 +26,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use table::{Device, Host, Stream};
 use tickets::Tickets;
 
+pub use embedded::{Embedded, Scratch, fault};
 pub use load::{Refused, library_name};
+
+/// In a question for what a call takes: a buffer that is somewhere.
+pub const ANYWHERE: u64 = plugin::PWP_ANYWHERE;
 
 /// Bytes copied to the device at once outside of programs.
 const CHUNK_BYTES: u64 = 16 << 20;
@@ -86,7 +91,8 @@ impl Plugin {
     fn needs(&self, command: &Command) -> Result<Needs, Error> {
         command.check()?;
         self.memory.check(command)?;
-        let workspace_bytes = self.device.needs(command, &self.memory)?;
+        let call = table::Call::new(command, |slice| self.memory.address(slice))?;
+        let workspace_bytes = self.device.needs(&call)?;
         Ok(Needs { workspace_bytes })
     }
 

@@ -1,7 +1,7 @@
 //! Programs: commands recorded once, as a graph, with scratch that stays where it is.
 
 use super::memory::Memory;
-use super::table::{Call, Device, FAULT_BYTES, Graph, Held, Stream};
+use super::table::{Call, Device, FAULT_BYTES, Graph, Held, Stream, refusal};
 use kernels_core::Error;
 use kernels_core::command::Access;
 use kernels_core::device::{Buffer, Command, Program, Slice};
@@ -56,7 +56,7 @@ impl Programs {
         let Place { device, memory, stream } = place;
         let mut calls = Vec::new();
         for (number, command) in commands.iter().enumerate() {
-            let mut call = Call::new(command, memory)?;
+            let mut call = Call::new(command, |slice| memory.address(slice))?;
             call.workspace = (workspace.held.address(), workspace.bytes);
             (call.fault, call.number) = (fault.address(), number as u32);
             calls.push(call);
@@ -134,18 +134,6 @@ impl Recorded {
     pub fn refusal(&self, fault: &params::Fault) -> Error {
         let (kernel, fields) =
             self.names.get(fault.command as usize).copied().unwrap_or(("plugin", &[]));
-        let field = fields.get(fault.field as usize).copied().unwrap_or("fault");
-        let params::Fault { at, least, most, got, .. } = *fault;
-        let fault = match fault.kind {
-            params::FAULT_ELEMENT => Fault::Element { at, least, most, got },
-            params::FAULT_REPEATED => Fault::Repeated { at, earlier: least as u64 },
-            params::FAULT_NOT_FINITE => Fault::NotFiniteAt { at },
-            params::FAULT_BELOW => Fault::BelowAt { at },
-            params::FAULT_ABOVE => Fault::AboveAt { at },
-            kind => {
-                Fault::Device { says: "a fault of a kind that no kernel has", code: kind.into() }
-            }
-        };
-        Error::new(kernel, field, fault)
+        refusal(fault, kernel, fields)
     }
 }

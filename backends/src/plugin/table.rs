@@ -2,15 +2,14 @@
 //! each error has kernel and field again.
 
 use super::load::Library;
-use super::memory::Memory;
 use bytemuck::Zeroable;
 use kernels_core::Error;
-use kernels_core::device::Command;
+use kernels_core::device::{Command, Slice};
 use kernels_core::error::Fault;
 use kernels_core::params;
 use plugin::{
-    About, PWP_MEMORY, PWP_UNSUPPORTED, pwp_about, pwp_buffer, pwp_call, pwp_device, pwp_error,
-    pwp_event, pwp_graph, pwp_stream,
+    About, BUFFERS_MAX, PWP_MEMORY, PWP_UNSUPPORTED, pwp_about, pwp_buffer, pwp_call, pwp_device,
+    pwp_error, pwp_event, pwp_graph, pwp_stream,
 };
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -190,32 +189,37 @@ impl Host {
     }
 }
 
-/// A call's parts, for as long as C looks at them.
-pub struct Call {
+/// A call's parts, for as long as C looks at them. It allocates nothing.
+pub struct Call<'a> {
     kernel: &'static str,
-    params: Vec<u8>,
-    buffers: Vec<pwp_buffer>,
+    params: &'a [u8],
+    buffers: [pwp_buffer; BUFFERS_MAX],
+    count: usize,
     pub workspace: (u64, u64),
     pub fault: u64,
     pub number: u32,
 }
 
-impl Call {
-    pub fn new(command: &Command, memory: &Memory) -> Result<Self, Error> {
-        let mut buffers = Vec::new();
-        let mut outcome = Ok(());
+impl<'a> Call<'a> {
+    /// Of a command, each of whose slices lies at the address that is told.
+    pub fn new(
+        command: &'a Command,
+        address: impl Fn(Slice) -> Result<u64, Fault>,
+    ) -> Result<Self, Error> {
+        let mut buffers = [pwp_buffer { address: 0, bytes: 0 }; BUFFERS_MAX];
+        let (mut count, mut outcome) = (0, Ok(()));
         command.buffers(|field, buffer| {
-            let address = buffer.map_or(Ok(0), |(_, slice)| memory.address(slice));
-            let bytes = buffer.map_or(0, |(_, slice)| slice.bytes);
-            match address {
-                Ok(address) => buffers.push(pwp_buffer { address, bytes }),
-                Err(fault) => outcome = Err(Error::new(command.kernel(), field, fault)),
+            if let Some((_, slice)) = buffer {
+                match address(slice) {
+                    Ok(address) => buffers[count] = pwp_buffer { address, bytes: slice.bytes },
+                    Err(fault) => outcome = Err(Error::new(command.kernel(), field, fault)),
+                }
             }
+            count += 1;
         });
         outcome?;
-        let params = command.params().to_vec();
-        let kernel = command.kernel();
-        Ok(Self { kernel, params, buffers, workspace: (0, 0), fault: 0, number: 0 })
+        let (kernel, params) = (command.kernel(), command.params());
+        Ok(Self { kernel, params, buffers, count, workspace: (0, 0), fault: 0, number: 0 })
     }
 
     fn of_c(&self) -> pwp_call {
@@ -225,7 +229,7 @@ impl Call {
             buffers: self.buffers.as_ptr(),
             kernel_bytes: self.kernel.len() as u64,
             params_bytes: self.params.len() as u64,
-            buffer_count: self.buffers.len() as u64,
+            buffer_count: self.count as u64,
             workspace: self.workspace.0,
             workspace_bytes: self.workspace.1,
             fault: self.fault,
@@ -281,8 +285,13 @@ impl Device {
 
     /// A stream of the device's own.
     pub fn stream(&self) -> Result<Stream, Error> {
+        self.stream_of(null_mut())
+    }
+
+    /// A stream of the host's, as the table takes it.
+    pub fn stream_of(&self, native: *mut c_void) -> Result<Stream, Error> {
         let (event, mut stream) = (self.event()?, null_mut());
-        call!(self.open, "device", stream_open(null_mut(), &mut stream))?;
+        call!(self.open, "device", stream_open(native, &mut stream))?;
         Ok(Stream { open: self.open.clone(), stream, event })
     }
 
@@ -327,15 +336,15 @@ impl Device {
         self.wait(&stream.event)
     }
 
-    /// The scratch that a command takes, or the field that the device cannot serve.
-    pub fn needs(&self, command: &Command, memory: &Memory) -> Result<u64, Error> {
-        let (call, mut bytes) = (Call::new(command, memory)?, 0);
-        call!(self.open, command.kernel(), needs(&call.of_c(), &mut bytes))?;
+    /// The scratch that a call takes, or the field that the device cannot serve.
+    pub fn needs(&self, call: &Call<'_>) -> Result<u64, Error> {
+        let mut bytes = 0;
+        call!(self.open, call.kernel, needs(&call.of_c(), &mut bytes))?;
         Ok(bytes)
     }
 
     /// Enqueues a call.
-    pub fn launch(&self, stream: &mut Stream, call: &Call) -> Result<(), Error> {
+    pub fn launch(&self, stream: &mut Stream, call: &Call<'_>) -> Result<(), Error> {
         call!(self.open, call.kernel, launch(stream.stream, &call.of_c()))
     }
 
@@ -377,4 +386,23 @@ pub fn fault(bytes: &[u8]) -> Option<params::Fault> {
     let mut fault = params::Fault::zeroed();
     bytemuck::bytes_of_mut(&mut fault).copy_from_slice(bytes);
     (fault.kind != 0).then_some(fault)
+}
+
+/// The refusal that a fault is, of a kernel with buffers of these names.
+pub fn refusal(
+    fault: &params::Fault,
+    kernel: &'static str,
+    fields: &'static [&'static str],
+) -> Error {
+    let field = fields.get(fault.field as usize).copied().unwrap_or("fault");
+    let params::Fault { at, least, most, got, .. } = *fault;
+    let fault = match fault.kind {
+        params::FAULT_ELEMENT => Fault::Element { at, least, most, got },
+        params::FAULT_REPEATED => Fault::Repeated { at, earlier: least as u64 },
+        params::FAULT_NOT_FINITE => Fault::NotFiniteAt { at },
+        params::FAULT_BELOW => Fault::BelowAt { at },
+        params::FAULT_ABOVE => Fault::AboveAt { at },
+        kind => Fault::Device { says: "a fault of a kind that no kernel has", code: kind.into() },
+    };
+    Error::new(kernel, field, fault)
 }

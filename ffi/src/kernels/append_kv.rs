@@ -1,7 +1,7 @@
 //! `append_kv`, as C calls it.
 
 use super::layout::{Matrix, Slabs, reserved, words};
-use super::plan::Step;
+use super::plan::{LISTS, Step};
 use super::source::{Source, There};
 use super::{Kernel, kernel};
 use crate::error::Refusal;
@@ -60,8 +60,13 @@ impl Kernel for Call {
         Step::of([self.params.rows_max, self.params.slots_max, listed])
     }
 
-    fn words(&self) -> u64 {
-        u64::from(self.params.rows_max) + 1
+    fn lists(&self) -> [u64; LISTS] {
+        [u64::from(self.params.rows_max) + 1, 0, 0, 0, 0, 0]
+    }
+
+    /// Row r goes to slot r.
+    fn absent(_list: usize, words: &mut [u32]) {
+        words.iter_mut().zip(0..).for_each(|(word, slot)| *word = slot);
     }
 
     unsafe fn step<'a>(&self, lens: Self::Lens) -> Result<Step<'a>, Refusal> {
@@ -96,6 +101,7 @@ impl Kernel for Call {
     ) -> Result<Self::Command<S::Memory>, Refusal> {
         let [rows, slots, listed] = step.counts;
         let p = &self.params;
+        let starts = There::If(listed == 1, "slot_starts");
         let turns = There::If(p.rope != params::ROPE_NONE, "rope");
         let table_bytes = words(&[p.table_len.into(), p.rotary_dims.into()]);
         let ((own, value_bytes), (scaled, scale_bytes)) =
@@ -120,7 +126,7 @@ impl Kernel for Call {
                     scale_bytes,
                 )?,
                 slots: at.read("slots", args.slots, 8 * u64::from(slots))?,
-                slot_starts: at.maybe_list(step.lists[0], listed == 1, u64::from(rows) + 1),
+                slot_starts: at.maybe_list(step, 0, starts, u64::from(rows) + 1),
                 table: at.maybe_read("table", args.table, turns, table_bytes)?,
                 positions: at.maybe_read(
                     "positions",
@@ -128,7 +134,7 @@ impl Kernel for Call {
                     turns,
                     4 * u64::from(rows),
                 )?,
-                rows: at.maybe_list(&[], false, 0),
+                rows: at.live(0),
             })
         }
     }

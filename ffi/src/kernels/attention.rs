@@ -1,7 +1,7 @@
 //! `attention`, as C calls it.
 
 use super::layout::{Matrix, Slabs, words};
-use super::plan::Step;
+use super::plan::{LISTS, Step};
 use super::source::{Source, There};
 use super::{Kernel, kernel};
 use crate::error::Refusal;
@@ -113,9 +113,10 @@ impl Kernel for Call {
         Step::of([p.rows_max, p.seqs_max, p.page_ids_max])
     }
 
-    fn words(&self) -> u64 {
-        // Rows, lengths, pages and first positions of sequences.
-        4 * u64::from(self.params.seqs_max) + 2
+    fn lists(&self) -> [u64; LISTS] {
+        let seqs = u64::from(self.params.seqs_max);
+        let page_starts = if self.listed() { seqs + 1 } else { 0 };
+        [seqs + 1, seqs, page_starts, seqs, 0, 0]
     }
 
     /// Lengths, as far as they can be told without page ids.
@@ -162,11 +163,11 @@ impl Kernel for Call {
         step: &Step<'a>,
     ) -> Result<Self::Command<S::Memory>, Refusal> {
         let [rows, seqs, ids] = step.counts;
-        let [q_start, kv_len, page_start, first_position, ..] = step.lists;
         let (p, each, count) = (&self.params, u64::from(rows), u64::from(seqs));
         let heads = u64::from(p.q_heads);
         let ((own, value_bytes), (scaled, scale_bytes)) =
             (self.slabs.values(), self.slabs.scales());
+        let listed = There::If(self.listed(), "PW_PAGES_LISTED");
         let intervals = There::If(self.has(header::PW_MASK_INTERVALS), "PW_MASK_INTERVALS");
         let tree = There::If(self.has(header::PW_MASK_TREE), "PW_MASK_TREE");
         // SAFETY: as the caller of this says.
@@ -192,10 +193,10 @@ impl Kernel for Call {
                     There::If(scaled, "PW_KV_SCALES_TOKEN"),
                     scale_bytes,
                 )?,
-                q_start: at.list(q_start, count + 1),
-                kv_len: at.list(kv_len, count),
-                first_position: at.maybe_list(first_position, !first_position.is_empty(), count),
-                page_start: at.maybe_list(page_start, self.listed(), count + 1),
+                q_start: at.list(step, 0, count + 1),
+                kv_len: at.list(step, 1, count),
+                first_position: at.maybe_list(step, 3, There::Maybe, count),
+                page_start: at.maybe_list(step, 2, listed, count + 1),
                 page_ids: at.read("page_ids", args.page_ids, self.page_id_bytes(seqs, ids))?,
                 intervals: at.maybe_read("intervals", args.intervals, intervals, 8 * each)?,
                 tree_bits: at.maybe_read("tree_bits", args.tree_bits, tree, 8 * each)?,
@@ -203,7 +204,7 @@ impl Kernel for Call {
                 slopes: at.maybe_read("slopes", args.slopes, There::Maybe, 4 * heads)?,
                 out: at.write("out", args.out.cast::<u8>(), self.out.bytes(rows))?,
                 lse: at.maybe_write("lse", args.lse, There::Maybe, words(&[each, heads]))?,
-                seqs: at.maybe_list(&[], false, 0),
+                seqs: at.live(1),
             })
         }
     }

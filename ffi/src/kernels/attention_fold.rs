@@ -70,7 +70,7 @@ impl Kernel for Call {
                 part_lse: at.read("part_lse", args.part_lse, part_states)?,
                 out: at.write("out", args.out.cast::<u8>(), self.out.bytes(rows))?,
                 lse: at.maybe_write("lse", args.lse, There::Maybe, states)?,
-                rows: at.maybe_list(&[], false, 0),
+                rows: at.live(0),
             })
         }
     }

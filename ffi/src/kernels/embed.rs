@@ -68,7 +68,7 @@ impl Kernel for Call {
                 table: at.read("table", args.table.cast::<u8>(), self.table_bytes)?,
                 tokens: at.read("tokens", args.tokens, 4 * u64::from(rows))?,
                 out: at.write("out", args.out.cast::<u8>(), self.out.bytes(rows))?,
-                rows: at.maybe_list(&[], false, 0),
+                rows: at.live(0),
             })
         }
     }

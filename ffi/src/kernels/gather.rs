@@ -54,7 +54,7 @@ impl Kernel for Call {
                 x: at.read("x", args.x.cast::<u8>(), self.x.bytes(self.params.x_rows))?,
                 indices: at.read("indices", args.indices, 4 * u64::from(rows))?,
                 out: at.write("out", args.out.cast::<u8>(), self.out.bytes(rows))?,
-                rows: at.maybe_list(&[], false, 0),
+                rows: at.live(0),
             })
         }
     }

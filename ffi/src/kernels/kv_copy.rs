@@ -69,7 +69,7 @@ impl Kernel for Call {
                     scale_bytes,
                 )?,
                 entries: at.read("entries", args.entries, entry_bytes * u64::from(entries))?,
-                count: at.maybe_list(&[], false, 0),
+                count: at.live(0),
             })
         }
     }

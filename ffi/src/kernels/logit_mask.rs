@@ -1,7 +1,7 @@
 //! `logit_mask`, as C calls it.
 
 use super::layout::{Matrix, reserved, words};
-use super::plan::Step;
+use super::plan::{LISTS, Step};
 use super::source::{Source, There};
 use super::{Kernel, kernel};
 use crate::error::Refusal;
@@ -70,10 +70,10 @@ impl Kernel for Call {
         Step::of([self.params.rows_max, 0, 0])
     }
 
-    fn words(&self) -> u64 {
+    fn lists(&self) -> [u64; LISTS] {
         let p = &self.params;
-        let lists = [p.banned_max, p.bias_max, p.counted_max].into_iter().filter(|most| *most > 0);
-        lists.count() as u64 * (u64::from(p.rows_max) + 1)
+        let starts = |most| if most > 0 { u64::from(p.rows_max) + 1 } else { 0 };
+        [starts(p.banned_max), starts(p.bias_max), starts(p.counted_max), 0, 0, 0]
     }
 
     unsafe fn step<'a>(&self, lens: Self::Lens) -> Result<Step<'a>, Refusal> {
@@ -143,14 +143,14 @@ impl Kernel for Call {
                 logits: at.update("logits", args.logits, self.logits.bytes(rows))?,
                 settings: at.read("settings", args.settings, settings_bytes)?,
                 masks: at.maybe_read("masks", args.masks, masked, mask_bytes)?,
-                banned_starts: at.maybe_list(step.lists[0], p.banned_max > 0, starts),
+                banned_starts: at.maybe_list(step, 0, has(p.banned_max, "banned_max"), starts),
                 banned: at.maybe_read(
                     "banned",
                     args.banned,
                     has(p.banned_max, "banned_max"),
                     4 * u64::from(banned),
                 )?,
-                bias_starts: at.maybe_list(step.lists[1], p.bias_max > 0, starts),
+                bias_starts: at.maybe_list(step, 1, has(p.bias_max, "bias_max"), starts),
                 bias_tokens: at.maybe_read(
                     "bias_tokens",
                     args.bias_tokens,
@@ -164,14 +164,14 @@ impl Kernel for Call {
                     4 * u64::from(biased),
                 )?,
                 counts: at.maybe_update("counts", args.counts, counted, counts_bytes)?,
-                counted_starts: at.maybe_list(step.lists[2], p.counted_max > 0, starts),
+                counted_starts: at.maybe_list(step, 2, has(p.counted_max, "counted_max"), starts),
                 counted: at.maybe_read(
                     "counted",
                     args.counted,
                     has(p.counted_max, "counted_max"),
                     4 * u64::from(listed),
                 )?,
-                rows: at.maybe_list(&[], false, 0),
+                rows: at.live(0),
             })
         }
     }

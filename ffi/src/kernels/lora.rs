@@ -84,7 +84,7 @@ impl Kernel for Call {
                     magnitude_bytes,
                 )?,
                 adapters: at.read("adapters", args.adapters, 4 * u64::from(rows))?,
-                rows: at.maybe_list(&[], false, 0),
+                rows: at.live(0),
                 out: at.update("out", args.out, self.out.bytes(rows))?,
             })
         }
@@ -101,7 +101,7 @@ kernel!(export Call, pw_lora_query, pw_lora_plan(rows: u32), pw_lora_run, 48, 10
 unsafe fn call(desc: *const pw_lora_desc) -> Result<Call, Refusal> {
     // SAFETY: as the caller of this says.
     let call = Call::new(&unsafe { read("desc", desc) }?)?;
-    super::needs(&call, 1)?;
+    Call::needs(&super::largest(&call, None)?, 1)?;
     Ok(call)
 }
 

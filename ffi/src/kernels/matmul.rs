@@ -68,7 +68,7 @@ impl Kernel for Call {
                 weight: at.read("weight", args.weight.cast::<u8>(), self.weight_bytes)?,
                 bias: at.maybe_read("bias", args.bias.cast::<u8>(), there, bias_bytes)?,
                 out: at.write("out", args.out.cast::<u8>(), self.out.bytes(rows))?,
-                rows: at.maybe_list(&[], false, 0),
+                rows: at.live(0),
             })
         }
     }

@@ -24,20 +24,22 @@ mod varlen_mask;
 
 pub use layout::weight;
 
-use crate::backend::DEVICES;
+use crate::backend::{DEVICES, Device, Place};
 use crate::error::Refusal;
 use crate::guard::{Sized32, aligned, read, write};
 use crate::header::{pw_device, pw_needs, pw_run};
 use crate::memory::Buffers;
+use backends::cpu::Threads;
+use backends::plugin::{Embedded, Scratch};
 use bytemuck::Pod;
 use kernels_core::Error;
 use kernels_core::command::{Host, Memory, Recorded};
-use kernels_core::device::Needs;
+use kernels_core::device::{Command, Needs};
 use kernels_core::error::Fault;
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::Workers;
-use plan::{ALIGNMENT, Kind, Step};
-use source::{Given, Imagined, Source};
+use plan::{ALIGNMENT, DEVICE_ALIGNMENT, FAULT_AT, Kind, LISTS, Places, Step};
+use source::{Given, Placed, Source};
 use std::ffi::c_void;
 
 // SAFETY: bindgen's struct of numbers, the first of which is the size.
@@ -63,9 +65,13 @@ pub trait Kernel: Sized {
     fn new(desc: &Self::Desc) -> Result<Self, Refusal>;
     /// The largest step that it is for; lists are empty.
     fn most(&self) -> Step<'static>;
-    /// Words of all lists of a step at most.
-    fn words(&self) -> u64 {
-        0
+    /// Words of each list of a step at most.
+    fn lists(&self) -> [u64; LISTS] {
+        [0; LISTS]
+    }
+    /// What a list of a step says that the step lacks.
+    fn absent(_list: usize, words: &mut [u32]) {
+        words.fill(0);
     }
     /// What C says of a step, looked over.
     ///
@@ -90,6 +96,8 @@ pub trait Kernel: Sized {
     fn reserved(args: &Self::Args) -> u32;
     /// What a call takes beside its buffers.
     fn needs(command: &Self::Command<Recorded>, workers: u32) -> Result<Needs, Error>;
+    /// The call as devices take it.
+    fn on_device(command: Self::Command<Recorded>) -> Command;
     /// Writes what a call without rows leaves behind.
     fn nothing(_command: Self::Command<Host<'_>>) {}
     /// Makes a call.
@@ -120,6 +128,11 @@ macro_rules! kernel {
             workers: u32,
         ) -> Result<kernels_core::device::Needs, kernels_core::Error> {
             command.needs(workers)
+        }
+        fn on_device(
+            command: Self::Command<kernels_core::command::Recorded>,
+        ) -> kernels_core::device::Command {
+            command.into()
         }
         fn run(
             level: kernels_core::simd::Level,
@@ -186,13 +199,36 @@ macro_rules! kernel {
 }
 use kernel;
 
-/// What a descriptor takes. Refuses what no lengths and no buffers would make right.
-fn needs<K: Kernel>(kernel: &K, workers: u32) -> Result<Needs, Refusal> {
+/// Where the lists of a device's plan lie.
+fn places<K: Kernel>(kernel: &K) -> Places {
+    Places::apart(kernel.lists())
+}
+
+/// The largest call of a descriptor, with its buffers nowhere; on a device with its lists at
+/// those places. Refuses what no lengths and no buffers would make right.
+fn largest<K: Kernel>(kernel: &K, places: Option<Places>) -> Result<K::Command<Recorded>, Refusal> {
     // SAFETY: all bytes of it may be 0.
     let nothing: K::Args = unsafe { std::mem::zeroed() };
     // SAFETY: nothing is followed.
-    let command = unsafe { kernel.command(&mut Imagined, &nothing, &kernel.most()) }?;
-    Ok(K::needs(&command, workers)?)
+    unsafe { kernel.command(&mut Placed::imagined(places), &nothing, &kernel.most()) }
+}
+
+/// What a descriptor takes.
+fn needs<K: Kernel>(device: &Device, kernel: &K) -> Result<pw_needs, Refusal> {
+    let (alignment, plan_bytes, workspace_bytes) = match &device.at {
+        Place::Cpu { threads, .. } => {
+            let needs = K::needs(&largest(kernel, None)?, threads.count())?;
+            (ALIGNMENT, Places::close(kernel.lists()).bytes, needs.workspace_bytes)
+        }
+        Place::Plugin(plugin) => {
+            let places = places(kernel);
+            let command = K::on_device(largest(kernel, Some(places))?);
+            command.check_shape()?;
+            let bytes = plugin.needs(&command, Scratch::default()).map_err(Refusal::Plugin)?;
+            (DEVICE_ALIGNMENT, places.bytes, bytes)
+        }
+    };
+    Ok(pw_needs { struct_size: 0, alignment, plan_bytes, workspace_bytes })
 }
 
 /// # Safety
@@ -206,12 +242,7 @@ unsafe fn query<K: Kernel>(
     let device = DEVICES.get(device)?;
     // SAFETY: as the caller of this says.
     let kernel = K::new(&unsafe { read("desc", desc) }?)?;
-    let told = pw_needs {
-        struct_size: 0,
-        alignment: ALIGNMENT,
-        plan_bytes: Kind::bytes(kernel.words()),
-        workspace_bytes: needs(&kernel, device.workers())?.workspace_bytes,
-    };
+    let told = needs(&device, &kernel)?;
     if to.is_null() {
         return Ok(());
     }
@@ -233,10 +264,14 @@ unsafe fn plan<K: Kernel>(
     // SAFETY: as the caller of this says.
     let desc = unsafe { read("desc", desc) }?;
     let kernel = K::new(&desc)?;
-    needs(&kernel, device.workers())?;
+    needs(&device, &kernel)?;
     // SAFETY: as the caller of this says.
     let step = unsafe { kernel.step(lens) }?;
-    let expected = Kind::bytes(step.words());
+    let places = match device.at {
+        Place::Cpu { .. } => Places::close(step.words()),
+        Place::Plugin(_) => places(&kernel),
+    };
+    let expected = places.bytes;
     at_least("plan", to, to_bytes, expected)?;
     let plan_ends = to.addr().saturating_add(expected as usize);
     let overlaps = |list: &&[u32]| {
@@ -248,8 +283,14 @@ unsafe fn plan<K: Kernel>(
         return Err(Refusal::Number { field: "plan", fault });
     }
     // SAFETY: as the caller of this says; what is expected is a few lists.
-    let plan = unsafe { std::slice::from_raw_parts_mut(to.cast(), expected as usize) };
-    Kind::of::<K>(&desc).write(&step, plan);
+    let plan = unsafe { std::slice::from_raw_parts_mut(to.cast::<u8>(), expected as usize) };
+    if let Place::Plugin(_) = device.at {
+        for (list, most) in kernel.lists().into_iter().enumerate() {
+            let words = &mut plan[places.lists[list] as usize..][..4 * most as usize];
+            K::absent(list, bytemuck::cast_slice_mut(words));
+        }
+    }
+    Kind::of::<K>(&device, &desc).write(&step, &places, plan);
     Ok(())
 }
 
@@ -266,16 +307,38 @@ unsafe fn run<K: Kernel>(
     // SAFETY: as the caller of this says.
     let (desc, args) = unsafe { (read("desc", desc)?, read("args", args)?) };
     layout::reserved(K::reserved(&args))?;
-    if !stream.is_null() {
-        let fault = Fault::Unused { needs: "a device with streams" };
-        return Err(Refusal::Number { field: "stream", fault });
-    }
     let kernel = K::new(&desc)?;
-    let (given, mut buffers) = (K::given(&args), Buffers::new());
+    match &device.at {
+        Place::Plugin(plugin) => enqueue(plugin, &kernel, &args, stream),
+        Place::Cpu { .. } if !stream.is_null() => {
+            let fault = Fault::Unused { needs: "a device with streams" };
+            Err(Refusal::Number { field: "stream", fault })
+        }
+        Place::Cpu { level, threads } => {
+            let kind = Kind::of::<K>(&device, &desc);
+            // SAFETY: as the caller of this says.
+            unsafe { run_here(*level, threads, &kernel, kind, &args) }
+        }
+    }
+}
+
+/// A call on the CPU, done when this returns.
+///
+/// # Safety
+///
+/// Pointers lead to what the header says.
+unsafe fn run_here<K: Kernel>(
+    level: Level,
+    threads: &Threads,
+    kernel: &K,
+    kind: Kind,
+    args: &K::Args,
+) -> Result<(), Refusal> {
+    let (given, mut buffers) = (K::given(args), Buffers::new());
     at_least("plan", given.plan, given.plan_bytes, 0)?;
     // SAFETY: so many bytes are the caller's.
     let plan = unsafe { buffers.read("plan", given.plan.cast::<u8>(), given.plan_bytes)? };
-    let step = Kind::of::<K>(&desc).read(plan)?;
+    let step = kind.read(plan)?;
     let workspace = match (given.workspace.is_null(), given.workspace_bytes) {
         // Aligned, for those who see numbers in it.
         (true, 0) => bytemuck::cast_slice_mut::<u64, u8>(&mut []),
@@ -286,13 +349,63 @@ unsafe fn run<K: Kernel>(
         }
     };
     // SAFETY: as the caller of this says.
-    let command = unsafe { kernel.command(&mut Given(buffers), &args, &step) }?;
+    let command = unsafe { kernel.command(&mut Given(buffers), args, &step) }?;
     if step.counts[0] == 0 {
         K::nothing(command);
         return Ok(());
     }
     let _normal = environment::Normal::enter();
-    Ok(K::run(device.level, &device.threads, command, workspace)?)
+    Ok(K::run(level, threads, command, workspace)?)
+}
+
+/// A call on a device: all is looked over but what only the device can see, and enqueued.
+fn enqueue<K: Kernel>(
+    plugin: &Embedded,
+    kernel: &K,
+    args: &K::Args,
+    stream: *mut c_void,
+) -> Result<(), Refusal> {
+    let (given, mut buffers) = (K::given(args), Buffers::new());
+    let places = places(kernel);
+    at_least("plan", given.plan, given.plan_bytes, places.bytes)?;
+    buffers.name("plan", given.plan.cast::<u8>(), given.plan_bytes, false)?;
+    if !given.workspace.is_null() || given.workspace_bytes != 0 {
+        at_least("workspace", given.workspace, given.workspace_bytes, 0)?;
+        let past = given.workspace.addr() as u64 % u64::from(DEVICE_ALIGNMENT);
+        if past != 0 {
+            let expected = DEVICE_ALIGNMENT.into();
+            return Err(Refusal::Align { field: "workspace", expected, got: past });
+        }
+        buffers.name("workspace", given.workspace.cast::<u8>(), given.workspace_bytes, true)?;
+    }
+    let plan = given.plan.expose_provenance() as u64;
+    let scratch = Scratch {
+        workspace: given.workspace.expose_provenance() as u64,
+        workspace_bytes: given.workspace_bytes,
+        fault: plan + FAULT_AT,
+    };
+    let mut placed = Placed { buffers: Some(buffers), plan: Some((plan, places)) };
+    // SAFETY: nothing is followed: it is memory of a device.
+    let command = K::on_device(unsafe { kernel.command(&mut placed, args, &kernel.most()) }?);
+    command.check_shape()?;
+    let expected = plugin.needs(&command, scratch).map_err(Refusal::Plugin)?;
+    if given.workspace_bytes < expected {
+        let got = given.workspace_bytes;
+        return Err(Refusal::Space { field: "workspace", expected, got });
+    }
+    plugin.launch(stream, &command, scratch).map_err(Refusal::Plugin)
+}
+
+export! {
+    fn pw_plan_fault(device: *const pw_device, plan: *const c_void, plan_bytes: u64) {
+        DEVICES.get(device)?;
+        at_least("plan", plan, plan_bytes, 0)?;
+        let bytes = Buffers::new().read("plan", plan.cast::<u8>(), plan_bytes)?;
+        match backends::plugin::fault(&plan::fault(bytes)?) {
+            Some(error) => Err(Refusal::Kernel(error)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Bytes of the caller's that are aligned, and enough.

@@ -1,12 +1,19 @@
 //! Plans: lengths of a step, in bytes that may be moved and copied. They say of which
 //! descriptor they are, so that a plan of another is refused.
+//!
+//! On the CPU lists follow each other, as long as they are. A device finds each at a place that
+//! the descriptor's capacity gives, so that one captured run serves every plan.
 
 use super::Kernel;
+use crate::backend::Device;
 use crate::error::Refusal;
 use bytemuck::{Pod, Zeroable};
+use kernels_core::params;
 
-/// What every plan and workspace is aligned to.
+/// What every plan is aligned to, and every workspace of the CPU.
 pub const ALIGNMENT: u32 = 64;
+/// What a device's workspace is aligned to.
+pub const DEVICE_ALIGNMENT: u32 = 256;
 /// Lists of a step at most.
 pub const LISTS: usize = 6;
 /// Counts of a step at most.
@@ -28,27 +35,62 @@ impl Step<'_> {
         Self { counts, lists: [&[]; LISTS] }
     }
 
-    /// Words of all its lists.
-    pub fn words(&self) -> u64 {
-        self.lists.iter().map(|list| list.len() as u64).sum()
+    /// Words of each of its lists.
+    pub fn words(&self) -> [u64; LISTS] {
+        self.lists.map(|list| list.len() as u64)
     }
 }
 
 /// What every plan begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct Head {
     /// Which kernel's, and in which form.
     kind: u64,
-    /// The descriptor's fingerprint.
+    /// The descriptor's fingerprint, and the device's.
     of: u64,
+    /// What a device found as it ran.
+    fault: params::Fault,
     counts: [u32; COUNTS],
     /// Words of each list.
     lists: [u32; LISTS],
-    reserved: u32,
+    reserved: [u32; 3],
 }
 
 const HEAD_BYTES: u64 = size_of::<Head>() as u64;
+/// Where a device finds what it is told, from a plan's beginning.
+pub const FAULT_AT: u64 = core::mem::offset_of!(Head, fault) as u64;
+const COUNTS_AT: u64 = core::mem::offset_of!(Head, counts) as u64;
+
+/// Where a count lies, from a plan's beginning.
+pub fn count_at(count: usize) -> u64 {
+    COUNTS_AT + 4 * count as u64
+}
+
+/// Where lists lie, from a plan's beginning, and where the last one ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Places {
+    pub lists: [u64; LISTS],
+    pub bytes: u64,
+}
+
+impl Places {
+    /// One after the other.
+    pub fn close(words: [u64; LISTS]) -> Self {
+        let mut bytes = HEAD_BYTES;
+        let lists = words.map(|words| {
+            let at = bytes;
+            bytes = bytes.saturating_add(words.saturating_mul(4));
+            at
+        });
+        Self { lists, bytes }
+    }
+
+    /// Each with room for so many words, from a multiple of 16 bytes.
+    pub fn apart(most: [u64; LISTS]) -> Self {
+        Self::close(most.map(|words| words.next_multiple_of(4)))
+    }
+}
 
 /// What a plan is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,33 +100,28 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// Of a descriptor of that kernel.
-    pub fn of<K: Kernel>(desc: &K::Desc) -> Self {
-        Self { kind: u64::from_le_bytes(*K::KIND), of: fingerprint(bytemuck::bytes_of(desc)) }
+    /// Of a descriptor of that kernel, on that device.
+    pub fn of<K: Kernel>(device: &Device, desc: &K::Desc) -> Self {
+        let device = fnv(FNV, device.numerics.to_bytes());
+        let of = fingerprint(device, bytemuck::bytes_of(desc));
+        Self { kind: u64::from_le_bytes(*K::KIND), of }
     }
 
-    /// Bytes of a plan with so many words in all its lists.
-    pub fn bytes(words: u64) -> u64 {
-        HEAD_BYTES + 4 * words
-    }
-
-    /// Writes a step into a plan.
-    pub fn write(self, step: &Step<'_>, plan: &mut [u8]) {
+    /// Writes a step into a plan whose lists lie there.
+    pub fn write(self, step: &Step<'_>, places: &Places, plan: &mut [u8]) {
         let Self { kind, of } = self;
         let lists = step.lists.map(|list| list.len() as u32);
-        let head_of = Head { kind, of, counts: step.counts, lists, reserved: 0 };
-        let (head, mut rest) = plan.split_at_mut(HEAD_BYTES as usize);
-        head.copy_from_slice(bytemuck::bytes_of(&head_of));
-        for list in step.lists {
-            let (words, more) = rest.split_at_mut(4 * list.len());
-            words.copy_from_slice(bytemuck::cast_slice(list));
-            rest = more;
+        let head = Head { kind, of, counts: step.counts, lists, ..Head::zeroed() };
+        plan[..HEAD_BYTES as usize].copy_from_slice(bytemuck::bytes_of(&head));
+        for (list, at) in step.lists.into_iter().zip(places.lists) {
+            let bytes: &[u8] = bytemuck::cast_slice(list);
+            plan[at as usize..][..bytes.len()].copy_from_slice(bytes);
         }
     }
 
-    /// The step of a plan, which is aligned.
+    /// The step of a plan, which is aligned, and whose lists lie one after the other.
     pub fn read(self, plan: &[u8]) -> Result<Step<'_>, Refusal> {
-        let other = || Refusal::Plan("these bytes are no plan of this descriptor");
+        let other = || Refusal::Plan("these bytes are no plan of this descriptor on this device");
         let (head, rest) = plan.split_at_checked(HEAD_BYTES as usize).ok_or_else(other)?;
         let head: &Head = bytemuck::from_bytes(head);
         if (head.kind, head.of) != (self.kind, self.of) {
@@ -101,15 +138,30 @@ impl Kind {
     }
 }
 
+/// What a device found wrong while it ran with a plan, of which these bytes are a copy.
+pub fn fault(plan: &[u8]) -> Result<params::Fault, Refusal> {
+    let none = || Refusal::Plan("these bytes are no plan");
+    let head = plan.get(..HEAD_BYTES as usize).ok_or_else(none)?;
+    let head: Head = bytemuck::pod_read_unaligned(head);
+    if head.kind.to_le_bytes().starts_with(b"pw-") { Ok(head.fault) } else { Err(none()) }
+}
+
 /// FNV-1a of a descriptor, over words. Its size and the zeros at its end take no part: so the
 /// same descriptor of another version of the header is the same.
-fn fingerprint(desc: &[u8]) -> u64 {
+fn fingerprint(of: u64, desc: &[u8]) -> u64 {
     let said = &desc[size_of::<u32>()..];
     let len = said.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    let words = said[..len].chunks(8).map(|chunk| {
+    fnv(of, &said[..len])
+}
+
+const FNV: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// FNV-1a over words.
+fn fnv(of: u64, bytes: &[u8]) -> u64 {
+    let words = bytes.chunks(8).map(|chunk| {
         let mut word = [0; 8];
         word[..chunk.len()].copy_from_slice(chunk);
         u64::from_le_bytes(word)
     });
-    words.fold(0xcbf2_9ce4_8422_2325, |sum, word| (sum ^ word).wrapping_mul(0x0100_0000_01b3))
+    words.fold(of, |sum, word| (sum ^ word).wrapping_mul(0x0100_0000_01b3))
 }

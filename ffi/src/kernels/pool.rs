@@ -1,7 +1,7 @@
 //! `pool`, as C calls it.
 
 use super::layout::{Matrix, reserved};
-use super::plan::Step;
+use super::plan::{LISTS, Step};
 use super::source::Source;
 use super::{Kernel, kernel};
 use crate::error::Refusal;
@@ -47,8 +47,8 @@ impl Kernel for Call {
         Step::of([self.params.seqs_max, self.params.rows_max, 0])
     }
 
-    fn words(&self) -> u64 {
-        u64::from(self.params.seqs_max) + 1
+    fn lists(&self) -> [u64; LISTS] {
+        [u64::from(self.params.seqs_max) + 1, 0, 0, 0, 0, 0]
     }
 
     unsafe fn step<'a>(&self, (seqs, starts): Self::Lens) -> Result<Step<'a>, Refusal> {
@@ -79,9 +79,9 @@ impl Kernel for Call {
             Ok(Pool {
                 params: params::Pool { rows_max: rows, seqs_max: seqs, ..self.params },
                 x: at.read("x", args.x.cast::<u8>(), self.x.bytes(rows))?,
-                starts: at.list(step.lists[0], u64::from(seqs) + 1),
+                starts: at.list(step, 0, u64::from(seqs) + 1),
                 out: at.write("out", args.out, self.out.bytes(seqs))?,
-                seqs: at.maybe_list(&[], false, 0),
+                seqs: at.live(0),
             })
         }
     }

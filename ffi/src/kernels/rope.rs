@@ -68,7 +68,7 @@ impl Kernel for Call {
                 table: at.read("table", args.table, turns)?,
                 positions: at.read("positions", args.positions, 4 * u64::from(rows))?,
                 out: at.update("out", args.out.cast::<u8>(), self.out.bytes(rows))?,
-                rows: at.maybe_list(&[], false, 0),
+                rows: at.live(0),
             })
         }
     }

@@ -93,7 +93,7 @@ impl Kernel for Call {
                     There::Maybe,
                     4 * each,
                 )?,
-                rows: at.maybe_list(&[], false, 0),
+                rows: at.live(0),
             })
         }
     }

@@ -1,6 +1,7 @@
-//! Where the buffers of a call come from: from pointers of C, or out of thin air, to ask what a
-//! call would take.
+//! Where the buffers of a call come from: from pointers of C into memory of this process or of
+//! a device, or out of thin air, to ask what a call would take.
 
+use super::plan::{Places, Step, count_at};
 use crate::error::Refusal;
 use crate::memory::Buffers;
 use kernels_core::command::{Host, Memory, Recorded};
@@ -71,18 +72,21 @@ pub trait Source<'a> {
         there: There,
         bytes: u64,
     ) -> Result<<Self::Memory as Memory>::MaybeUpdate, Refusal>;
-    /// A list of the plan, of so many words at most.
-    fn list(&mut self, list: &'a [u32], most: u64) -> <Self::Memory as Memory>::Read;
+    /// A list of the plan, of so many words.
+    fn list(&mut self, step: &Step<'a>, list: usize, words: u64) -> <Self::Memory as Memory>::Read;
     /// A list of the plan, if it is there.
     fn maybe_list(
         &mut self,
-        list: &'a [u32],
-        there: bool,
-        most: u64,
+        step: &Step<'a>,
+        list: usize,
+        there: There,
+        words: u64,
     ) -> <Self::Memory as Memory>::MaybeRead;
+    /// A count of the plan, where it is not told by the parameters.
+    fn live(&mut self, count: usize) -> <Self::Memory as Memory>::MaybeRead;
 }
 
-/// Pointers of C.
+/// Pointers of C into memory of this process.
 pub struct Given(pub Buffers);
 
 /// Whether to follow a pointer.
@@ -162,93 +166,168 @@ impl<'a> Source<'a> for Given {
         unsafe { self.maybe_write(field, at, there, bytes) }
     }
 
-    fn list(&mut self, list: &'a [u32], _most: u64) -> &'a [u8] {
-        bytemuck::cast_slice(list)
+    fn list(&mut self, step: &Step<'a>, list: usize, _words: u64) -> &'a [u8] {
+        bytemuck::cast_slice(step.lists[list])
     }
 
-    fn maybe_list(&mut self, list: &'a [u32], there: bool, _most: u64) -> Option<&'a [u8]> {
-        there.then(|| bytemuck::cast_slice(list))
+    fn maybe_list(
+        &mut self,
+        step: &Step<'a>,
+        list: usize,
+        there: There,
+        words: u64,
+    ) -> Option<&'a [u8]> {
+        let there = match there {
+            There::If(there, _) => there,
+            There::Maybe => !step.lists[list].is_empty(),
+        };
+        there.then(|| self.list(step, list, words))
+    }
+
+    fn live(&mut self, _count: usize) -> Option<&'a [u8]> {
+        None
     }
 }
 
-/// Buffers that are nowhere, as large as they may be.
-pub struct Imagined;
-
-fn slice(bytes: u64) -> Slice {
-    Slice { buffer: Buffer { owner: 0, id: 0, generation: 0 }, offset: 0, bytes }
+/// A device's memory, by address: each slice lies at its offset. Without buffers they are
+/// anywhere, as large as they may be, to ask what a call would take.
+pub struct Placed {
+    /// The caller's buffers, if there are some.
+    pub buffers: Option<Buffers>,
+    /// The plan, if lists and counts are read from one.
+    pub plan: Option<(u64, Places)>,
 }
 
-impl There {
-    fn imagined(self, bytes: u64) -> Option<Slice> {
-        matches!(self, Self::If(true, _)).then(|| slice(bytes))
+impl Placed {
+    /// Buffers that are nowhere; on the CPU, or on a device whose lists lie there.
+    pub fn imagined(lists: Option<Places>) -> Self {
+        Self { buffers: None, plan: lists.map(|lists| (0, lists)) }
+    }
+
+    fn slice<T>(
+        &mut self,
+        field: &'static str,
+        at: *const T,
+        bytes: u64,
+        written: bool,
+    ) -> Result<Slice, Refusal> {
+        match &mut self.buffers {
+            None => Ok(slice(backends::plugin::ANYWHERE, bytes)),
+            Some(buffers) => {
+                let bytes = buffers.name(field, at, bytes, written)? as u64;
+                Ok(slice(at.expose_provenance() as u64, bytes))
+            }
+        }
+    }
+
+    fn maybe<T>(
+        &mut self,
+        field: &'static str,
+        at: *const T,
+        there: There,
+        bytes: u64,
+        written: bool,
+    ) -> Result<Option<Slice>, Refusal> {
+        let is_there = match self.buffers {
+            None => matches!(there, There::If(true, _)),
+            Some(_) => follow(field, at, there)?,
+        };
+        is_there.then(|| self.slice(field, at, bytes, written)).transpose()
+    }
+
+    /// Where a part of the plan lies.
+    fn part(&self, at: impl Fn(&Places) -> u64, bytes: u64) -> Slice {
+        match &self.plan {
+            Some((plan, places)) if self.buffers.is_some() => slice(plan + at(places), bytes),
+            _ => slice(backends::plugin::ANYWHERE, bytes),
+        }
     }
 }
 
-impl<'a> Source<'a> for Imagined {
+fn slice(at: u64, bytes: u64) -> Slice {
+    Slice { buffer: Buffer { owner: 0, id: 0, generation: 0 }, offset: at, bytes }
+}
+
+impl<'a> Source<'a> for Placed {
     type Memory = Recorded;
 
     unsafe fn read<T>(
         &mut self,
-        _: &'static str,
-        _: *const T,
+        field: &'static str,
+        at: *const T,
         bytes: u64,
     ) -> Result<Read, Refusal> {
-        Ok(Read(slice(bytes)))
+        self.slice(field, at, bytes, false).map(Read)
     }
 
     unsafe fn write<T>(
         &mut self,
-        _: &'static str,
-        _: *mut T,
+        field: &'static str,
+        at: *mut T,
         bytes: u64,
     ) -> Result<Write, Refusal> {
-        Ok(Write(slice(bytes)))
+        self.slice(field, at, bytes, true).map(Write)
     }
 
     unsafe fn update<T>(
         &mut self,
-        _: &'static str,
-        _: *mut T,
+        field: &'static str,
+        at: *mut T,
         bytes: u64,
     ) -> Result<Update, Refusal> {
-        Ok(Update(slice(bytes)))
+        self.slice(field, at, bytes, true).map(Update)
     }
 
     unsafe fn maybe_read<T>(
         &mut self,
-        _: &'static str,
-        _: *const T,
+        field: &'static str,
+        at: *const T,
         there: There,
         bytes: u64,
     ) -> Result<Option<Read>, Refusal> {
-        Ok(there.imagined(bytes).map(Read))
+        Ok(self.maybe(field, at, there, bytes, false)?.map(Read))
     }
 
     unsafe fn maybe_write<T>(
         &mut self,
-        _: &'static str,
-        _: *mut T,
+        field: &'static str,
+        at: *mut T,
         there: There,
         bytes: u64,
     ) -> Result<Option<Write>, Refusal> {
-        Ok(there.imagined(bytes).map(Write))
+        Ok(self.maybe(field, at, there, bytes, true)?.map(Write))
     }
 
     unsafe fn maybe_update<T>(
         &mut self,
-        _: &'static str,
-        _: *mut T,
+        field: &'static str,
+        at: *mut T,
         there: There,
         bytes: u64,
     ) -> Result<Option<Update>, Refusal> {
-        Ok(there.imagined(bytes).map(Update))
+        Ok(self.maybe(field, at, there, bytes, true)?.map(Update))
     }
 
-    fn list(&mut self, _list: &'a [u32], most: u64) -> Read {
-        Read(slice(4 * most))
+    fn list(&mut self, _step: &Step<'a>, list: usize, words: u64) -> Read {
+        Read(self.part(|places| places.lists[list], 4 * words))
     }
 
-    fn maybe_list(&mut self, _list: &'a [u32], there: bool, most: u64) -> Option<Read> {
-        there.then(|| Read(slice(4 * most)))
+    /// One that a step may lack has its place all the same.
+    fn maybe_list(
+        &mut self,
+        _step: &Step<'a>,
+        list: usize,
+        there: There,
+        words: u64,
+    ) -> Option<Read> {
+        let is_there = match there {
+            There::If(there, _) => there,
+            There::Maybe => self.plan.is_some(),
+        };
+        is_there.then(|| Read(self.part(|places| places.lists[list], 4 * words)))
+    }
+
+    fn live(&mut self, count: usize) -> Option<Read> {
+        self.plan.is_some().then(|| Read(self.part(|_| count_at(count), 4)))
     }
 }

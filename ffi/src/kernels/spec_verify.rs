@@ -1,7 +1,7 @@
 //! `spec_verify`, as C calls it.
 
 use super::layout::{Matrix, reserved, switch};
-use super::plan::Step;
+use super::plan::{LISTS, Step};
 use super::source::{Source, There};
 use super::{Kernel, kernel};
 use crate::error::Refusal;
@@ -72,8 +72,8 @@ impl Kernel for Call {
         Step::of([self.params.sequences_max, self.params.nodes_max, 0])
     }
 
-    fn words(&self) -> u64 {
-        u64::from(self.params.sequences_max) + 1
+    fn lists(&self) -> [u64; LISTS] {
+        [u64::from(self.params.sequences_max) + 1, 0, 0, 0, 0, 0]
     }
 
     fn nothing(command: Self::Command<Host<'_>>) {
@@ -113,7 +113,7 @@ impl Kernel for Call {
         unsafe {
             Ok(SpecVerify {
                 params: params::SpecVerify { sequences_max: seqs, nodes_max: nodes, ..*p },
-                node_start: at.list(step.lists[0], sequences + 1),
+                node_start: at.list(step, 0, sequences + 1),
                 tokens: at.read("tokens", args.tokens, 4 * each)?,
                 parents: at.maybe_read(
                     "parents",
@@ -136,7 +136,7 @@ impl Kernel for Call {
                     request_bytes,
                 )?,
                 places: at.maybe_read("places", args.places, places, 8 * each)?,
-                sequences: at.maybe_list(&[], false, 0),
+                sequences: at.live(0),
                 path: at.write("path", args.path, 4 * each)?,
                 accepted: at.write("accepted", args.accepted, 4 * sequences)?,
                 next: at.write("next", args.next, 4 * sequences)?,

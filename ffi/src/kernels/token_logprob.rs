@@ -72,7 +72,7 @@ impl Kernel for Call {
                 token: at.read("token", args.token, each)?,
                 logprob: at.write("logprob", args.logprob, each)?,
                 status: at.write("status", args.status, each)?,
-                rows: at.maybe_list(&[], false, 0),
+                rows: at.live(0),
             })
         }
     }

@@ -1,7 +1,7 @@
 //! `varlen_mask`, as C calls it.
 
 use super::layout::switch;
-use super::plan::Step;
+use super::plan::{LISTS, Step};
 use super::source::{Source, There};
 use super::{Kernel, kernel};
 use crate::error::Refusal;
@@ -45,9 +45,11 @@ impl Kernel for Call {
         Step::of([p.rows_max, p.sequences_max, p.documents_max])
     }
 
-    fn words(&self) -> u64 {
-        // Starts and lengths, prefixes, starts and documents, nodes.
-        5 * u64::from(self.params.sequences_max) + 2 + u64::from(self.params.documents_max)
+    fn lists(&self) -> [u64; LISTS] {
+        let (seqs, documents) =
+            (self.params.sequences_max.into(), self.params.documents_max.into());
+        let starts = if documents > 0 { seqs + 1 } else { 0 };
+        [seqs + 1, seqs, seqs, starts, documents, if self.tree { seqs } else { 0 }]
     }
 
     unsafe fn step<'a>(&self, lens: Self::Lens) -> Result<Step<'a>, Refusal> {
@@ -97,8 +99,7 @@ impl Kernel for Call {
     ) -> Result<Self::Command<S::Memory>, Refusal> {
         let [rows, seqs, documents] = step.counts;
         let (p, each) = (&self.params, u64::from(rows));
-        let [row_start, lengths, prefixes, document_start, document_list, tree_nodes] = step.lists;
-        let (count, has_documents) = (u64::from(seqs), p.documents_max > 0);
+        let (count, listed) = (u64::from(seqs), There::If(p.documents_max > 0, "documents_max"));
         let tree = There::If(self.tree, "tree");
         // Without a tree they are zeros, for those who pass them on all the same.
         let bits = if self.tree { tree } else { There::Maybe };
@@ -111,14 +112,14 @@ impl Kernel for Call {
                     documents_max: documents,
                     window: p.window,
                 },
-                row_start: at.list(row_start, count + 1),
-                lengths: at.list(lengths, count),
-                prefixes: at.maybe_list(prefixes, !prefixes.is_empty(), count),
-                document_start: at.maybe_list(document_start, has_documents, count + 1),
-                documents: at.maybe_list(document_list, has_documents, p.documents_max.into()),
-                tree_nodes: at.maybe_list(tree_nodes, self.tree, count),
+                row_start: at.list(step, 0, count + 1),
+                lengths: at.list(step, 1, count),
+                prefixes: at.maybe_list(step, 2, There::Maybe, count),
+                document_start: at.maybe_list(step, 3, listed, count + 1),
+                documents: at.maybe_list(step, 4, listed, documents.into()),
+                tree_nodes: at.maybe_list(step, 5, tree, count),
                 parents: at.maybe_read("parents", args.parents, tree, 4 * each)?,
-                sequences: at.maybe_list(&[], false, 0),
+                sequences: at.live(1),
                 intervals: at.write("intervals", args.intervals, 8 * each)?,
                 tree_bits: at.maybe_write("tree_bits", args.tree_bits, bits, 8 * each)?,
                 positions: at.maybe_write("positions", args.positions, There::Maybe, 4 * each)?,

@@ -1,6 +1,6 @@
 //! The emulator as a device: what a driver does on a card, done at once on this CPU.
 
-use crate::memory::{Memory, pointer};
+use crate::memory::{EMBEDDERS, Memory, pointer};
 use crate::run::{Run, run};
 use kernels_core::Error;
 use kernels_core::command::Raw;
@@ -10,6 +10,7 @@ use plugin::{About, Driver, Launch, Launches, pwp_table};
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::marker::PhantomData;
+use std::sync::PoisonError;
 
 /// A device of few multiprocessors, so that blocks loop over their work.
 const CUDA: cuda::Facts = cuda::Facts { multiprocessors: 2, shared_bytes_max: 164 << 10 };
@@ -123,7 +124,8 @@ impl<D: Dialect> Driver for Device<D> {
     }
 
     fn owns(&self, address: u64, bytes: u64) -> Result<(), Fault> {
-        if self.memory.has(address, bytes) {
+        let embedders = EMBEDDERS.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.memory.has(address, bytes) || embedders.has(address, bytes) {
             return Ok(());
         }
         Err(Fault::Unsupported { expected: "memory of the device alone", got: address as i64 })

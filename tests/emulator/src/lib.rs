@@ -24,3 +24,19 @@ pub use run::{Counts, Entry, Fault, Run, counts, entries, run};
 extern "C" fn pagewise_plugin() -> *const plugin::pwp_table {
     cuda()
 }
+
+/// Memory of the device for who embeds it; null where there is no more.
+#[cfg(emulated)]
+#[unsafe(no_mangle)]
+extern "C" fn emulator_alloc(bytes: u64) -> *mut std::ffi::c_void {
+    let mut memory = memory::EMBEDDERS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    memory.alloc(bytes).map_or(std::ptr::null_mut(), memory::pointer)
+}
+
+/// Gives it back.
+#[cfg(emulated)]
+#[unsafe(no_mangle)]
+extern "C" fn emulator_free(at: *mut std::ffi::c_void) {
+    let mut memory = memory::EMBEDDERS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    memory.free(at.expose_provenance() as u64);
+}

@@ -6,6 +6,7 @@ use kernels_core::error::Fault;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
+use std::sync::Mutex;
 
 /// Where pieces begin, as on a card.
 const ALIGN: usize = 256;
@@ -15,6 +16,9 @@ const ALIGN: usize = 256;
 pub struct Memory {
     pieces: BTreeMap<u64, Layout>,
 }
+
+/// What embedders have of the device, by functions of their own, as of a driver's.
+pub static EMBEDDERS: Mutex<Memory> = Mutex::new(Memory { pieces: BTreeMap::new() });
 
 impl Memory {
     /// Zeroed memory.

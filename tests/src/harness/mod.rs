@@ -18,7 +18,7 @@ use kernels_core::simd::Level;
 use kernels_core::workers::{Inline, Workers};
 use std::fmt::Debug;
 
-pub use abi::{Abi, Refused};
+pub use abi::{Abi, DeviceMemory, Piece, Refused};
 pub use bytes::Bytes;
 pub use hashes::{assert_committed, assert_hashes, hash};
 pub use machine::{Direct, Kernel, Machine, Recorded};

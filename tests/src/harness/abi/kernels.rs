@@ -504,11 +504,18 @@ fn packed(from: Slice, whole: usize, kept: usize) -> Bytes {
 
 fn attention_fold(abi: &mut Abi, of: &AttentionFold) -> Result<(), Error> {
     let (p, rows) = (&of.params, of.rows.live(of.params.rows_max));
-    // Parts follow each other there, without room for rows that are not in use.
     let part_bytes = bytes(p.part_row_stride, p.part_dtype) as usize;
-    let parts = packed(of.parts.0, part_bytes * p.rows_max as usize, part_bytes * rows as usize);
     let states = 4 * p.heads as usize;
-    let lse = packed(of.part_lse.0, states * p.rows_max as usize, states * rows as usize);
+    let (whole, live) = (p.rows_max as usize, rows as usize);
+    // On the CPU parts follow each other, without room for rows that are not in use.
+    let kept = [
+        packed(of.parts.0, part_bytes * whole, part_bytes * live),
+        packed(of.part_lse.0, states * whole, states * live),
+    ];
+    let [parts, part_lse] = match abi.has_streams() {
+        true => [of.parts.at(), of.part_lse.at::<u8>()],
+        false => kept.each_ref().map(|bytes| bytes.as_slice().as_ptr()),
+    };
     let desc = pw_attention_fold_desc {
         struct_size: size::<pw_attention_fold_desc>(),
         rows_max: p.rows_max,
@@ -529,8 +536,8 @@ fn attention_fold(abi: &mut Abi, of: &AttentionFold) -> Result<(), Error> {
         desc,
         (rows),
         pw_attention_fold_args {
-            parts: parts.as_slice().as_ptr().cast(),
-            part_lse: lse.as_slice().as_ptr().cast(),
+            parts: parts.cast(),
+            part_lse: part_lse.cast(),
             out: of.out.to(),
             lse: of.lse.to(),
         }
