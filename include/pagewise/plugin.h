@@ -11,15 +11,25 @@
 
 #include <stdint.h>
 
-/* What went wrong. */
-#define PWP_UNSUPPORTED 1u /* a combination that the device lacks */
-#define PWP_MEMORY 2u      /* no such memory is left */
-#define PWP_DEVICE 3u      /* the device or its driver failed */
-#define PWP_ARGUMENT 4u    /* what the host should have refused */
+/* What went wrong with the device. */
+#define PWP_UNSUPPORTED 1u /* a combination that it lacks: `message` says what it has */
+#define PWP_MEMORY 2u      /* no such memory is left: `got` bytes */
+#define PWP_DEVICE 3u      /* it or its driver failed: `got` is the driver's own number */
+/* What is wrong with a call. */
+#define PWP_RANGE 4u       /* a number that is not `expected` to `most` */
+#define PWP_EQUAL 5u       /* a number that is not `expected` */
+#define PWP_MULTIPLE 6u    /* a number that is no multiple of `expected` */
+#define PWP_BYTES 7u       /* a buffer of fewer than `expected` bytes */
+#define PWP_ALIGN 8u       /* one that begins `got` bytes past a multiple of `expected` */
+#define PWP_NOT_FINITE 9u  /* a number that is NaN or infinite */
+#define PWP_NEGATIVE 10u   /* a number below zero */
+#define PWP_MISSING 11u    /* an absent buffer: `message` calls for it */
+#define PWP_UNUSED 12u     /* one without a meaning: `message` would give it one */
 
 struct pwp_error {
-    int64_t expected;  /* the number expected, or the bytes asked for */
-    int64_t got;       /* the number that came, or the driver's own */
+    int64_t expected;
+    int64_t got;
+    int64_t most;
     uint32_t kind;     /* PWP_* */
     uint32_t reserved; /* 0 */
     char field[48];    /* the parameter or buffer at fault, ended by 0 */

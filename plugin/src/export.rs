@@ -1,14 +1,15 @@
 //! The C table of a [`Driver`]: pointers looked at, panics kept in, errors put into words.
 
+use crate::error::tell;
 use crate::{
-    Arguments, BUFFERS_MAX, BUILD_ENDED, Driver, PWP_ANYWHERE, PWP_ARGUMENT, PWP_DEVICE,
-    PWP_MEMORY, PWP_UNSUPPORTED, put, pwp_about, pwp_buffer, pwp_call, pwp_device, pwp_error,
+    Arguments, BUILD_ENDED, Driver, PWP_ANYWHERE, put, pwp_about, pwp_buffer, pwp_call, pwp_device,
+    pwp_error,
     pwp_event, pwp_graph, pwp_stream, pwp_table,
 };
 use core::ffi::c_void;
 use kernels_core::Error;
 use kernels_core::command::{Address, Raw};
-use kernels_core::device::Command;
+use kernels_core::device::{BUFFERS_MAX, Command};
 use kernels_core::error::Fault;
 use kernels_core::params;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -61,26 +62,6 @@ fn guarded(error: *mut pwp_error, act: impl FnOnce() -> Result<(), Error>) -> i3
         tell(&refused, error);
     }
     1
-}
-
-fn tell(refused: &Error, error: &mut pwp_error) {
-    let kind = match refused.fault {
-        Fault::Unsupported { .. } => PWP_UNSUPPORTED,
-        Fault::OutOfMemory { .. } => PWP_MEMORY,
-        Fault::Device { .. } => PWP_DEVICE,
-        _ => PWP_ARGUMENT,
-    };
-    (error.kind, error.reserved) = (kind, 0);
-    (error.expected, error.got) = (refused.expected(), refused.got());
-    put(refused.field, &mut error.field);
-    match refused.fault {
-        Fault::Unsupported { expected, .. } => put(expected, &mut error.message),
-        Fault::Device { says, code } => {
-            error.got = code;
-            put(says, &mut error.message);
-        }
-        _ => put(&refused.to_string(), &mut error.message),
-    }
 }
 
 /// What the host holds of a driver, given to C and taken back by the same name.

@@ -5,7 +5,15 @@
 pub const PWP_UNSUPPORTED: u32 = 1;
 pub const PWP_MEMORY: u32 = 2;
 pub const PWP_DEVICE: u32 = 3;
-pub const PWP_ARGUMENT: u32 = 4;
+pub const PWP_RANGE: u32 = 4;
+pub const PWP_EQUAL: u32 = 5;
+pub const PWP_MULTIPLE: u32 = 6;
+pub const PWP_BYTES: u32 = 7;
+pub const PWP_ALIGN: u32 = 8;
+pub const PWP_NOT_FINITE: u32 = 9;
+pub const PWP_NEGATIVE: u32 = 10;
+pub const PWP_MISSING: u32 = 11;
+pub const PWP_UNUSED: u32 = 12;
 pub const PWP_ANYWHERE: u64 = 9223372036854775552;
 pub const PWP_STREAM_DEFAULT: u32 = 1;
 pub const PWP_SYMBOL: &[u8; 16] = b"pagewise_plugin\0";
@@ -14,6 +22,7 @@ pub const PWP_SYMBOL: &[u8; 16] = b"pagewise_plugin\0";
 pub struct pwp_error {
     pub expected: i64,
     pub got: i64,
+    pub most: i64,
     pub kind: u32,
     pub reserved: u32,
     pub field: [::core::ffi::c_char; 48usize],
@@ -21,15 +30,16 @@ pub struct pwp_error {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of pwp_error"][::core::mem::size_of::<pwp_error>() - 280usize];
+    ["Size of pwp_error"][::core::mem::size_of::<pwp_error>() - 288usize];
     ["Alignment of pwp_error"][::core::mem::align_of::<pwp_error>() - 8usize];
     ["Offset of field: pwp_error::expected"][::core::mem::offset_of!(pwp_error, expected) - 0usize];
     ["Offset of field: pwp_error::got"][::core::mem::offset_of!(pwp_error, got) - 8usize];
-    ["Offset of field: pwp_error::kind"][::core::mem::offset_of!(pwp_error, kind) - 16usize];
+    ["Offset of field: pwp_error::most"][::core::mem::offset_of!(pwp_error, most) - 16usize];
+    ["Offset of field: pwp_error::kind"][::core::mem::offset_of!(pwp_error, kind) - 24usize];
     ["Offset of field: pwp_error::reserved"]
-        [::core::mem::offset_of!(pwp_error, reserved) - 20usize];
-    ["Offset of field: pwp_error::field"][::core::mem::offset_of!(pwp_error, field) - 24usize];
-    ["Offset of field: pwp_error::message"][::core::mem::offset_of!(pwp_error, message) - 72usize];
+        [::core::mem::offset_of!(pwp_error, reserved) - 28usize];
+    ["Offset of field: pwp_error::field"][::core::mem::offset_of!(pwp_error, field) - 32usize];
+    ["Offset of field: pwp_error::message"][::core::mem::offset_of!(pwp_error, message) - 80usize];
 };
 impl Default for pwp_error {
     fn default() -> Self {

@@ -3,8 +3,6 @@
 use crate::pwp_call;
 use kernels_core::params;
 
-/// Buffers of a command at most.
-pub const BUFFERS_MAX: usize = 32;
 /// Launches of one command at most.
 pub const LAUNCHES_MAX: usize = 8;
 /// Bytes of a kernel's argument at most: CUDA takes 4096.

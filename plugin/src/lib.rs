@@ -3,6 +3,7 @@
 //! [`Driver`] and says what a command becomes ([`Launches`]); [`table`] makes the rest of it.
 
 mod driver;
+mod error;
 mod export;
 #[rustfmt::skip]
 #[expect(
@@ -18,13 +19,18 @@ mod text;
 use kernels_core::device::KERNELS;
 
 pub use driver::{About, Driver};
+pub use error::told;
 pub use export::table;
 pub use generated::*;
-pub use launch::{ARGUMENT_BYTES_MAX, Arguments, BUFFERS_MAX, LAUNCHES_MAX, Launch, Launches};
-pub use text::{lasting, put, read};
+pub use launch::{ARGUMENT_BYTES_MAX, Arguments, LAUNCHES_MAX, Launch, Launches};
+pub use text::{lasting, lasting_name, put, read};
 
 /// Host and plugin are of one build if this is the same: the headers that they share, by
 /// their bytes, every kernel's buffers in their order, and the version.
+///
+/// That is all that both sides take for granted. A kernel's source is the plugin's alone, and
+/// so is what a command becomes: what it serves the host asks for each command, and which bits
+/// come of it the id of its arithmetic says ([`About::numerics`]), which changes with them.
 pub const BUILD: &str = match core::str::from_utf8(&BUILD_BYTES) {
     Ok(build) => build,
     Err(_) => unreachable!(),

@@ -5,7 +5,6 @@ use std::error::Error;
 use std::ffi::CStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Why there is no device.
 #[derive(Debug)]
@@ -53,22 +52,9 @@ pub fn library_name(kind: &str) -> String {
     format!("{before}pagewise_{kind}{after}")
 }
 
-/// A table, and the library that it is of: it stays loaded as long as somebody has it.
-#[derive(Clone)]
-pub struct Library {
-    pub table: &'static pwp_table,
-    _library: Option<Arc<libloading::Library>>,
-}
-
-impl Library {
-    /// A table of this process.
-    pub fn within(table: &'static pwp_table) -> Self {
-        Self { table, _library: None }
-    }
-}
-
-/// The table of a plugin of this build.
-pub fn open(path: &Path) -> Result<Library, Refused> {
+/// The table of a plugin of this build. Its library stays loaded for good: a driver that came
+/// with it has threads and handlers of its own, whose code would be gone beneath them.
+pub fn open(path: &Path) -> Result<&'static pwp_table, Refused> {
     // The system looks for a bare name elsewhere.
     let path = &path.canonicalize().map_err(|_| Refused::Absent(path.to_owned()))?;
     // SAFETY: a plugin of ours runs nothing when it is loaded; whose file it is, the folder
@@ -100,8 +86,7 @@ pub fn open(path: &Path) -> Result<Library, Refused> {
     if got != BUILD || size != size_of::<pwp_table>() as u64 {
         return Err(Refused::Build { path: path.to_owned(), got });
     }
-    // SAFETY: of this build it is this struct; it lives as long as the library, which is held
-    // beside it.
-    let table = unsafe { &*table };
-    Ok(Library { table, _library: Some(Arc::new(library)) })
+    std::mem::forget(library);
+    // SAFETY: of this build it is this struct; its library is never unloaded.
+    Ok(unsafe { &*table })
 }

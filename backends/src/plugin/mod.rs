@@ -53,13 +53,13 @@ pub struct Plugin {
 impl Plugin {
     /// The device of that number behind the library in `folder`, of this kind: `"cuda"`.
     pub fn load(folder: &Path, kind: &str, ordinal: u32) -> Result<Self, Refused> {
-        let library = load::open(&folder.join(library_name(kind)))?;
-        Device::open(library, ordinal).and_then(Self::on).map_err(Refused::Device)
+        let table = load::open(&folder.join(library_name(kind)))?;
+        Device::open(table, ordinal).and_then(Self::on).map_err(Refused::Device)
     }
 
     /// The device of that number behind a table of this process.
     pub fn of_table(table: &'static plugin::pwp_table, ordinal: u32) -> Result<Self, Error> {
-        Self::on(Device::open(load::Library::within(table), ordinal)?)
+        Self::on(Device::open(table, ordinal)?)
     }
 
     fn on(device: Device) -> Result<Self, Error> {

@@ -4,23 +4,19 @@
 use super::load::Library;
 use bytemuck::Zeroable;
 use kernels_core::Error;
-use kernels_core::device::{Command, Slice};
+use kernels_core::device::{BUFFERS_MAX, Command, Slice};
 use kernels_core::error::Fault;
 use kernels_core::params;
 use plugin::{
-    About, BUFFERS_MAX, PWP_MEMORY, PWP_UNSUPPORTED, pwp_about, pwp_buffer, pwp_call, pwp_device,
-    pwp_error, pwp_event, pwp_graph, pwp_stream,
+    About, pwp_about, pwp_buffer, pwp_call, pwp_device, pwp_error, pwp_event, pwp_graph,
+    pwp_stream, pwp_table,
 };
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::null_mut;
-use std::sync::{Arc, Mutex};
-
-/// Words of a plugin that are kept for errors at most.
-const WORDS_MAX: usize = 1024;
+use std::sync::Arc;
 
 /// An open device. All that it made is used by the thread that uses it.
 pub struct Device {
@@ -31,10 +27,8 @@ pub struct Device {
 
 /// What everything of a device holds: it is closed after the last of them.
 struct Open {
-    library: Library,
+    table: &'static pwp_table,
     device: *mut pwp_device,
-    /// Fields and words of a plugin's errors: errors are plain and live for good.
-    words: Mutex<BTreeSet<&'static str>>,
 }
 
 // SAFETY: the table says that one thread at a time uses a device; all who hold an `Open` are
@@ -46,13 +40,13 @@ unsafe impl Sync for Open {}
 /// Calls a function of the table; what it refuses is an [`Error`] of that kernel.
 macro_rules! call {
     ($open:expr, $kernel:expr, $function:ident($($argument:expr),*)) => {{
-        let (open, mut error) = (&*$open, no_error());
-        let function = open.library.table.$function.expect("a table of this build is whole");
+        let (open, mut error) = (&*$open, pwp_error::default());
+        let function = open.table.$function.expect("a table of this build is whole");
         // SAFETY: the arguments are as the header says: pointers of this table's own, or to
         // what lives until the function returns.
         match unsafe { function(open.device, $($argument,)* &mut error) } {
             0 => Ok(()),
-            _ => Err(open.told($kernel, &error)),
+            _ => Err(plugin::told($kernel, &error)),
         }
     }};
 }
@@ -60,47 +54,16 @@ macro_rules! call {
 /// Calls a function that cannot fail.
 macro_rules! end {
     ($open:expr, $function:ident($($argument:expr),*)) => {{
-        let function = $open.library.table.$function.expect("a table of this build is whole");
+        let function = $open.table.$function.expect("a table of this build is whole");
         // SAFETY: what is given back is of this table, and given back once: by its `drop`.
         unsafe { function($open.device, $($argument),*) }
     }};
 }
 
-fn no_error() -> pwp_error {
-    pwp_error { expected: 0, got: 0, kind: 0, reserved: 0, field: [0; 48], message: [0; 208] }
-}
-
-impl Open {
-    fn told(&self, kernel: &'static str, error: &pwp_error) -> Error {
-        let field = self.lasting(plugin::read(&error.field));
-        let says = self.lasting(plugin::read(&error.message));
-        let fault = match error.kind {
-            PWP_UNSUPPORTED => Fault::Unsupported { expected: says, got: error.got },
-            PWP_MEMORY => Fault::OutOfMemory { bytes: error.got as u64 },
-            _ => Fault::Device { says, code: error.got },
-        };
-        Error::new(kernel, field, fault)
-    }
-
-    /// The words, for good; each once.
-    fn lasting(&self, words: String) -> &'static str {
-        let mut kept = self.words.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(known) = kept.get(words.as_str()) {
-            return known;
-        }
-        if kept.len() >= WORDS_MAX {
-            return "what its plugin has too many words for";
-        }
-        let words: &'static str = words.leak();
-        kept.insert(words);
-        words
-    }
-}
-
 impl Drop for Open {
     fn drop(&mut self) {
         if !self.device.is_null() {
-            let close = self.library.table.close.expect("a table of this build is whole");
+            let close = self.table.close.expect("a table of this build is whole");
             // SAFETY: it is of `open`, and whoever held something of it is gone.
             unsafe { close(self.device) };
         }
@@ -241,16 +204,16 @@ impl<'a> Call<'a> {
 
 impl Device {
     /// The device of that number behind a table.
-    pub fn open(library: Library, ordinal: u32) -> Result<Self, Error> {
-        let open = library.table.open.expect("a table of this build is whole");
-        let mut opened = Open { library, device: null_mut(), words: Mutex::default() };
-        let mut error = no_error();
+    pub fn open(table: &'static pwp_table, ordinal: u32) -> Result<Self, Error> {
+        let open = table.open.expect("a table of this build is whole");
+        let mut opened = Open { table, device: null_mut() };
+        let mut error = pwp_error::default();
         // SAFETY: the places are this function's own.
         match unsafe { open(ordinal, &mut opened.device, &mut error) } {
             0 => Ok(Self { open: Arc::new(opened), _not_sync: PhantomData }),
             _ => {
                 opened.device = null_mut();
-                Err(opened.told("device", &error))
+                Err(plugin::told("device", &error))
             }
         }
     }

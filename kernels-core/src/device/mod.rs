@@ -241,3 +241,14 @@ macro_rules! kernels {
 }
 
 kernels! { Activation AppendKv Attention AttentionFold Embed Gather KvCopy LogitMask Lora Matmul Norm Pool Rope Sample SpecVerify TokenLogprob VarlenMask }
+
+/// Buffers of a command at most.
+pub const BUFFERS_MAX: usize = {
+    let (mut most, mut at) = (0, 0);
+    while at < KERNELS.len() {
+        let fields = KERNELS[at].1.len();
+        most = if fields > most { fields } else { most };
+        at += 1;
+    }
+    most
+};

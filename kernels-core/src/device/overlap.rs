@@ -1,16 +1,13 @@
 //! In and out overlap only where a contract says so.
 
-use super::{Command, Slice};
+use super::{BUFFERS_MAX, Command, Slice};
 use crate::Error;
 use crate::command::Access;
 use crate::error::Fault;
 
-/// Buffers a command names at most.
-const SLICES_MAX: usize = 32;
-
 /// Refuses a written slice that overlaps any other slice of the command.
 pub fn check_overlap(command: &Command) -> Result<(), Error> {
-    let mut seen: [Option<(&'static str, Access, Slice)>; SLICES_MAX] = [None; SLICES_MAX];
+    let mut seen: [Option<(&'static str, Access, Slice)>; BUFFERS_MAX] = [None; BUFFERS_MAX];
     let mut count = 0;
     let mut outcome = Ok(());
     command.slices(|field, access, slice| {

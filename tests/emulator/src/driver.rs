@@ -287,14 +287,7 @@ mod tests {
             command: 0,
             reserved: 0,
         };
-        let mut error = pwp_error {
-            expected: 0,
-            got: 0,
-            kind: 0,
-            reserved: 0,
-            field: [0; 48],
-            message: [0; 208],
-        };
+        let mut error = pwp_error::default();
         let (mut bytes, needs) = (0, cuda().needs.expect("the table is whole"));
         // SAFETY: the device is a `Cuda`, as this table has it, and the rest is as the header
         // says.
