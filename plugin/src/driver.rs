@@ -91,7 +91,7 @@ pub trait Driver: Sized + 'static {
 
     /// From here on launches on the stream are recorded.
     fn graph_begin(&mut self, stream: &mut Self::Stream) -> Result<(), Error>;
-    /// Those recorded, as a graph.
+    /// Those recorded, as a graph. The stream records no more, whatever comes of it.
     fn graph_end(&mut self, stream: &mut Self::Stream) -> Result<Self::Graph, Error>;
     /// Enqueues a graph.
     fn graph_launch(

@@ -104,23 +104,27 @@ impl Plugin {
             Some(host) => host,
             None => self.device.host(room)?,
         };
-        let mut copied = Ok(());
         for (at, piece) in bytes.chunks(CHUNK_BYTES as usize).enumerate() {
             host.bytes_mut()[..piece.len()].copy_from_slice(piece);
             let to = address + at as u64 * CHUNK_BYTES;
             let enqueued = self.device.write(&mut self.stream, to, &host, 0..piece.len() as u64);
-            // Whatever came: nothing uses the memory after this.
-            copied = copied.and(enqueued).and(self.device.finish(&mut self.stream));
+            let copied = enqueued.and_then(|()| self.device.finish(&mut self.stream));
+            if let Err(error) = copied {
+                self.tickets.unsettled(host);
+                return Err(error);
+            }
         }
         self.copies = Some(host);
-        copied
+        Ok(())
     }
 }
 
 impl Drop for Plugin {
     fn drop(&mut self) {
         // What is under way uses what goes now.
-        let _ = self.device.finish(&mut self.stream);
+        if self.device.finish(&mut self.stream).is_err() {
+            self.tickets.end(&self.device);
+        }
     }
 }
 
@@ -141,7 +145,10 @@ impl Backend for Plugin {
     fn import(&mut self, bytes: HostBytes) -> Result<Buffer, Error> {
         let bytes = (*bytes).as_ref();
         let held = self.device.alloc(bytes.len() as u64)?;
-        self.copy(held.address(), bytes)?;
+        if let Err(error) = self.copy(held.address(), bytes) {
+            self.tickets.unsettled(held);
+            return Err(error);
+        }
         Ok(self.memory.insert(held, bytes.len() as u64, true))
     }
 

@@ -27,8 +27,11 @@ pub fn rounded(bytes: u64) -> u64 {
 pub struct Tickets {
     submitted: u64,
     flights: BTreeMap<u64, Flying>,
-    /// What was released while flights before that number may use it.
+    /// What was released while flights up to that number may use it.
     kept: Vec<(u64, Box<dyn Any + Send>)>,
+    /// The flight after whose end nothing of work that failed is under way any more: one that
+    /// is still to come, where the failure is the last thing that happened.
+    settles: u64,
     /// Staging memory and events of flights that have ended.
     spare: Vec<(Host, Event)>,
 }
@@ -110,8 +113,7 @@ impl Tickets {
         let Flight { device, memory, stream, program } = flight;
         let mut flying = Flying { program, host, event, fault, reads };
         if let Err(error) = flying.enqueue(device, memory, stream, launch, &writes) {
-            // What of it is under way still uses what goes now.
-            let _ = device.finish(stream);
+            self.unsettled(flying);
             return Err(error);
         }
         self.submitted += 1;
@@ -128,27 +130,46 @@ impl Tickets {
             let fault = Fault::Bytes { expected, got: into.len() as u64 };
             return Err(Error::new("plugin", "into", fault));
         }
-        // One that failed has ended, too.
         let ended = device.wait(&flying.event);
         let flying = self.flights.remove(&number).ok_or(stale)?;
+        if let Err(error) = ended {
+            self.unsettled(flying);
+            return Err(error);
+        }
         self.sweep(device);
-        ended?;
-        if let Some(fault) = fault(flying.staged(&flying.fault)) {
-            return Err(flying.program.refusal(&fault));
-        }
-        let mut into = into;
-        for part in &flying.reads {
-            let (to, rest) = into.split_at_mut((part.end - part.start) as usize);
-            to.copy_from_slice(flying.staged(part));
-            into = rest;
-        }
+        let outcome = match fault(flying.staged(&flying.fault)) {
+            Some(fault) => Err(flying.program.refusal(&fault)),
+            None => {
+                let mut into = into;
+                for part in &flying.reads {
+                    let (to, rest) = into.split_at_mut((part.end - part.start) as usize);
+                    to.copy_from_slice(flying.staged(part));
+                    into = rest;
+                }
+                Ok(())
+            }
+        };
         self.spare.push((flying.host, flying.event));
-        Ok(())
+        outcome
     }
 
     /// Keeps what was released until nothing under way uses it.
     pub fn keep(&mut self, released: impl Any + Send) {
-        self.kept.push((self.submitted, Box::new(released)));
+        self.kept.push((self.submitted.max(self.settles), Box::new(released)));
+    }
+
+    /// Keeps what work uses of which nobody knows how far it came: the stream keeps its order,
+    /// so it has ended when the next flight has.
+    pub fn unsettled(&mut self, used: impl Any + Send) {
+        self.settles = self.submitted + 1;
+        self.keep(used);
+    }
+
+    /// Waits for every flight, as far as the device still answers.
+    pub fn end(&self, device: &Device) {
+        for flying in self.flights.values() {
+            let _ = device.wait(&flying.event);
+        }
     }
 
     /// Lets go of what nothing under way uses.
@@ -156,9 +177,8 @@ impl Tickets {
         if self.kept.is_empty() {
             return;
         }
-        // A flight that was not collected may have ended all the same; one of which the device
-        // says an error will not go on.
-        let under_way = |flying: &Flying| device.done(&flying.event).is_ok_and(|done| !done);
+        // A flight that was not collected may have ended all the same.
+        let under_way = |flying: &Flying| !device.done(&flying.event).unwrap_or(false);
         let first = self.flights.iter().find(|(_, flying)| under_way(flying));
         let first = first.map_or(self.submitted + 1, |(number, _)| *number);
         self.kept.retain(|(number, _)| *number >= first);
