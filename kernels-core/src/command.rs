@@ -330,6 +330,17 @@ macro_rules! command {
                 let mut next = || buffers.next().flatten();
                 Some(Self { params, $($field: $crate::command!(@raw next, $access),)* })
             }
+
+            /// The same command on slices, buffer by buffer as declared.
+            pub fn sliced(
+                &self,
+                mut slice: impl FnMut($crate::command::Address) -> $crate::device::Slice,
+            ) -> $name {
+                $name {
+                    params: self.params,
+                    $($field: $crate::command!(@sliced slice, self, $field, $access),)*
+                }
+            }
         }
 
         impl<M: $crate::command::Memory> $name<M> {
@@ -368,6 +379,18 @@ macro_rules! command {
     };
     (@raw $next:ident, $access:ident) => {
         $next()?
+    };
+    (@sliced $slice:ident, $self:ident, $field:ident, MaybeRead) => {
+        $self.$field.map(|at| $crate::device::Read($slice(at)))
+    };
+    (@sliced $slice:ident, $self:ident, $field:ident, MaybeWrite) => {
+        $self.$field.map(|at| $crate::device::Write($slice(at)))
+    };
+    (@sliced $slice:ident, $self:ident, $field:ident, MaybeUpdate) => {
+        $self.$field.map(|at| $crate::device::Update($slice(at)))
+    };
+    (@sliced $slice:ident, $self:ident, $field:ident, $access:ident) => {
+        $crate::device::$access($slice($self.$field))
     };
     (@lay $memory:ident, $self:ident, $field:ident, Read) => {
         $crate::device::Read($memory.read($self.$field))

@@ -12,6 +12,8 @@ pub mod guided;
 pub mod harness;
 pub mod lora;
 pub mod model;
+#[expect(unsafe_code, reason = "it is a driver: copies take addresses of the host")]
+pub mod queued;
 pub mod scheduling;
 pub mod server;
 pub mod serving;

@@ -211,6 +211,13 @@ macro_rules! kernels {
                 })*
                 None
             }
+
+            /// The same command on slices, buffer by buffer as declared.
+            pub fn sliced(&self, slice: impl FnMut(Address) -> Slice) -> Command {
+                match self {
+                    $(Command::$kernel(command) => Command::$kernel(command.sliced(slice)),)*
+                }
+            }
         }
 
         impl Command {

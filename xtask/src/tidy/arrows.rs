@@ -28,7 +28,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "tests",
-        &["kernels-core", "backends", "kv", "grammar", "engine", "checkpoint", "ffi", "proto"],
+        &[
+            "kernels-core",
+            "plugin",
+            "backends",
+            "kv",
+            "grammar",
+            "engine",
+            "checkpoint",
+            "ffi",
+            "proto",
+        ],
     ),
     (
         "benches",

@@ -19,6 +19,7 @@ const UNSAFE: &[&str] = &[
     "cuda/plugin/",
     "metal/plugin/",
     "tests/emulator/",
+    "tests/src/queued/",
     "ffi/src/",
     // C's functions are called as C would.
     "tests/src/harness/abi/",
