@@ -98,18 +98,20 @@ fn script(watch: &Watch, weight: &[u8], steps: &[Step]) -> Vec<Error> {
     script.errors
 }
 
+/// Calls that the script makes where nothing fails.
+fn calls(seed: u64, weight: &[u8], steps: &[Step]) -> u64 {
+    let watch = Watch::new(seed);
+    assert!(script(&watch, weight, steps).is_empty(), "nothing fails");
+    watch.calls()
+}
+
 #[test]
 fn whichever_call_fails_nothing_is_lost_or_touched_after_its_end() {
     let (weight, steps) = steps(&mut Noise::new(5), 7);
-    let calls = {
-        let watch = Watch::new(0);
-        assert!(script(&watch, &weight, &steps).is_empty(), "nothing fails");
-        watch.calls()
-    };
     let mut functions = BTreeSet::new();
     for failing in [Failing::Once, Failing::ForGood] {
         for seed in 0..4 {
-            for call in 1..=calls {
+            for call in 1..=calls(seed, &weight, &steps) {
                 let watch = Watch::new(seed);
                 watch.fail(call, failing);
                 let errors = script(&watch, &weight, &steps);

@@ -6,6 +6,8 @@ mod context;
 mod device;
 mod driver;
 mod kernels;
+#[cfg(test)]
+mod pretended;
 mod refusal;
 mod work;
 

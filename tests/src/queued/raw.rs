@@ -56,7 +56,7 @@ impl Watch {
             assert_eq!(record(device, stream, event, &mut ignored), 0);
             assert_eq!(table.event_wait.expect(whole)(device, event, &mut ignored), 0);
             table.event_close.expect(whole)(device, event);
-            memory.map(|address| table.free.expect(whole)(device, address));
+            memory.into_iter().for_each(|address| table.free.expect(whole)(device, address));
             table.stream_close.expect(whole)(device, stream);
             table.close.expect(whole)(device);
             launched

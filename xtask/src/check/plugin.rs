@@ -6,12 +6,16 @@ use super::rust::count;
 use super::shell::Shell;
 use super::tally::Tally;
 use crate::cuda::stub;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A workspace of its own: it needs a driver to link, and nothing else does.
 const MANIFEST: &str = "cuda/plugin/Cargo.toml";
 /// A driver that does nothing, and aborts where a real one would be misused.
 const PRETEND: &str = "cuda/plugin/pretend.c";
+/// The tests that run on it; the others want a driver without a device.
+const ON_PRETENDED: &str = "pretended::";
+/// The version that it says it has.
+const VERSION: &str = "PRETEND_VERSION";
 const LIBRARY: &str = "libpagewise_cuda.so";
 /// Where the loader looks first.
 const LIBRARIES: &str = "LD_LIBRARY_PATH";
@@ -39,60 +43,90 @@ pub fn check(shell: &Shell) -> Result<Tally, String> {
     shell.run(&mut shell.cargo(&["fmt", "--manifest-path", MANIFEST, "--check"]))?;
     shell.run(cargo(&["clippy", "--all-targets"]).args(["--", "-D", "warnings"]))?;
     shell.run(&mut cargo(&["build", "--release"]))?;
-    let mut tally = count(shell, &mut cargo(&["test", "--lib"]))?;
+    let pretended = pretended(shell)?;
+    let without = count(shell, cargo(&["test", "--lib"]).args(["--", "--skip", ON_PRETENDED]))?;
+    // Whether something is left is known where one test has ended before the next begins.
+    let mut with = cargo(&["test", "--lib"]);
+    with.args(["--", ON_PRETENDED, "--test-threads=1"]).env(LIBRARIES, &pretended);
+    let with = count(shell, &mut with)?;
+    let loads = loads(shell, &target.join("release"), &drivers, &pretended)?;
     // Format, lints and the build.
-    tally.passed += 3;
-    let loads = loads(shell, &target.join("release"), &drivers)?;
-    (tally.passed, tally.failed) = (tally.passed + loads.passed, tally.failed + loads.failed);
+    let mut tally = Tally { passed: 3, ..Tally::default() };
+    for part in [without, with, loads] {
+        (tally.passed, tally.failed) = (tally.passed + part.passed, tally.failed + part.failed);
+    }
     Ok(tally)
 }
 
+/// Makes the driver that only pretends; the folder it is in.
+fn pretended(shell: &Shell) -> Result<PathBuf, String> {
+    let folder = shell.target.join("check/cuda/loads/pretended");
+    let source = std::fs::read_to_string(shell.root.join(PRETEND));
+    let source = source.map_err(|error| format!("{PRETEND}: {error}"))?;
+    compile(shell, &folder.join(stub::SONAME), &source)?;
+    Ok(folder)
+}
+
 /// A folder that the host is given, and what it says of the plugin there.
+#[derive(Clone, Copy)]
 struct Load<'a> {
     folder: &'a Path,
     /// Where the driver is looked for, before the system's own.
     drivers: Option<&'a Path>,
+    /// The version that a driver says it has, where it pretends.
+    version: &'a str,
     /// One of these.
     says: &'a [&'a str],
 }
 
 /// The host says why there is no device, whatever lies in the folder.
-fn loads(shell: &Shell, built: &Path, drivers: &Path) -> Result<Tally, String> {
+fn loads(shell: &Shell, built: &Path, drivers: &Path, pretended: &Path) -> Result<Tally, String> {
     let folder = shell.target.join("check/cuda/loads");
-    let at = |name: &str| folder.join(name);
-    let [another, foreign, pretended, empty] = ["another", "foreign", "pretended", "empty"].map(at);
+    let [another, foreign, empty] = ["another", "foreign", "empty"].map(|name| folder.join(name));
     std::fs::create_dir_all(&empty).map_err(|error| format!("{}: {error}", empty.display()))?;
-    let pretend = std::fs::read_to_string(shell.root.join(PRETEND));
-    let pretend = pretend.map_err(|error| format!("{PRETEND}: {error}"))?;
     compile(shell, &another.join(LIBRARY), ANOTHER)?;
     compile(shell, &foreign.join(LIBRARY), FOREIGN)?;
-    compile(shell, &pretended.join(stub::SONAME), &pretend)?;
-    let none = "does not load, is the driver installed? libcuda.so.1: cannot open";
+    let (none, no_device) = (
+        "does not load, is the driver installed? libcuda.so.1: cannot open",
+        "cuInit failed with 100: no CUDA device is here",
+    );
+    // A machine without a driver says so. One with a driver has the right answer, or what a
+    // machine may lack: a device, a newer driver, a newer card. Anything else is a fault.
+    let here = [
+        none,
+        "a norm of twos gives 1\n",
+        "cuInit failed with 100: ",
+        "device: driver is ",
+        "device: compute_capability is ",
+    ];
+    let load = Load { folder: built, drivers: None, version: "", says: &[] };
     let loads = [
-        // Where there is a driver, it answers.
-        Load { folder: built, drivers: None, says: &[none, "opened in", "device: "] },
-        Load {
-            folder: built,
-            drivers: Some(drivers),
-            says: &["cuInit failed with 100: no CUDA device is here"],
-        },
+        Load { says: &here, ..load },
+        Load { drivers: Some(drivers), says: &[no_device], ..load },
         // Its launches do nothing: memory stays as it was when it was made.
         Load {
-            folder: built,
-            drivers: Some(&pretended),
+            drivers: Some(pretended),
+            version: "99000",
             says: &["a norm of twos gives 0\npretend: nothing is left"],
+            ..load
         },
-        Load { folder: &another, drivers: None, says: &["of another build: it says another"] },
-        Load { folder: &foreign, drivers: None, says: &["is no plugin of pagewise"] },
-        Load { folder: &empty, drivers: None, says: &["there is no plugin"] },
+        Load {
+            drivers: Some(pretended),
+            version: "11040",
+            says: &["device: driver is 11040, this backend has "],
+            ..load
+        },
+        Load { folder: &another, says: &["of another build: it says another"], ..load },
+        Load { folder: &foreign, says: &["is no plugin of pagewise"], ..load },
+        Load { folder: &empty, says: &["there is no plugin"], ..load },
     ];
     let words = ["build", "--locked", "--package", "pagewise-backends", "--example", "plugin"];
     shell.run(&mut shell.cargo(&words))?;
     let host = shell.target.join("debug/examples/plugin");
     let mut tally = Tally::default();
-    for Load { folder, drivers, says } in loads {
+    for Load { folder, drivers, version, says } in loads {
         let mut command = shell.tool(&host.to_string_lossy());
-        command.arg(folder).arg("cuda");
+        command.arg(folder).arg("cuda").env(VERSION, version);
         match drivers {
             Some(drivers) => command.env(LIBRARIES, drivers),
             None => command.env_remove(LIBRARIES),
