@@ -3,8 +3,7 @@
 use crate::error::tell;
 use crate::{
     Arguments, BUILD_ENDED, Driver, PWP_ANYWHERE, put, pwp_about, pwp_buffer, pwp_call, pwp_device,
-    pwp_error,
-    pwp_event, pwp_graph, pwp_stream, pwp_table,
+    pwp_error, pwp_event, pwp_graph, pwp_stream, pwp_table,
 };
 use core::ffi::c_void;
 use kernels_core::Error;

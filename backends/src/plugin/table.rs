@@ -1,7 +1,6 @@
 //! A plugin's C table as Rust: each thing of the device is closed when it is dropped, and
 //! each error has kernel and field again.
 
-use super::load::Library;
 use bytemuck::Zeroable;
 use kernels_core::Error;
 use kernels_core::device::{BUFFERS_MAX, Command, Slice};
