@@ -15,5 +15,6 @@ pub mod model;
 #[expect(unsafe_code, reason = "it is a driver: copies take addresses of the host")]
 pub mod queued;
 pub mod scheduling;
+#[cfg(feature = "server")]
 pub mod server;
 pub mod serving;
