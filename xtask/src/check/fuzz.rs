@@ -5,6 +5,8 @@ use super::shell::Shell;
 use super::tally::Tally;
 
 const SECONDS: u32 = 10;
+/// The kernels are most of the build: one unit of them would leave all cores but one idle.
+const UNITS: [&str; 2] = ["--codegen-units", "2"];
 /// A run goes the way of the last one, so that a change is told by what it breaks.
 const SEED: u32 = 2026;
 
@@ -20,7 +22,7 @@ pub fn smoke(shell: &Shell) -> Result<Tally, String> {
             return Ok(Tally::skipped(format!("no fuzzer: cargo {}", install.join(" "))));
         }
     }
-    shell.run(&mut shell.cargo(&["+nightly", "fuzz", "build"]))?;
+    shell.run(shell.cargo(&["+nightly", "fuzz", "build"]).args(UNITS))?;
     let mut tally = Tally::default();
     for outcome in shell.side_by_side(&targets(shell)?, fuzz) {
         match outcome {
@@ -39,8 +41,8 @@ fn fuzz(shell: &Shell, target: &str) -> Result<(), String> {
     // What the fuzzer finds on the way stays out of the committed corpus.
     let found = shell.target.join("check/fuzz").join(target);
     std::fs::create_dir_all(&found).map_err(|error| format!("{target}: {error}"))?;
-    let mut command = shell.cargo(&["+nightly", "fuzz", "run", target]);
-    command.arg(found).arg(format!("fuzz/corpus/{target}")).arg("--");
+    let mut command = shell.cargo(&["+nightly", "fuzz", "run"]);
+    command.args(UNITS).arg(target).arg(found).arg(format!("fuzz/corpus/{target}")).arg("--");
     command.arg(format!("-max_total_time={SECONDS}")).arg(format!("-seed={SEED}"));
     command.arg("-max_len=4096");
     shell.run(&mut command).map(drop)

@@ -13,25 +13,31 @@ const BOUND: Duration = Duration::from_mins(3);
 /// How much longer a slow or busy machine may take before the stage fails.
 const SLOWER: u32 = 4;
 
-/// Runs them: the unit tests of kernels-core and backends, then `tests/tests/small.rs`.
+/// What is run, by names of its own: each takes one core.
+const RUNS: [(&str, &[&str]); 3] = [
+    ("small", &["--package", "pagewise-tests", "--no-default-features", "--test", "small"]),
+    ("kernels-core", &["--package", "pagewise-kernels-core", "--lib"]),
+    ("backends", &["--package", "pagewise-backends", "--lib"]),
+];
+
+/// Runs them: the unit tests of kernels-core and backends, and `tests/tests/small.rs`.
 pub fn tests(shell: &Shell) -> Result<Tally, String> {
     if let Err(by_hand) = nightly(shell) {
         return Ok(Tally::skipped(format!("nightly's miri is not here: {by_hand}")));
     }
-    let units = ["--package", "pagewise-kernels-core", "--package", "pagewise-backends", "--lib"];
-    let small = ["--package", "pagewise-tests", "--test", "small"];
-    for words in [&units[..], &small] {
+    for (_, words) in RUNS {
         shell.run(miri(shell, words).arg("--no-run"))?;
     }
     let start = Instant::now();
-    let units = run(shell, &units)?;
-    let small = run(shell, &small)?;
-    let slow = of_bound(start.elapsed())?;
-    Ok(Tally {
-        passed: units.passed + small.passed + slow,
-        failed: units.failed + small.failed,
-        skipped: [units.skipped, small.skipped].concat(),
-    })
+    let names = RUNS.map(|(name, _)| name.to_owned());
+    let tallies = shell.side_by_side(&names, |shell, name| {
+        let of = RUNS.iter().find(|(other, _)| *other == name);
+        let (_, words) = of.expect("it is one of them");
+        count(shell, miri(shell, words).args(["--", "--show-output"]))
+    });
+    let mut all = Tally::sum(tallies)?;
+    all.passed += of_bound(start.elapsed())?;
+    Ok(all)
 }
 
 /// Says the time beside its bound; one that was kept counts, one far beyond fails.
@@ -45,10 +51,6 @@ fn of_bound(took: Duration) -> Result<u64, String> {
         println!("more than the bound: is this machine so slow, or has a test grown?");
     }
     Ok(u64::from(took <= BOUND))
-}
-
-fn run(shell: &Shell, words: &[&str]) -> Result<Tally, String> {
-    count(shell, miri(shell, words).args(["--", "--show-output"]))
 }
 
 fn miri(shell: &Shell, words: &[&str]) -> Command {

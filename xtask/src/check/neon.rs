@@ -1,23 +1,28 @@
 //! The NEON level, run on an emulator of 64-bit Arm: every kernel's whole case list
 //! must have the very bits that are committed, and the levels must agree.
 
-use super::rust::count;
+use super::rust::{binaries, count};
 use super::shell::Shell;
 use super::tally::Tally;
 use crate::kernels::{kernels, stems};
 use crate::tidy::source::Tree;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
 const PACKAGES: [&str; 3] = ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "qemu-user-static"];
 /// What the compiler links with, which it only recommends.
 const LIBC: &str = "/usr/aarch64-linux-gnu/lib/crt1.o";
+/// Where the emulator finds what binaries load.
+const LIBRARIES: &str = "/usr/aarch64-linux-gnu";
 
 /// The reduced list: the test that each kernel has by this name, and all of `math`.
 /// Random shapes would take the emulator an hour.
 const HASHES: &str = "the_bits_are_those_committed";
 /// The test of whole models, which has one, too.
 const MODELS: &str = "model_bits";
+/// The test that runs whole.
+const MATH: &str = "math";
 
 /// Runs them.
 pub fn tests(shell: &Shell) -> Result<Tally, String> {
@@ -34,10 +39,19 @@ pub fn tests(shell: &Shell) -> Result<Tally, String> {
     let kernels = kernels(&Tree::read(&shell.root)?)?;
     // Those alone: the others take long to build, and have no such test.
     let stems = stems(&kernels);
-    let tests = stems.iter().map(String::as_str).chain([MODELS]);
-    let mut words: Vec<&str> = tests.flat_map(|test| ["--test", test]).collect();
-    words.extend(["--", HASHES, "--show-output"]);
-    let hashes = run(shell, &words)?;
+    let hashed = stems.iter().map(String::as_str).chain([MODELS]);
+    let tests: Vec<String> = hashed.chain([MATH]).map(str::to_owned).collect();
+    let binaries = build(shell, &tests)?;
+    // A test of hashes keeps to one core.
+    let tallies = shell.side_by_side(&tests, |shell, test| {
+        let path = binaries.get(test).ok_or(format!("there is no test {test}"))?;
+        let mut command = shell.seeded("qemu-aarch64-static");
+        command.args(["-L", LIBRARIES]).arg(shell.root.join(path));
+        command.args((test != MATH).then_some(HASHES)).arg("--show-output");
+        count(shell, command.current_dir(shell.root.join("tests")))
+    });
+    let of_hashes = tallies.iter().zip(&tests).filter(|(_, test)| *test != MATH);
+    let hashes = Tally::sum(of_hashes.map(|(tally, _)| tally.clone()))?;
     if hashes.failed == 0 && hashes.passed <= kernels.len() as u64 {
         let all = kernels.len();
         return Err(format!(
@@ -45,19 +59,14 @@ pub fn tests(shell: &Shell) -> Result<Tally, String> {
             hashes.passed
         ));
     }
-    let math = run(shell, &["--test", "math", "--", "--show-output"])?;
-    Ok(Tally {
-        passed: hashes.passed + math.passed,
-        failed: hashes.failed + math.failed,
-        skipped: [hashes.skipped, math.skipped].concat(),
-    })
+    Tally::sum(tallies)
 }
 
-fn run(shell: &Shell, words: &[&str]) -> Result<Tally, String> {
+/// Builds tests; their binaries, from the root.
+fn build(shell: &Shell, tests: &[String]) -> Result<BTreeMap<String, PathBuf>, String> {
     let mut command = shell.cargo(&["test", "--locked", "--package", "pagewise-tests"]);
-    command.args(["--target", TARGET, "--no-fail-fast"]).args(words);
+    command.args(["--no-default-features", "--target", TARGET, "--no-run"]);
+    command.args(tests.iter().flat_map(|test| ["--test", test]));
     command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
-    let runner = "qemu-aarch64-static -L /usr/aarch64-linux-gnu";
-    command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner);
-    count(shell, &mut command)
+    shell.run(&mut command).map(|output| binaries(&output))
 }

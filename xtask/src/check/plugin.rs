@@ -120,7 +120,7 @@ fn loads(shell: &Shell, built: &Path, drivers: &Path, pretended: &Path) -> Resul
         Load { folder: &foreign, says: &["is no plugin of pagewise"], ..load },
         Load { folder: &empty, says: &["there is no plugin"], ..load },
     ];
-    let words = ["build", "--locked", "--package", "pagewise-backends", "--example", "plugin"];
+    let words = ["build", "--locked", "--workspace", "--example", "plugin"];
     shell.run(&mut shell.cargo(&words))?;
     let host = shell.target.join("debug/examples/plugin");
     let mut tally = Tally::default();

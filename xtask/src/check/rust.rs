@@ -2,6 +2,8 @@
 
 use super::shell::{Shell, tail};
 use super::tally::Tally;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// Every file is formatted.
@@ -44,6 +46,14 @@ pub fn count(shell: &Shell, command: &mut Command) -> Result<Tally, String> {
         tally.failed = tally.failed.max(1);
     }
     Ok(tally)
+}
+
+/// The binaries of tests that `cargo test --no-run` tells of, from its folder, by their names:
+/// `Executable tests/norm.rs (target/debug/deps/norm-0123456789abcdef)`.
+pub fn binaries(output: &str) -> BTreeMap<String, PathBuf> {
+    let lines = output.lines().filter_map(|line| line.trim().strip_prefix("Executable tests/"));
+    let named = lines.filter_map(|line| line.trim_end_matches(')').split_once(".rs ("));
+    named.map(|(name, path)| (name.to_owned(), path.into())).collect()
 }
 
 /// What the tests that failed had to say, without what the others did: each binary tells

@@ -70,16 +70,22 @@ impl Shell {
 
     /// `cargo` with these words; a toolchain may come first (`+nightly`).
     pub fn cargo(&self, words: &[&str]) -> Command {
-        let mut command = self.tool("cargo");
+        let mut command = self.seeded("cargo");
         command.args(words);
-        if std::env::var_os(SEED.0).is_none() {
-            command.env(SEED.0, SEED.1);
-        }
         if words.first().is_some_and(|word| word.starts_with('+')) {
             // What cargo has set for xtask belongs to the pinned toolchain.
             for name in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN", "LD_LIBRARY_PATH"] {
                 command.env_remove(name);
             }
+        }
+        command
+    }
+
+    /// A tool that runs tests, with the seed of their random cases.
+    pub fn seeded(&self, name: &str) -> Command {
+        let mut command = self.tool(name);
+        if std::env::var_os(SEED.0).is_none() {
+            command.env(SEED.0, SEED.1);
         }
         command
     }

@@ -22,6 +22,17 @@ impl Tally {
         Self { skipped: vec![why.into()], ..Self::default() }
     }
 
+    /// The sum of several; the first that came to nothing.
+    pub fn sum(tallies: impl IntoIterator<Item = Result<Self, String>>) -> Result<Self, String> {
+        tallies.into_iter().try_fold(Self::default(), |mut all, tally| {
+            let tally = tally?;
+            all.passed += tally.passed;
+            all.failed += tally.failed;
+            all.skipped.extend(tally.skipped);
+            Ok(all)
+        })
+    }
+
     /// The sum over every test binary of one `cargo test -- --show-output`.
     ///
     /// A test that prints a line `skipped: why` passed in name only, and is counted

@@ -36,21 +36,20 @@ pub fn tests(shell: &Shell) -> Result<Tally, String> {
     let mut tally = Tally::default();
     // Both before the first build: the tree may change meanwhile.
     let defined = Copy::new(shell, "defined", &definitions, list::defined)?;
-    let binaries = Copy::new(shell, "switched", &switches, list::switched)?.build(shell)?;
-    for (name, only) in asked(&switches) {
-        if !binaries.passes(shell, name, &only, 0)? {
+    let switched = Copy::new(shell, "switched", &switches, list::switched)?;
+    let binaries = switched.build(shell, Optimised::Fully)?;
+    let asked = asked(&switches);
+    let names: Vec<String> = asked.keys().map(|name| (*name).to_owned()).collect();
+    let passed =
+        shell.side_by_side(&names, |shell, name| binaries.passes(shell, name, &asked[name], 0));
+    for (name, passed) in names.iter().zip(passed) {
+        if !passed? {
             return Err(format!("{name} fails in the copy with no mutation in force"));
         }
     }
-    for mutation in switches {
-        let noticed = binaries.notice(shell, mutation, mutation.number)?;
-        count(&mut tally, mutation, noticed);
-    }
-    let binaries = defined.build(shell)?;
-    for mutation in definitions {
-        let noticed = binaries.notice(shell, mutation, 0)?;
-        count(&mut tally, mutation, noticed);
-    }
+    binaries.ask(shell, &switches, |mutation| mutation.number, &mut tally)?;
+    let binaries = defined.build(shell, Optimised::Little)?;
+    binaries.ask(shell, &definitions, |_| 0, &mut tally)?;
     let skipped = elsewhere.iter().map(|m| format!("no such CPU: {}", m.said()));
     tally.skipped.extend(skipped);
     Ok(tally)
@@ -112,6 +111,14 @@ fn asked<'a>(mutations: &[&'a Mutation]) -> BTreeMap<&'a str, Vec<&'a str>> {
     asked
 }
 
+/// How much the compiler makes of the kernels of a copy; their bits are the same.
+enum Optimised {
+    /// As in the tests: hundreds of runs are worth it.
+    Fully,
+    /// A few runs are not.
+    Little,
+}
+
 /// A copy of the tree with mutations in it.
 struct Copy {
     folder: PathBuf,
@@ -128,11 +135,11 @@ impl Copy {
     /// The files that git knows, as they are now, but for what mutations change.
     fn new(
         shell: &Shell,
-        name: &str,
+        of: &str,
         mutations: &[&Mutation],
         mutated: fn(&str, &[&Mutation]) -> Result<String, String>,
     ) -> Result<Self, String> {
-        let folder = shell.target.join("mutations").join(name);
+        let folder = shell.target.join("mutations").join(of);
         let names = crate::tidy::source::git(
             &shell.root,
             &["ls-files", "--cached", "--others", "--exclude-standard"],
@@ -140,10 +147,13 @@ impl Copy {
         // A file that is gone would still be built: a copy of other files begins anew.
         let listed = folder.with_extension("names");
         if std::fs::read_to_string(&listed).is_ok_and(|before| before != names) {
-            std::fs::remove_dir_all(&folder).map_err(|error| format!("{name}: {error}"))?;
+            std::fs::remove_dir_all(&folder).map_err(|error| format!("{of}: {error}"))?;
         }
         for name in names.lines() {
             let Ok(mut bytes) = std::fs::read(shell.root.join(name)) else { continue };
+            if name == "Cargo.toml" {
+                bytes = versioned(&String::from_utf8_lossy(&bytes), of)?.into_bytes();
+            }
             let own: Vec<&Mutation> =
                 mutations.iter().copied().filter(|m| m.file == name).collect();
             if !own.is_empty() {
@@ -162,30 +172,51 @@ impl Copy {
         Ok(Self { folder, tests: mutations.iter().map(|m| m.test.clone()).collect() })
     }
 
-    fn build(self, shell: &Shell) -> Result<Binaries, String> {
-        let words = ["--config", "profile.dev.debug=false", "test", "--locked", "--no-run"];
-        let mut command = shell.cargo(&words);
+    fn build(self, shell: &Shell, optimised: Optimised) -> Result<Binaries, String> {
+        let mut command = shell.cargo(&["--config", "profile.dev.debug=false"]);
+        if matches!(optimised, Optimised::Little) {
+            let kernels = "profile.dev.package.pagewise-kernels-core.opt-level=1";
+            command.args(["--config", kernels]);
+        }
+        // Not locked: the versions of the copy's own packages are others.
+        command.args(["test", "--no-run"]);
         command.current_dir(&self.folder).args(["--package", "pagewise-tests"]);
-        // Its own: to cargo the packages of two copies are the same.
-        command.env("CARGO_TARGET_DIR", self.folder.with_extension("target"));
+        command.arg("--no-default-features");
+        // One for both copies: what is not the workspace's is built once.
+        command.env("CARGO_TARGET_DIR", self.folder.with_file_name("target"));
         command.env("CARGO_INCREMENTAL", "0");
         for test in &self.tests {
             command.args(["--test", test]);
         }
         let output = shell.run(&mut command)?;
-        // `Executable tests/norm.rs (target/debug/deps/norm-0123456789abcdef)`
-        let mut paths = BTreeMap::new();
-        for line in output.lines().filter_map(|line| line.trim().strip_prefix("Executable tests/"))
-        {
-            if let Some((name, path)) = line.trim_end_matches(')').split_once(".rs (") {
-                paths.insert(name.to_owned(), self.folder.join(path));
-            }
-        }
+        let paths = super::rust::binaries(&output).into_iter();
+        let paths = paths.map(|(name, path)| (name, self.folder.join(path))).collect();
         Ok(Binaries { folder: self.folder, paths })
     }
 }
 
 impl Binaries {
+    /// Asks for red of each, with the switch on what is told of it: as many at a time as there
+    /// are cores, for most test binaries keep to one.
+    fn ask(
+        &self,
+        shell: &Shell,
+        mutations: &[&Mutation],
+        switch: fn(&Mutation) -> usize,
+        tally: &mut Tally,
+    ) -> Result<(), String> {
+        let names: Vec<String> = mutations.iter().map(|m| m.number.to_string()).collect();
+        let noticed = shell.side_by_side(&names, |shell, name| {
+            let of = mutations.iter().find(|m| m.number.to_string() == name);
+            let mutation = of.expect("it is one of them");
+            self.notice(shell, mutation, switch(mutation))
+        });
+        for (mutation, noticed) in mutations.iter().zip(noticed) {
+            count(tally, mutation, noticed?);
+        }
+        Ok(())
+    }
+
     /// What notices a mutation, with the switch on that number.
     fn notice(&self, shell: &Shell, mutation: &Mutation, number: usize) -> Result<Noticed, String> {
         let passes = |only: &[&str]| self.passes(shell, &mutation.test, only, number);
@@ -218,6 +249,17 @@ impl Binaries {
             return Err(format!("{test} has no test named {}", only.join(" or ")));
         }
         Ok(passes)
+    }
+}
+
+/// The workspace's manifest with a version of the copy's own: to cargo its packages are others
+/// than those of the other copy, and both have room in one folder.
+fn versioned(manifest: &str, copy: &str) -> Result<String, String> {
+    let plain = format!("\nversion = \"{}\"\n", env!("CARGO_PKG_VERSION"));
+    let own = format!("\nversion = \"{}-{copy}\"\n", env!("CARGO_PKG_VERSION"));
+    match manifest.matches(&plain).count() {
+        1 => Ok(manifest.replacen(&plain, &own, 1)),
+        count => Err(format!("Cargo.toml: the version stands {count} times there")),
     }
 }
 
