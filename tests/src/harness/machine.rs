@@ -102,7 +102,7 @@ pub struct Recorded<'a>(pub &'a mut dyn Backend);
 
 impl Machine for Recorded<'_> {
     fn run<C: Kernel>(&mut self, mut command: C) -> Result<(), Error> {
-        let mut laid = Laid { backend: &mut *self.0, written: Vec::new(), slices: Vec::new() };
+        let mut laid = Laid::on(&mut *self.0);
         let recorded = command.lay(&mut laid);
         let Laid { written, slices, .. } = laid;
         let results = self.twice(recorded, &written);
@@ -141,11 +141,19 @@ impl Recorded<'_> {
 }
 
 /// Lays buffers out on a backend.
-struct Laid<'a> {
+pub struct Laid<'a> {
     backend: &'a mut dyn Backend,
     /// Buffers that are written, and what they held.
-    written: Vec<(Slice, Vec<u8>)>,
-    slices: Vec<Slice>,
+    pub written: Vec<(Slice, Vec<u8>)>,
+    /// All of them.
+    pub slices: Vec<Slice>,
+}
+
+impl<'a> Laid<'a> {
+    /// None yet.
+    pub fn on(backend: &'a mut dyn Backend) -> Self {
+        Self { backend, written: Vec::new(), slices: Vec::new() }
+    }
 }
 
 impl Lay for Laid<'_> {

@@ -21,7 +21,7 @@ use std::fmt::Debug;
 pub use abi::{Abi, DeviceMemory, Piece, Refused};
 pub use bytes::Bytes;
 pub use hashes::{assert_committed, assert_hashes, hash};
-pub use machine::{Direct, Kernel, Machine, Recorded};
+pub use machine::{Direct, Kernel, Laid, Machine, Recorded};
 pub use magnitude::{Magnitude, rounded_sums};
 pub use noise::Noise;
 pub use rule::assert_keeps_to_spec;
