@@ -2,6 +2,7 @@
 //! driver (cuda/plugin) and the emulator (tests/emulator) launch the same.
 
 mod lower;
+pub mod probes;
 
 pub use lower::lower;
 

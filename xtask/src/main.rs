@@ -4,6 +4,7 @@
 
 mod bench;
 mod bindings;
+mod bundle;
 mod check;
 mod cuda;
 mod install;
@@ -48,6 +49,9 @@ enum Chore {
     },
     /// Write what the entries of CUDA's kernels take, cuda/resources.csv, anew.
     CudaResources,
+    /// Make a folder for a machine with a card: its run.sh checks and times there what only a
+    /// card can show.
+    GpuBundle(bundle::Options),
     /// Write the grid of kernels and forms, docs/parity.md, anew.
     Parity {
         /// Write nothing; fail if what is committed is not what the sources say.
@@ -66,6 +70,7 @@ fn main() {
         Chore::Bindings { check: false } => bindings::write(&root()),
         Chore::Bindings { check: true } => bindings::check(&root()).map(drop),
         Chore::CudaResources => check::cuda::write_resources(&root()),
+        Chore::GpuBundle(options) => bundle::run(&root(), &options),
         Chore::Parity { check: false } => parity::write(&root()),
         Chore::Parity { check: true } => parity::check(&root()),
     };

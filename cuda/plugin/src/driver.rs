@@ -53,6 +53,7 @@ functions! {
     cuMemFreeHost(*mut c_void);
     cuMemsetD8Async(CUdeviceptr, c_uchar, usize, CUstream);
     cuMemcpyHtoDAsync_v2(CUdeviceptr, *const c_void, usize, CUstream);
+    cuMemcpyDtoDAsync_v2(CUdeviceptr, CUdeviceptr, usize, CUstream);
     cuMemcpyDtoHAsync_v2(*mut c_void, CUdeviceptr, usize, CUstream);
     cuPointerGetAttribute(*mut c_void, CUpointer_attribute, CUdeviceptr);
     cuStreamCreate(*mut CUstream, c_uint);

@@ -8,6 +8,7 @@ mod driver;
 mod kernels;
 #[cfg(test)]
 mod pretended;
+pub mod probe;
 mod refusal;
 mod work;
 

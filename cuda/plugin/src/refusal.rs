@@ -10,15 +10,20 @@ const CAPABILITY_LEAST: i32 = 80;
 const MEMORY_DEVICE: u32 = 2;
 const MEMORY_UNIFIED: u32 = 4;
 
-/// Refuses a driver that is older than the compiler of the kernels. Both are spelled as
-/// `1000 * major + 10 * minor`.
+/// The first driver of each CUDA that runs what the compilers of that CUDA make.
+const DRIVERS: [(i32, &str); 2] = [(12, "R525"), (13, "R580")];
+
+/// Refuses a driver of an older CUDA than the compiler of the kernels; both are spelled as
+/// `1000 * major + 10 * minor`. Drivers run the machine code of every compiler of their major
+/// version, whichever minor version it has, and that of all before it.
 pub fn of_driver(driver: i32, compiler: i32) -> Result<(), Error> {
-    if driver >= compiler {
+    let major = compiler / 1000;
+    if driver / 1000 >= major {
         return Ok(());
     }
-    let (major, minor) = (compiler / 1000, compiler % 1000 / 10);
+    let first = DRIVERS.iter().find(|(of, _)| *of == major).map_or("", |(_, first)| first);
     let expected = plugin::lasting(format!(
-        "kernels for drivers of CUDA {major}.{minor} ({compiler}) and later: update the driver, \
+        "kernels for drivers of CUDA {major} ({first}, {major}000) and later: update the driver, \
          nvidia-smi shows what it has"
     ));
     Err(Error::new("device", "driver", Fault::Unsupported { expected, got: driver.into() }))
@@ -78,14 +83,28 @@ pub fn of_stream<C: PartialEq>(of: C, ours: C) -> Result<(), Error> {
 mod tests {
     use super::{MEMORY_DEVICE, MEMORY_UNIFIED, Place};
     use super::{of_capability, of_driver, of_ordinal, of_place, of_stream};
+    use crate::kernels::COMPILED_BY;
     use kernels_core::error::Fault;
 
     #[test]
     fn a_driver_too_old_is_told_what_it_needs() {
-        assert_eq!(of_driver(13_000, 13_000), Ok(()));
-        assert_eq!(of_driver(13_010, 13_000), Ok(()));
-        let said = of_driver(12_040, 13_000).expect_err("it is older").to_string();
-        assert!(said.contains("driver is 12040") && said.contains("CUDA 13.0 (13000)"), "{said}");
+        // Any of the compiler's own major version will do, and any later one.
+        for driver in [13_000, 13_010, 14_000] {
+            for compiler in [13_000, 13_010, 13_030] {
+                assert_eq!(of_driver(driver, compiler), Ok(()));
+            }
+        }
+        for driver in [11_080, 12_000, 12_090] {
+            let said = of_driver(driver, 13_010).expect_err("it is older").to_string();
+            assert!(said.contains(&format!("driver is {driver}")), "{said}");
+            assert!(said.contains("CUDA 13 (R580, 13000)"), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_first_driver_is_named_for_the_compiler_that_is_used() {
+        let said = of_driver(0, COMPILED_BY).expect_err("it is older").to_string();
+        assert!(said.contains("(R"), "{said}");
     }
 
     #[test]

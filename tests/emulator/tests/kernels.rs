@@ -30,7 +30,7 @@ macro_rules! tests {
                 #[test]
                 fn is_right_over_the_cases_of_the_cpu() {
                     let mut device = device(emulator::$device);
-                    (kernel(stringify!($kernel)).cases)(&mut device);
+                    (kernel(stringify!($kernel)).cases)(&mut device, 1);
                     assert_eq!(device.plugin.allocated_bytes(), 0);
                 }
 

@@ -1,9 +1,12 @@
 //! What every device must keep, on whichever it runs: the emulator's tests go over it, and the
 //! program `pagewise-device` does on a card.
 
+pub mod bench;
 pub mod company;
 pub mod malformed;
 pub mod parity;
+pub mod record;
+pub mod report;
 
 use backends::plugin::Plugin;
 

@@ -53,6 +53,12 @@ pub fn check(shell: &Shell) -> Result<Tally, String> {
     Ok(tally)
 }
 
+/// Compiles every kernel and every probe, for whoever embeds them; nothing is judged.
+pub fn fatbins(shell: &Shell) -> Result<(), String> {
+    let toolkit = toolkit(shell)??;
+    compile(shell, &toolkit)?.into_iter().try_for_each(|compiled| compiled.map(drop))
+}
+
 /// Writes what every entry takes.
 pub fn write_resources(root: &Path) -> Result<(), String> {
     let shell = Shell::new(root, "cuda-resources")?;

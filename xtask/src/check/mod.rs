@@ -13,7 +13,7 @@ mod metal;
 mod miri;
 mod mutations;
 mod neon;
-mod plugin;
+pub mod plugin;
 mod rust;
 pub mod shell;
 mod skips;

@@ -7,6 +7,7 @@ use super::shell::Shell;
 use super::tally::Tally;
 use crate::cuda::stub;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A workspace of its own: it needs a driver to link, and nothing else does.
 const MANIFEST: &str = "cuda/plugin/Cargo.toml";
@@ -16,7 +17,7 @@ const PRETEND: &str = "cuda/plugin/pretend.c";
 const ON_PRETENDED: &str = "pretended::";
 /// The version that it says it has.
 const VERSION: &str = "PRETEND_VERSION";
-const LIBRARY: &str = "libpagewise_cuda.so";
+pub const LIBRARY: &str = "libpagewise_cuda.so";
 /// Where the loader looks first.
 const LIBRARIES: &str = "LD_LIBRARY_PATH";
 
@@ -28,18 +29,31 @@ const ANOTHER: &str = "#include <pagewise/plugin.h>\n\
 /// A library that is no plugin.
 const FOREIGN: &str = "int pagewise_nothing(void) { return 0; }\n";
 
+/// Cargo with these words on the plugin, linked to the stand-in in `driver`; and where it
+/// builds into.
+fn cargo(shell: &Shell, driver: &Path, words: &[&str]) -> (Command, PathBuf) {
+    let target = shell.target.join("check/cuda/plugin");
+    let mut cargo = shell.cargo(words);
+    cargo.args(["--locked", "--manifest-path", MANIFEST]).arg("--target-dir").arg(&target);
+    cargo.env("CUDA_LIBRARY_PATH", driver).env(LIBRARIES, driver.join("lib64"));
+    cargo.env("PAGEWISE_FATBINS", shell.target.join("check/cuda"));
+    (cargo, target)
+}
+
+/// Builds the plugin and the program that runs the probes, for release; the folder they are in.
+pub fn build(shell: &Shell) -> Result<PathBuf, String> {
+    let driver = stub::make(shell, &shell.root.join(MANIFEST))?;
+    let (mut cargo, target) = cargo(shell, &driver, &["build", "--release"]);
+    shell.run(&mut cargo)?;
+    Ok(target.join("release"))
+}
+
 /// Builds, tests and loads it.
 pub fn check(shell: &Shell) -> Result<Tally, String> {
     let driver = stub::make(shell, &shell.root.join(MANIFEST))?;
     let drivers = driver.join("lib64");
     let target = shell.target.join("check/cuda/plugin");
-    let cargo = |words: &[&str]| {
-        let mut cargo = shell.cargo(words);
-        cargo.args(["--locked", "--manifest-path", MANIFEST]).arg("--target-dir").arg(&target);
-        cargo.env("CUDA_LIBRARY_PATH", &driver).env(LIBRARIES, &drivers);
-        cargo.env("PAGEWISE_FATBINS", shell.target.join("check/cuda"));
-        cargo
-    };
+    let cargo = |words: &[&str]| cargo(shell, &driver, words).0;
     shell.run(&mut shell.cargo(&["fmt", "--manifest-path", MANIFEST, "--check"]))?;
     shell.run(cargo(&["clippy", "--all-targets"]).args(["--", "-D", "warnings"]))?;
     shell.run(&mut cargo(&["build", "--release"]))?;
