@@ -13,6 +13,7 @@ use std::fs;
 use std::path::Path;
 
 const PACKAGES: [&str; 4] = ["cmake", "libc6-dbg", "pkg-config", "valgrind"];
+const PLUGIN: &str = "libpagewise_cuda.so";
 const TOOLS: [&str; 3] = ["cmake", "pkg-config", "valgrind"];
 
 /// Installs it, looks at it, and runs everything.
@@ -59,6 +60,10 @@ pub fn installed(shell: &Shell, folder: &Path) -> Result<Installed, String> {
     let (made, prefix) = (folder.join("made"), folder.join("prefix"));
     let installed = install(shell, &made, Build::Tests)?;
     fs::rename(&made, &prefix).map_err(fault)?;
+    // A device for the programs: the tests' own, where CUDA's plugin would lie.
+    let emulator = shell.target.join("debug/libemulator.so");
+    fs::copy(&emulator, prefix.join("lib").join(PLUGIN))
+        .map_err(|error| format!("{}: {error}", emulator.display()))?;
     Ok(Installed { prefix, ..installed })
 }
 
