@@ -10,9 +10,12 @@
 //! - `over PEER`: the figure over the best of the peer's, a rate;
 //! - `under PEER`: the same of a time;
 //! - `figure`: the figure itself;
-//! - `least`: the same where more is better.
+//! - `least`: the same where more is better;
+//! - `ns`: the time of a call.
 //!
-//! `parts`, `under` and `figure` are at most the bar, the others at least.
+//! `parts`, `under`, `figure` and `ns` are at most the bar, the others at least.
+//!
+//! A kernel of `cuda attention` is one that cards are held to, and no other machine.
 //!
 //! Of all shapes that fit the pattern the worst counts.
 
@@ -21,6 +24,8 @@ use std::path::Path;
 
 const PATH: &str = "benches/bars.csv";
 const HEADER: &str = "work,kernel,shape,measure,bar";
+/// Levels of devices begin so.
+const DEVICES: [&str; 2] = ["cuda-", "metal-"];
 
 /// One bar.
 #[derive(Clone, Debug)]
@@ -29,6 +34,8 @@ pub struct Bar {
     pub work: String,
     /// The kernel's stem.
     pub kernel: String,
+    /// The devices it holds for, by how their levels begin; none: CPUs.
+    pub device: Option<String>,
     /// The shapes it holds for: a pattern in which `*` stands for anything.
     pub shape: String,
     /// What is compared.
@@ -56,6 +63,8 @@ pub enum Measure {
     Figure,
     /// The same where more is better.
     Least,
+    /// Time of a call.
+    Nanoseconds,
 }
 
 /// All bars.
@@ -76,6 +85,7 @@ fn parse(line: &str) -> Option<Bar> {
         "threads" => Measure::Threads,
         "figure" => Measure::Figure,
         "least" => Measure::Least,
+        "ns" => Measure::Nanoseconds,
         other => match other.split_once(' ')? {
             ("parts", parts) => Measure::Parts(parts.split('+').map(str::to_owned).collect()),
             ("over", peer) => Measure::Over(peer.into()),
@@ -87,9 +97,13 @@ fn parse(line: &str) -> Option<Bar> {
             _ => return None,
         },
     };
+    let (device, kernel) = kernel
+        .split_once(' ')
+        .map_or((None, kernel), |(device, kernel)| (Some(device.to_owned()), kernel));
     Some(Bar {
         work: work.into(),
         kernel: kernel.into(),
+        device,
         shape: shape.into(),
         measure,
         bar: bar.parse().ok()?,
@@ -122,7 +136,20 @@ impl Bar {
 
     /// Whether less is better.
     pub fn is_most(&self) -> bool {
-        matches!(self.measure, Measure::Parts(_) | Measure::Under(_) | Measure::Figure)
+        use Measure::{Figure, Nanoseconds, Parts, Under};
+        matches!(self.measure, Parts(_) | Under(_) | Figure | Nanoseconds)
+    }
+
+    /// Whether it holds for a machine of which something of its kernel was measured.
+    pub fn is_of(&self, record: &Record) -> bool {
+        let level = record.best_level();
+        let here = match &self.device {
+            Some(device) => {
+                level.strip_prefix(device.as_str()).is_some_and(|it| it.starts_with('-'))
+            }
+            None => !DEVICES.iter().any(|device| level.starts_with(device)),
+        };
+        here && record.of(&self.kernel).next().is_some()
     }
 
     /// Whether it holds for the shape of a row.
@@ -157,6 +184,7 @@ impl Bar {
                 Some(row.figure / peer(row, record, name).min_by(f64::total_cmp)?)
             }
             Measure::Figure | Measure::Least => Some(row.figure),
+            Measure::Nanoseconds => row.median_ns,
         }
     }
 }
@@ -248,6 +276,28 @@ mod tests {
         assert_eq!(reached("none,serving,T decode,over nobody,1"), None);
         assert!(of("wait,serving,T wait,under peer,0.5").is_reached(0.4));
         assert!(!of("rate,serving,T decode,over peer,1.8").is_reached(1.7));
+    }
+
+    #[test]
+    fn a_bar_of_cards_is_held_against_cards_alone() {
+        let record = |level: &str| {
+            let record = format!(
+                "kernel,shape,level,threads,median_ns,work,unit,figure,peak,share\n\
+                 attention,decode page 16,{level},1,100,,GB/s read,9,10,0.9\n\
+                 attention,decode page 1,{level},1,125,,GB/s read,8,10,0.8\n"
+            );
+            Record::parse(&record).expect("a record")
+        };
+        let (card, cpu) = (record("cuda-sm90-1"), record("avx2"));
+        let of = |line: &str| parse(line).expect("a bar");
+        let [time, of_cpu] = ["cuda attention", "attention"]
+            .map(|kernel| of(&format!("decode,{kernel},* page 1,ns,110")));
+        assert!(time.is_of(&card) && !time.is_of(&cpu));
+        assert!(of_cpu.is_of(&cpu) && !of_cpu.is_of(&card));
+        assert_eq!(time.reached(&card).map(|best| best.0), Some(125.0));
+        assert!(!time.is_reached(125.0) && time.is_reached(110.0));
+        let pages = of("pages,cuda attention,* page 1,than page 1>page 16,0.87");
+        assert_eq!(pages.reached(&card).map(|best| best.0), Some(0.8));
     }
 
     #[test]

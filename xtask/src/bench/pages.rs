@@ -48,23 +48,34 @@ pub fn pages(root: &Path) -> Result<Vec<(String, String)>, String> {
     let bars = bars::read(root)?;
     let mut performance = PERFORMANCE_HEAD.to_owned();
     let mut status = STATUS_HEAD.to_owned();
-    for (machine, date, record) in record::newest(root)? {
-        let _ = write!(performance, "\n## {machine}, {date}\n\n{}", peaks(&record));
+    let records = record::newest(root)?;
+    for (machine, date, record) in &records {
+        let _ = write!(performance, "\n## {machine}, {date}\n\n{}", peaks(record));
         for kernel in record.kernels() {
             if kernel == "peaks" {
                 continue;
             }
             let _ = write!(performance, "\n### {kernel}\n\n");
-            let shown = plotted(&record, kernel, &bars);
+            let shown = plotted(record, kernel, &bars);
             if !shown.is_empty() {
                 let file = format!("{machine}-{kernel}.svg");
                 let title = format!("{kernel}: share of the machine's peak, all threads");
                 pages.push((format!("{PLOTS}/{file}"), plot::shares(&title, &shown)));
                 let _ = write!(performance, "![{title}](performance/{file})\n\n");
             }
-            performance += &table(&record, kernel);
+            performance += &table(record, kernel);
         }
-        let _ = write!(status, "\n## {machine}, {date}\n\n{}", against(&record, &bars));
+        let _ = write!(status, "\n## {machine}, {date}\n\n{}", against(record, &bars));
+    }
+    let nowhere = bars.iter().filter(|bar| !records.iter().any(|(.., record)| bar.is_of(record)));
+    let nowhere: Vec<Bar> = nowhere.cloned().collect();
+    if !nowhere.is_empty() {
+        status += "\n## No machine yet\n\n";
+        status +=
+            "No record has them: nothing of this was measured.\n\n| work | bar |\n|---|---:|\n";
+        for bar in &nowhere {
+            let _ = writeln!(status, "| {} | {} |", bar.work, shown(bar, bar.bar));
+        }
     }
     pages.extend([(PERFORMANCE.to_owned(), performance), (STATUS.to_owned(), status)]);
     Ok(pages)
@@ -134,15 +145,8 @@ fn table(record: &Record, kernel: &str) -> String {
 fn against(record: &Record, bars: &[Bar]) -> String {
     let mut text =
         String::from("| work | bar | reached | worst shape | |\n|---|---:|---:|---|---|\n");
-    for bar in bars.iter().filter(|bar| record.of(&bar.kernel).next().is_some()) {
-        let value = |value: f64| match bar.measure {
-            Measure::Share => percent(value),
-            Measure::Parts(_) => format!("{:.1} %", value * 100.0),
-            Measure::Than(..) | Measure::Threads | Measure::Over(_) | Measure::Under(_) => {
-                format!("{value:.2}×")
-            }
-            Measure::Figure | Measure::Least => format!("{value:.3}"),
-        };
+    for bar in bars.iter().filter(|bar| bar.is_of(record)) {
+        let value = |value: f64| shown(bar, value);
         let (reached, shape, verdict) = match bar.reached(record) {
             Some((reached, shape)) => {
                 let verdict = match (bar.is_reached(reached), bar.is_most()) {
@@ -162,6 +166,19 @@ fn against(record: &Record, bars: &[Bar]) -> String {
         );
     }
     text
+}
+
+/// A value of a bar's measure.
+fn shown(bar: &Bar, value: f64) -> String {
+    match bar.measure {
+        Measure::Share => percent(value),
+        Measure::Parts(_) => format!("{:.1} %", value * 100.0),
+        Measure::Than(..) | Measure::Threads | Measure::Over(_) | Measure::Under(_) => {
+            format!("{value:.2}×")
+        }
+        Measure::Figure | Measure::Least => format!("{value:.3}"),
+        Measure::Nanoseconds => format!("{:.1} µs", value / 1e3),
+    }
 }
 
 fn percent(share: f64) -> String {
