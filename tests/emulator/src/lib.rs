@@ -40,3 +40,10 @@ extern "C" fn emulator_free(at: *mut std::ffi::c_void) {
     let mut memory = memory::EMBEDDERS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     memory.free(at.expose_provenance() as u64);
 }
+
+/// The emulated Metal device, for a plugin that is linked to this library.
+#[cfg(emulated)]
+#[unsafe(no_mangle)]
+extern "C" fn emulated_metal() -> *const plugin::pwp_table {
+    metal()
+}

@@ -5,7 +5,7 @@
 use pagewise_tests::server::{Server, command};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 /// A folder of plugins that goes with the test.
 struct Plugins(PathBuf);
@@ -18,16 +18,27 @@ impl Plugins {
     }
 
     /// With the emulator, as CUDA's plugin.
-    fn emulated(name: &str) -> Self {
+    fn cuda(name: &str) -> Self {
         let plugins = Self::new(name);
-        let test = std::env::current_exe().expect("a test has a path");
-        let built = test.with_file_name("libemulator.so");
-        std::fs::copy(built, plugins.library()).expect("it is built with the tests");
+        std::fs::copy(emulator(), plugins.library("cuda")).expect("it is built with the tests");
         plugins
     }
 
-    fn library(&self) -> PathBuf {
-        self.0.join("libpagewise_cuda.so")
+    /// With the emulator, as Metal's plugin: a library that asks it for its other device.
+    fn metal(name: &str) -> Self {
+        let plugins = Self::new(name);
+        let source = plugins.0.join("metal.c");
+        std::fs::write(&source, METAL).expect("a file");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-o"]).arg(plugins.library("metal")).arg(source);
+        let folder = emulator().parent().expect("a file in a folder").display().to_string();
+        compiler.arg(emulator()).arg(format!("-Wl,-rpath,{folder}"));
+        assert!(compiler.status().is_ok_and(|status| status.success()), "{compiler:?}");
+        plugins
+    }
+
+    fn library(&self, kind: &str) -> PathBuf {
+        self.0.join(backends::plugin::library_name(kind))
     }
 
     fn path(&self) -> &str {
@@ -39,6 +50,16 @@ impl Drop for Plugins {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// A plugin whose device is the emulator's Metal.
+const METAL: &str = "extern const void *emulated_metal(void);\n\
+    const void *pagewise_plugin(void) { return emulated_metal(); }\n";
+
+/// The emulator's library.
+fn emulator() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    test.with_file_name("libemulator.so")
 }
 
 fn asked() -> Value {
@@ -65,27 +86,35 @@ fn refused(plugins: &Path, device: &str) -> String {
 
 #[test]
 fn a_server_on_a_device_answers_as_one_on_the_cpu() {
-    let plugins = Plugins::emulated("pagewise-served");
-    let device = Server::start(&["--device", "cuda:0", "--plugins", plugins.path()]);
-    let auto = Server::start(&["--device", "auto", "--plugins", plugins.path()]);
-    let cpu = Server::start(&[]);
-    let [expected, by] = answer(&cpu);
+    let (cuda, metal) = (Plugins::cuda("pagewise-cuda"), Plugins::metal("pagewise-metal"));
+    let [expected, by] = answer(&Server::start(&[]));
     assert!(!expected.is_empty() && by == "pagewise-cpu-1", "{expected:?} by {by}");
-    let by = "pagewise-cuda-emulated-1".to_owned();
-    assert_eq!(answer(&device), [expected.clone(), by.clone()]);
-    assert_eq!(answer(&auto), [expected, by]);
+    for (plugins, devices, by) in [
+        (&cuda, ["cuda:0", "auto"], "pagewise-cuda-emulated-1"),
+        (&metal, ["metal", "auto"], "pagewise-metal-emulated-1"),
+    ] {
+        for device in devices {
+            let server = Server::start(&["--device", device, "--plugins", plugins.path()]);
+            assert_eq!(answer(&server), [expected.clone(), by.to_owned()], "--device {device}");
+        }
+    }
 }
 
 #[test]
 fn where_there_is_no_device_it_says_what_is_missing() {
     let plugins = Plugins::new("pagewise-none");
-    let said = refused(&plugins.0, "cuda:0");
-    assert!(said.contains("there is no plugin") && said.contains("libpagewise_cuda"), "{said}");
-    std::fs::write(plugins.library(), "no library").expect("a file");
+    for (device, kind) in [("cuda:0", "cuda"), ("metal", "metal")] {
+        let said = refused(&plugins.0, device);
+        let library = plugins.library(kind).display().to_string();
+        assert!(said.contains(&format!("--device: there is no plugin {library}")), "{said}");
+    }
+    std::fs::write(plugins.library("cuda"), "no library").expect("a file");
     let said = refused(&plugins.0, "cuda:0");
     assert!(said.contains("does not load") && said.contains("driver"), "{said}");
-    let said = refused(&plugins.0, "cuda:x");
-    assert!(said.contains("cuda:0 and so on"), "{said}");
+    for unknown in ["cuda:x", "metal:0"] {
+        let said = refused(&plugins.0, unknown);
+        assert!(said.contains("cuda:0 and so on, metal, auto"), "{said}");
+    }
     // The CPU goes on where nobody insists.
     let server = Server::start(&["--device", "auto", "--plugins", plugins.path()]);
     assert_eq!(answer(&server)[1], "pagewise-cpu-1");
@@ -93,7 +122,7 @@ fn where_there_is_no_device_it_says_what_is_missing() {
 
 #[test]
 fn a_device_that_the_plugin_lacks_is_refused() {
-    let plugins = Plugins::emulated("pagewise-second");
+    let plugins = Plugins::cuda("pagewise-second");
     let said = refused(&plugins.0, "cuda:1");
     assert!(said.contains("ordinal") && said.contains("one device, number 0"), "{said}");
 }
