@@ -63,7 +63,8 @@ pub fn shapes(quick: bool) -> Vec<Attending> {
     shapes.push(Attending { transposed: true, ..middle });
     shapes.extend([1, 8, 64, 256].map(|page_len| Attending { page_len, ..middle }));
     shapes.push(Attending { kv: Dtype::E4m3, ..long });
-    shapes.push(of(1, 8 << 10, 8 << 10));
+    let prefill = of(1, 8 << 10, 8 << 10);
+    shapes.push(Attending { rows: prefill.positions, ..prefill });
     let causal = of(8, 64, 4 << 10);
     shapes.extend([causal, Attending { tree: true, ..causal }]);
     shapes

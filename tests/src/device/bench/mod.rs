@@ -225,7 +225,7 @@ pub fn time(device: &mut Device, shape: &Shape, quick: bool) -> Row {
         median_ns: Some((seconds * 1e9).round()),
         work: Some(work.count() as f64),
         unit: unit.to_owned(),
-        figure: three(work.count() as f64 / seconds / many),
+        figure: rounded(work.count() as f64 / seconds / many),
         peak: None,
         share: None,
     }
@@ -247,7 +247,7 @@ pub fn first_launch<E>(open: impl FnOnce() -> Result<Device, E>) -> Result<(Devi
         median_ns: None,
         work: None,
         unit: "ms".to_owned(),
-        figure: three(took),
+        figure: rounded(took),
         peak: None,
         share: None,
     };
@@ -286,14 +286,14 @@ pub fn ratios(rows: &[Row]) -> Vec<Row> {
             median_ns: None,
             work: None,
             unit: "parts".to_owned(),
-            figure: three(parts),
+            figure: rounded(parts),
             ..tree.clone()
         })
     };
     rows.iter().filter(tree).filter_map(of).collect()
 }
 
-/// Rounded to what a clock can say.
-fn three(value: f64) -> f64 {
-    (value * 1e3).round() / 1e3
+/// Rounded to what a clock can say: four digits.
+fn rounded(value: f64) -> f64 {
+    format!("{value:.3e}").parse().expect("it is a number")
 }
