@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 const FOLDER: &str = "PAGEWISE_FATBINS";
 const KERNELS: &str = "../kernels";
-/// The version of the compiler is written here alone; a driver has to be as new.
+/// The version of the compiler is written here alone; a driver has to be of its major version or later.
 const REQUIREMENTS: &str = "../requirements.txt";
 
 fn main() {
