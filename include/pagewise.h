@@ -118,8 +118,8 @@ PW_API const char *pw_device_numerics(const pw_device *device);
 
 /* A device with streams looks over what lies in buffers as it runs: a page past the slab, a
  * token past the vocabulary. The first such fault of a run stays in its plan, and all runs
- * with that plan write nothing more. Copy the plan back and ask: what a CPU's run would have
- * refused is told as it would be, else PW_OK. A plan that is made anew has none. */
+ * with that plan write nothing more. Copy the plan back, to anywhere, and ask: what a CPU's
+ * run would have refused is told as it would be, else PW_OK. A plan that is made anew has none. */
 PW_API pw_status pw_plan_fault(const pw_device *device, const void *plan, uint64_t plan_bytes,
                                pw_error *error);
 

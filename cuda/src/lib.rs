@@ -5,6 +5,7 @@ mod lower;
 pub mod probes;
 
 pub use lower::lower;
+pub use plugin::Facts;
 
 /// The id of the arithmetic of a card of that compute capability: tensor cores of different
 /// ones add in different ways, so that the same launches give other bits.
@@ -14,12 +15,3 @@ pub fn numerics(capability: u32) -> String {
 
 /// Counts changes of the order in which kernels compute.
 pub const ARITHMETIC: u32 = 1;
-
-/// What of a device decides how work is cut. It never decides the order of arithmetic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// Multiprocessors.
-    pub multiprocessors: u32,
-    /// Shared memory that a block may have.
-    pub shared_bytes_max: u32,
-}

@@ -4,6 +4,7 @@
 mod lower;
 
 pub use lower::lower;
+pub use plugin::Facts;
 
 /// The id of the arithmetic of a GPU of that name: matrices of different ones may add in
 /// different ways.
@@ -14,12 +15,3 @@ pub fn numerics(gpu: &str) -> String {
 
 /// Counts changes of the order in which kernels compute.
 pub const ARITHMETIC: u32 = 1;
-
-/// What of a device decides how work is cut. It never decides the order of arithmetic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// Cores of the GPU.
-    pub cores: u32,
-    /// Threadgroup memory that a threadgroup may have.
-    pub shared_bytes_max: u32,
-}

@@ -1,6 +1,7 @@
 //! What host and device plugins know of each other: the C table of
 //! `include/pagewise/plugin.h`, and what every plugin does the same way. A plugin brings a
-//! [`Driver`] and says what a command becomes ([`Launches`]); [`table`] makes the rest of it.
+//! [`Driver`] and says what a command becomes ([`Launches`], by [`lower`] where devices do not
+//! differ); [`table`] makes the rest of it.
 
 mod driver;
 mod error;
@@ -14,6 +15,7 @@ mod export;
 )]
 mod generated;
 mod launch;
+pub mod lower;
 mod text;
 
 use kernels_core::device::KERNELS;
@@ -23,6 +25,7 @@ pub use error::told;
 pub use export::table;
 pub use generated::*;
 pub use launch::{ARGUMENT_BYTES_MAX, Arguments, LAUNCHES_MAX, Launch, Launches};
+pub use lower::Facts;
 pub use text::{lasting, lasting_name, put, read};
 
 /// Host and plugin are of one build if this is the same: the headers that they share, by

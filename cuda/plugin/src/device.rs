@@ -68,7 +68,7 @@ impl Driver for Cuda {
         let multiprocessors = Self::attribute(device, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         let shared = CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         let facts = cuda::Facts {
-            multiprocessors: multiprocessors as u32,
+            cores: multiprocessors as u32,
             shared_bytes_max: Self::attribute(device, shared)? as u32,
         };
         let context = Arc::new(Context::of(device)?);

@@ -1,12 +1,12 @@
 //! `append_kv`: a block that checks the step, then one for K or V of a head of 32 rows.
 
-use super::looping;
-use super::rows::{CHECK_BYTES, checker};
 use crate::Facts;
 use kernels_core::Error;
 use kernels_core::append_kv::AppendKv;
 use kernels_core::command::Raw;
 use kernels_core::params;
+use plugin::lower::looping;
+use plugin::lower::rows::{CHECK_BYTES, checker};
 use plugin::{Launch, Launches};
 
 const THREADS: u32 = 256;

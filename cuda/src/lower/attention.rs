@@ -1,7 +1,6 @@
 //! `attention`: a plan by one block, units of 16 queries and wide units by blocks that take
 //! items from its lists, and the fold of what was cut.
 
-use super::looping;
 use crate::Facts;
 use kernels_core::Error;
 use kernels_core::attention::Attention;
@@ -9,6 +8,7 @@ use kernels_core::command::Raw;
 use kernels_core::dtype::Dtype;
 use kernels_core::error::Fault;
 use kernels_core::params;
+use plugin::lower::looping;
 use plugin::{Launch, Launches};
 
 /// Threads of the plan, of a block that attends, and of one that folds.
@@ -67,7 +67,7 @@ pub fn lower(attention: &Attention<Raw>, facts: &Facts) -> Result<Launches, Erro
     let wide = wide.filter(|_| fits(WIDE));
     let states = states(p, facts);
     let wide_queries = if wide.is_some() { WIDE } else { 0 };
-    let enough = (facts.multiprocessors * WIDE_BLOCKS).min(u16::MAX.into());
+    let enough = (facts.cores * WIDE_BLOCKS).min(u16::MAX.into());
     let told = [wide_queries | enough << 16, states];
     let mut launches = Launches::default();
     let plan = Launch {
@@ -77,7 +77,7 @@ pub fn lower(attention: &Attention<Raw>, facts: &Facts) -> Result<Launches, Erro
         ..Launch::default()
     };
     launches.push(Launch { shared_bytes: PLAN_THREADS / 32 * 8, told, ..plan });
-    let blocks = |each: u32| [facts.multiprocessors * each, 1, 1];
+    let blocks = |each: u32| [facts.cores * each, 1, 1];
     let small =
         Launch { entry: unit, grid: blocks(UNIT_BLOCKS), block: THREADS, ..Launch::default() };
     launches.push(Launch { shared_bytes: shared_bytes(p, kind, dims, UNIT), told, ..small });
@@ -124,7 +124,7 @@ fn states(p: &params::Attention, facts: &Facts) -> u32 {
         return 0;
     }
     let all = u64::from(p.rows_max) * u64::from(p.q_heads) * splits;
-    let room = STATE_BYTES * u64::from(facts.multiprocessors) / state_bytes(p);
+    let room = STATE_BYTES * u64::from(facts.cores) / state_bytes(p);
     all.min(room) as u32
 }
 

@@ -1,11 +1,11 @@
 //! `logit_mask`: checks by one block, counts by a block for each row, then a block for each
 //! row and tile of its logits.
 
-use super::looping;
 use crate::Facts;
 use kernels_core::Error;
 use kernels_core::command::{MaybeSpan, Raw};
 use kernels_core::logit_mask::LogitMask;
+use plugin::lower::looping;
 use plugin::{Launch, Launches};
 
 /// Threads of a block.

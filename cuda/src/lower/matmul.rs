@@ -1,7 +1,6 @@
 //! `matmul`: rows are converted, then few go by 16 and many by 64 or 128; which of the two, each
 //! launch sees on the device.
 
-use super::looping;
 use crate::Facts;
 use kernels_core::Error;
 use kernels_core::command::Raw;
@@ -9,6 +8,7 @@ use kernels_core::dtype::Dtype;
 use kernels_core::error::Checks;
 use kernels_core::matmul::{Matmul, SEGMENT};
 use kernels_core::packing::{Values, Weight};
+use plugin::lower::looping;
 use plugin::{Launch, Launches};
 
 /// Threads of a block.

@@ -1,11 +1,11 @@
 //! `sample`: five launches, by turns for each block of 4096 logits and for each row.
 
-use super::looping;
 use crate::Facts;
 use kernels_core::Error;
 use kernels_core::command::{MaybeSpan, Raw};
 use kernels_core::sample::Sample;
 use kernels_core::vocabulary::BLOCK;
+use plugin::lower::looping;
 use plugin::{Launch, Launches};
 
 /// Threads of a block of logits: its partial sums.
@@ -30,7 +30,7 @@ pub fn lower(sample: &Sample<Raw>, facts: &Facts) -> Result<Launches, Error> {
     let row_bytes = ROW_BYTES + blocks * TALLY_BYTES + p.vocab.div_ceil(GROUP) * 8;
     let row_words = row_bytes.next_multiple_of(64) / 4;
     let pass = |entry, matrices: u64, shared_words: u32| {
-        let most = u64::from(facts.multiprocessors * BLOCKS_EACH);
+        let most = u64::from(facts.cores * BLOCKS_EACH);
         let grid = [(rows * u64::from(blocks) * matrices).clamp(1, most) as u32, 1, 1];
         Launch { entry, grid, block: SUMS, shared_bytes: shared_words * 4, told: [row_words, 0] }
     };

@@ -17,7 +17,7 @@ const MOVE_THREADS: u32 = 256;
 
 pub fn lower(verify: &SpecVerify<Raw>, facts: &Facts) -> Result<Launches, Error> {
     let p = &verify.params;
-    let walks = p.sequences_max.min(facts.multiprocessors * 2);
+    let walks = p.sequences_max.min(facts.cores * 2);
     let one = |entry, block, shared_bytes| Launch {
         entry,
         grid: [1; 3],

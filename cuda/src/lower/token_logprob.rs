@@ -1,7 +1,6 @@
 //! `token_logprob`: tokens are looked at and rows converted; logits and their sums, of few
 //! rows by two launches, of many by one; then the fold.
 
-use super::looping;
 use super::matmul::{FEW_MOST, FEW_ROWS, Form, THREADS, WARPS, convert, few_grid};
 use crate::Facts;
 use kernels_core::Error;
@@ -10,6 +9,7 @@ use kernels_core::error::Checks;
 use kernels_core::packing::{TILE, Weight};
 use kernels_core::token_logprob::TokenLogprob;
 use kernels_core::vocabulary::BLOCK;
+use plugin::lower::looping;
 use plugin::{Launch, Launches};
 
 /// Threads of a block that folds.
@@ -69,7 +69,7 @@ pub fn lower(command: &TokenLogprob<Raw>, facts: &Facts) -> Result<Launches, Err
     if rows_max > FEW_MOST {
         let (entry, rows, shared_bytes) = many(form);
         let pieces = u64::from(rows_max).div_ceil(rows) * blocks;
-        let grid = pieces.min(u64::from(facts.multiprocessors));
+        let grid = pieces.min(u64::from(facts.cores));
         logits = logits.max(grid * rows * BLOCK as u64);
         let grid = [grid as u32, 1, 1];
         launches.push(Launch { entry, grid, block: THREADS, shared_bytes, told });

@@ -1,10 +1,10 @@
 //! `varlen_mask`: checks by one block, then a thread for each row.
 
-use super::looping;
 use crate::Facts;
 use kernels_core::Error;
 use kernels_core::command::Raw;
 use kernels_core::varlen_mask::VarlenMask;
+use plugin::lower::looping;
 use plugin::{Launch, Launches};
 
 /// Threads of a block.

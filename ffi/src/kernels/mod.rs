@@ -399,7 +399,6 @@ fn enqueue<K: Kernel>(
 export! {
     fn pw_plan_fault(device: *const pw_device, plan: *const c_void, plan_bytes: u64) {
         DEVICES.get(device)?;
-        at_least("plan", plan, plan_bytes, 0)?;
         let bytes = Buffers::new().read("plan", plan.cast::<u8>(), plan_bytes)?;
         match backends::plugin::fault(&plan::fault(bytes)?) {
             Some(error) => Err(Refusal::Kernel(error)),

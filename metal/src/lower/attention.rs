@@ -1,11 +1,11 @@
 //! `attention`: a look at the step buffers, then 8 queries of a head of K for each threadgroup;
 //! with few of them over many positions, each split apart, and a fold.
 
-use super::looping;
 use crate::Facts;
 use kernels_core::Error;
 use kernels_core::attention::Attention;
 use kernels_core::command::Raw;
+use plugin::lower::looping;
 use plugin::{Launch, Launches};
 
 /// Threads of the check, and of a threadgroup that attends.

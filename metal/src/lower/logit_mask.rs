@@ -1,12 +1,12 @@
 //! `logit_mask`: checks by one threadgroup, counts by one for each row, then one for each row
 //! and tile of its logits.
 
-use super::looping;
-use super::rows::{CHECK_BYTES, checker};
 use crate::Facts;
 use kernels_core::Error;
 use kernels_core::command::{MaybeSpan, Raw};
 use kernels_core::logit_mask::LogitMask;
+use plugin::lower::looping;
+use plugin::lower::rows::{CHECK_BYTES, checker};
 use plugin::{Launch, Launches};
 
 /// Threads of a threadgroup.

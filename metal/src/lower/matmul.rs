@@ -1,13 +1,13 @@
 //! `matmul`: rows for weights in groups are quantised; few rows go by 8 and, of float weights,
 //! many by 64; which of the two, each launch sees on the device.
 
-use super::looping;
 use crate::Facts;
 use kernels_core::Error;
 use kernels_core::command::Raw;
 use kernels_core::error::Checks;
 use kernels_core::matmul::{Matmul, SEGMENT};
 use kernels_core::packing::{Values, Weight};
+use plugin::lower::looping;
 use plugin::{Launch, Launches};
 
 /// Threads of a threadgroup.

@@ -1,11 +1,11 @@
 //! `sample`: five launches, by turns for each block of 4096 logits and for each row.
 
-use super::looping;
 use crate::Facts;
 use kernels_core::Error;
 use kernels_core::command::{MaybeSpan, Raw};
 use kernels_core::sample::Sample;
 use kernels_core::vocabulary::BLOCK;
+use plugin::lower::looping;
 use plugin::{Launch, Launches};
 
 /// Threads of a block of logits: its partial sums.

@@ -1,12 +1,12 @@
 //! `spec_verify`: checks by one threadgroup, one that walks for each sequence, and one that
 //! lists what is to be moved.
 
-use super::rows::checker;
 use crate::Facts;
 use kernels_core::Error;
 use kernels_core::command::{MaybeSpan, Raw};
 use kernels_core::params;
 use kernels_core::spec_verify::SpecVerify;
+use plugin::lower::rows::checker;
 use plugin::{Launch, Launches};
 
 /// Threads of the threadgroup that checks.

@@ -1,7 +1,6 @@
 //! `token_logprob`: tokens are looked at and rows quantised; logits and their sums, of few rows
 //! or of many; then the fold.
 
-use super::looping;
 use super::matmul::{
     FEW_MOST, FEW_ROWS, MANY_ROWS, THREADS, convert, converted_bytes, few_bytes, is_grouped,
     many_bytes,
@@ -13,6 +12,7 @@ use kernels_core::error::Checks;
 use kernels_core::packing::Weight;
 use kernels_core::token_logprob::TokenLogprob;
 use kernels_core::vocabulary::BLOCK;
+use plugin::lower::looping;
 use plugin::{Launch, Launches};
 
 /// Threads of a threadgroup that folds.

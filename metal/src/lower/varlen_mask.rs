@@ -1,11 +1,11 @@
 //! `varlen_mask`: checks by one threadgroup, then a thread for each row.
 
-use super::looping;
-use super::rows::checker;
 use crate::Facts;
 use kernels_core::Error;
 use kernels_core::command::Raw;
 use kernels_core::varlen_mask::VarlenMask;
+use plugin::lower::looping;
+use plugin::lower::rows::checker;
 use plugin::{Launch, Launches};
 
 /// Threads of a threadgroup, and of the one that checks.

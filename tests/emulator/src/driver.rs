@@ -13,7 +13,7 @@ use std::marker::PhantomData;
 use std::sync::PoisonError;
 
 /// A device of few multiprocessors, so that blocks loop over their work.
-const CUDA: cuda::Facts = cuda::Facts { multiprocessors: 2, shared_bytes_max: 164 << 10 };
+const CUDA: cuda::Facts = cuda::Facts { cores: 2, shared_bytes_max: 164 << 10 };
 const METAL: metal::Facts = metal::Facts { cores: 2, shared_bytes_max: 32 << 10 };
 
 thread_local! {

@@ -1,15 +1,16 @@
 //! `gather`: 16 bytes a thread.
 
+use super::Facts;
 use super::rows::{by_rows, checked};
-use crate::Facts;
+use crate::Launches;
 use kernels_core::Error;
 use kernels_core::command::Raw;
 use kernels_core::gather::Gather;
 use kernels_core::params;
-use plugin::Launches;
 
 const THREADS: u32 = 128;
 
+/// What it becomes.
 pub fn lower(gather: &Gather<Raw>, facts: &Facts) -> Result<Launches, Error> {
     let p = &gather.params;
     let bytes = match p.dtype {

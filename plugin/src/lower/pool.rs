@@ -1,18 +1,18 @@
 //! `pool`: eight columns of a sequence a thread; where vectors are normalised, a block for
 //! each after that.
 
-use super::looping;
 use super::rows::{PIECE, by_rows, checked};
-use crate::Facts;
+use super::{Facts, looping};
+use crate::{Launch, Launches};
 use kernels_core::Error;
 use kernels_core::command::Raw;
 use kernels_core::pool::Pool;
-use plugin::{Launch, Launches};
 
 const THREADS: u32 = 128;
 /// Elements in shared memory at once where vectors are normalised.
 const STAGED: u32 = 2048;
 
+/// What it becomes.
 pub fn lower(pool: &Pool<Raw>, facts: &Facts) -> Result<Launches, Error> {
     let p = &pool.params;
     let items = [p.columns.div_ceil(PIECE).into(), p.seqs_max.into()];

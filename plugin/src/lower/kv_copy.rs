@@ -1,16 +1,16 @@
-//! `kv_copy`: a threadgroup that checks the entries; one for K or V of a head of each entry that
+//! `kv_copy`: a block that checks the entries; one for K or V of a head of each entry that
 //! meets no other; then one for K or V of a head of those that do.
 
-use super::looping;
 use super::rows::{CHECK_BYTES, by_rows, checker};
-use crate::Facts;
+use super::{Facts, looping};
+use crate::{Launch, Launches};
 use kernels_core::Error;
 use kernels_core::command::Raw;
 use kernels_core::kv_copy::KvCopy;
-use plugin::{Launch, Launches};
 
 const THREADS: u32 = 128;
 
+/// What it becomes.
 pub fn lower(copy: &KvCopy<Raw>, facts: &Facts) -> Result<Launches, Error> {
     let p = &copy.params;
     let columns = 2 * u64::from(p.kv.kv_heads);

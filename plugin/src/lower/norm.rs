@@ -1,15 +1,15 @@
-//! `norm`: a threadgroup of two SIMD groups for each vector.
+//! `norm`: a block of two warps for each vector.
 
-use super::looping;
-use crate::Facts;
+use super::{Facts, looping};
+use crate::{Launch, Launches};
 use kernels_core::Error;
 use kernels_core::command::Raw;
 use kernels_core::norm::Norm;
-use plugin::{Launch, Launches};
 
 /// Partial sums of a vector, and threads.
 const SUMS: u32 = 64;
 
+/// What it becomes.
 pub fn lower(norm: &Norm<Raw>, facts: &Facts) -> Result<Launches, Error> {
     let p = &norm.params;
     let vectors = u64::from(p.rows_max) * u64::from(p.heads);

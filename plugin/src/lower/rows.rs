@@ -1,8 +1,7 @@
 //! Launches over the rows of a matrix, and over what a step brings for each of them.
 
-use super::BLOCKS_EACH;
-use crate::Facts;
-use plugin::{Launch, Launches};
+use super::Facts;
+use crate::{Launch, Launches};
 
 /// Elements of a piece, which one thread takes at once.
 pub const PIECE: u32 = 8;
@@ -12,14 +11,14 @@ const CHECKERS: u32 = 512;
 const CHECKED_BY_BLOCKS_MAX: u32 = 512;
 /// Told as `tile` where it does.
 const BLOCKS_CHECK: u32 = 1;
-/// Bytes of shared memory that checks take.
-pub const CHECK_BYTES: u32 = 4;
+/// Bytes of shared memory that checks take: a multiple of 16, as Metal has it.
+pub const CHECK_BYTES: u32 = 16;
 /// Blocks along y at most.
 const ROW_BLOCKS_MAX: u64 = 65_535;
 
 /// A launch whose blocks along x share a row's items and along y loop over rows.
 pub fn by_rows(entry: &'static str, block: u32, [items, rows]: [u64; 2], facts: &Facts) -> Launch {
-    let most = u64::from(facts.multiprocessors * BLOCKS_EACH);
+    let most = facts.blocks_max();
     let across = items.div_ceil(u64::from(block)).clamp(1, most);
     let down = (most / across).clamp(1, rows.clamp(1, ROW_BLOCKS_MAX));
     Launch { entry, grid: [across as u32, down as u32, 1], block, ..Launch::default() }
