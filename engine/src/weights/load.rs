@@ -104,21 +104,20 @@ impl<'a> Loader<'a> {
             ..Default::default()
         };
         let bytes = tensor.bytes();
-        // A file in which tensors do not begin at multiples of their elements is copied.
-        let aligned = [bytes.as_ptr().addr(), tensor.range.start];
-        let aligned = aligned.iter().all(|at| at.is_multiple_of(dtype.align() as usize));
+        // One that does not begin at a multiple of its elements is copied.
+        let aligned = bytes.as_ptr().addr().is_multiple_of(dtype.align() as usize);
         let slice = if aligned {
             self.room_bytes += bytes.len() as u64;
             let buffer = match &mut self.backend {
                 None => NOWHERE,
                 Some(backend) => {
-                    let buffer = backend.import(tensor.file.clone());
+                    let buffer = backend.import(tensor.host());
                     let buffer = buffer.map_err(|error| backend_error(name, error))?;
                     self.buffers.push(buffer);
                     buffer
                 }
             };
-            Slice { buffer, offset: tensor.range.start as u64, bytes: bytes.len() as u64 }
+            Slice { buffer, offset: 0, bytes: bytes.len() as u64 }
         } else {
             self.upload(name, bytes)?
         };

@@ -20,6 +20,7 @@ use kernels_core::dtype::Dtype;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 pub use aside::Aside;
 pub use load::{Loader, Matrix, Table};
@@ -119,6 +120,23 @@ impl Tensor {
 
     /// Its elements, little-endian.
     pub fn bytes(&self) -> &[u8] {
+        &(*self.file).as_ref()[self.range.clone()]
+    }
+
+    /// The same, for who may keep using them where they lie: of its file these alone.
+    fn host(&self) -> HostBytes {
+        Arc::new(Part { file: self.file.clone(), range: self.range.clone() })
+    }
+}
+
+/// A range of a file, which stays as long as it does.
+struct Part {
+    file: HostBytes,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
         &(*self.file).as_ref()[self.range.clone()]
     }
 }
