@@ -16,7 +16,7 @@ mod tickets;
 use kernels_core::Error;
 use kernels_core::command::Access;
 use kernels_core::device::{
-    Backend, Buffer, Command, HostBytes, Launch, Needs, Program, Slice, Ticket,
+    Backend, Buffer, Command, DeviceMemory, HostBytes, Launch, Needs, Program, Slice, Ticket,
 };
 use kernels_core::error::Fault;
 use memory::Memory;
@@ -131,6 +131,12 @@ impl Drop for Plugin {
 impl Backend for Plugin {
     fn numerics(&self) -> &str {
         &self.about.numerics
+    }
+
+    fn memory(&self) -> Result<Option<DeviceMemory>, Error> {
+        let plugin::About { memory_bytes, free_bytes, .. } = self.device.about()?;
+        let (total_bytes, allocated_bytes) = (memory_bytes, self.allocated_bytes());
+        Ok(Some(DeviceMemory { total_bytes, free_bytes, allocated_bytes }))
     }
 
     fn query(&self, command: &Command) -> Result<Needs, Error> {

@@ -106,10 +106,25 @@ pub struct Ticket {
     pub number: u64,
 }
 
+/// Memory of a device that is not the host's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// All that it has.
+    pub total_bytes: u64,
+    /// What nobody has now, whoever shares the device.
+    pub free_bytes: u64,
+    /// What buffers of this backend take.
+    pub allocated_bytes: u64,
+}
+
 /// Where commands run.
 pub trait Backend: Send {
     /// The id of the arithmetic: where it is the same, so are the bits.
     fn numerics(&self) -> &str;
+    /// Where its buffers lie, asked now; nothing where that is the host's memory.
+    fn memory(&self) -> Result<Option<DeviceMemory>, Error> {
+        Ok(None)
+    }
     /// What the command takes, or the field that this backend cannot serve.
     fn query(&self, command: &Command) -> Result<Needs, Error>;
     /// Zeroed memory.
