@@ -5,12 +5,13 @@ use super::check::{BANNED_MAX, BIAS_MAX};
 use super::memory::Copy;
 use super::record::{self, Masked, Sampled, Scores, Told};
 use super::sampling::Masks;
+use super::watched::Watched;
 use crate::lora::{self, Image, Slots};
 use crate::model::step::part;
 use crate::model::{Batch, Capacity, Config, LogitRows, Model, Place, Scratch, Slabs, StepSlices};
 use crate::weights::Aside;
 use kernels_core::Error;
-use kernels_core::device::{Backend, Command, Launch, Program, Slice};
+use kernels_core::device::{Backend, Command, DeviceMemory, Launch, Program, Slice};
 use kernels_core::params::{self, LORA_NONE, SampleRow};
 use std::collections::{BTreeMap, HashMap};
 
@@ -20,7 +21,7 @@ const TOPS: [u32; 4] = [0, 8, 32, 128];
 
 /// A backend with a model on it.
 pub(super) struct Device {
-    backend: Box<dyn Backend>,
+    backend: Watched,
     /// The versions of its weights that are in use, all of one shape.
     models: BTreeMap<u64, Model>,
     config: Config,
@@ -106,11 +107,12 @@ pub(super) struct Drawn {
 impl Device {
     /// A model, its weights of that version.
     pub fn new(
-        mut backend: Box<dyn Backend>,
+        backend: Box<dyn Backend>,
         model: Model,
         weights: u64,
         capacity: Capacity,
     ) -> Result<Self, Error> {
+        let mut backend = Watched::new(backend);
         let to = backend.as_mut();
         let config = model.config().clone();
         let step = StepSlices::alloc(to, &capacity)?;
@@ -149,6 +151,16 @@ impl Device {
     /// The shape of its model.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// How it failed, if it did: it computes nothing any more.
+    pub fn failure(&self) -> Option<Error> {
+        self.backend.failure()
+    }
+
+    /// Its memory, where that is not the host's and it tells.
+    pub fn memory(&self) -> Option<DeviceMemory> {
+        self.backend.memory().ok().flatten()
     }
 
     /// Elements of a hidden state.

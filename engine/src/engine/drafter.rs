@@ -15,7 +15,7 @@ use super::{Engine, OpenError};
 use crate::model::{Batch, Model};
 use crate::weights::Aside;
 use kernels_core::Error;
-use kernels_core::device::Backend;
+use kernels_core::device::{Backend, DeviceMemory};
 use kernels_core::params::SampleRow;
 use std::collections::HashSet;
 
@@ -216,6 +216,22 @@ impl Engine {
 }
 
 impl Drafter {
+    /// How a device of its own failed, if it has one that did.
+    pub fn failure(&self) -> Option<Error> {
+        match &self.by {
+            By::Model(device) => device.failure(),
+            By::Base { .. } => None,
+        }
+    }
+
+    /// The memory of a device of its own.
+    pub fn memory(&self) -> Option<DeviceMemory> {
+        match &self.by {
+            By::Model(device) => device.memory(),
+            By::Base { .. } => None,
+        }
+    }
+
     pub fn has_pages(&self) -> bool {
         match &self.by {
             By::Model(device) => device.has_pages(),

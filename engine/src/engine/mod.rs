@@ -26,6 +26,7 @@ mod settings;
 mod stop;
 mod swap;
 mod versions;
+mod watched;
 
 use crate::lora;
 use crate::model::{Batch, Config, Model};
@@ -40,7 +41,7 @@ use drafter::Drafter;
 use episodes::Episode;
 use grammar::Masker;
 use kernels_core::Error;
-use kernels_core::device::Backend;
+use kernels_core::device::{Backend, DeviceMemory};
 use launch::Launched;
 use memory::Memory;
 use sampling::Masks;
@@ -188,6 +189,9 @@ impl Engine {
     /// Takes a request, which ends by events of later steps; or refuses it by the field
     /// that is at fault.
     pub fn submit(&mut self, mut request: Request) -> Result<(), Refused> {
+        if let Some(failure) = self.failure() {
+            return Err(refused("device", "one that has not failed", failure));
+        }
         let vocab = self.config().vocab;
         self.take_up(&mut request)?;
         let checks = check::Checks { settings: &self.settings, vocab, eos: self.eos.len() };
@@ -249,6 +253,7 @@ impl Engine {
             self.step += 1;
             self.compute();
         }
+        self.end_with_its_device();
         std::mem::take(&mut self.events)
     }
 
@@ -257,7 +262,23 @@ impl Engine {
     pub fn rest(&mut self, now: Duration) -> Vec<Event> {
         self.end_overdue(now);
         self.advance(true);
+        self.end_with_its_device();
         std::mem::take(&mut self.events)
+    }
+
+    /// How a device failed that it needs, if one did: it computes nothing any more, and its
+    /// requests have ended.
+    pub fn failure(&self) -> Option<Error> {
+        self.device.failure().or_else(|| self.drafter.as_ref().and_then(Drafter::failure))
+    }
+
+    /// The memory of its device, and what it takes of that; nothing where it computes in the
+    /// host's, or where the device does not tell.
+    pub fn device_memory(&self) -> Option<DeviceMemory> {
+        let own = self.device.memory()?;
+        let beside = self.drafter.as_ref().and_then(Drafter::memory);
+        let beside_bytes = beside.map_or(0, |memory| memory.allocated_bytes);
+        Some(DeviceMemory { allocated_bytes: own.allocated_bytes + beside_bytes, ..own })
     }
 
     /// What it has done so far, and how it stands.
@@ -386,6 +407,15 @@ impl Engine {
         for id in ids {
             self.end_group(id, &Finish::Deadline);
         }
+    }
+
+    /// Nobody is answered by a device that has failed.
+    fn end_with_its_device(&mut self) {
+        let Some(failure) = self.failure() else { return };
+        let why = Finish::Failed(failure.to_string());
+        let mut ids: Vec<u64> = self.groups.keys().copied().collect();
+        ids.sort_unstable();
+        ids.into_iter().for_each(|id| self.end_group(id, &why));
     }
 
     /// Ends the request of a sequence, if it still lives.
