@@ -16,6 +16,9 @@ use std::sync::PoisonError;
 const CUDA: cuda::Facts = cuda::Facts { cores: 2, shared_bytes_max: 164 << 10 };
 const METAL: metal::Facts = metal::Facts { cores: 2, shared_bytes_max: 32 << 10 };
 
+/// As much as a device says that it has.
+const MEMORY_BYTES: u64 = 4 << 30;
+
 thread_local! {
     static SEED: Cell<u64> = const { Cell::new(1) };
 }
@@ -116,7 +119,8 @@ impl<D: Dialect> Driver for Device<D> {
 
     fn about(&self) -> Result<About, Error> {
         let name = D::NAME.to_owned();
-        Ok(About { name, numerics: D::numerics(), memory_bytes: 1 << 32, free_bytes: 1 << 32 })
+        let free_bytes = MEMORY_BYTES.saturating_sub(self.memory.bytes());
+        Ok(About { name, numerics: D::numerics(), memory_bytes: MEMORY_BYTES, free_bytes })
     }
 
     fn lower(&self, command: &Command<Raw>) -> Result<Launches, Error> {

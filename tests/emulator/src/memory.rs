@@ -36,6 +36,11 @@ impl Memory {
         Ok(address)
     }
 
+    /// Bytes of all pieces.
+    pub fn bytes(&self) -> u64 {
+        self.pieces.values().map(|layout| layout.size() as u64).sum()
+    }
+
     /// Whether the range lies in one piece.
     pub fn has(&self, address: u64, bytes: u64) -> bool {
         let before = self.pieces.range(..=address).next_back();
