@@ -3,13 +3,15 @@
 mod available;
 mod timed;
 
+use crate::command::sized;
 use crate::config::{self, Device};
 use backends::cpu::{Cpu, Map, Threads, peaks};
 use backends::plugin::Plugin;
-use kernels_core::device::Backend;
+use kernels_core::device::{Backend, DeviceMemory};
 use kernels_core::workers::Workers;
 use std::hint::black_box;
 use std::io;
+use std::path::PathBuf;
 use std::time::Instant;
 use timed::Timed;
 
@@ -31,8 +33,41 @@ pub struct Machine {
 /// Where its kernels run.
 enum Kernels {
     Cpu(Cpu),
-    /// A device, and once more for a model that guesses.
-    Device(Box<Plugin>, Box<Plugin>),
+    /// A device, and by what it is opened once more.
+    Device(Box<Plugin>, Place),
+}
+
+/// Where a device is found.
+struct Place {
+    /// Of its plugin.
+    folder: PathBuf,
+    kind: &'static str,
+    ordinal: u32,
+}
+
+impl Place {
+    fn open(&self) -> Result<Box<Plugin>, Refused> {
+        Plugin::load(&self.folder, self.kind, self.ordinal).map(Box::new)
+    }
+}
+
+/// What an engine keeps.
+pub struct Backends {
+    /// For its model.
+    pub own: Box<dyn Backend>,
+    /// For a model that guesses, on the same threads or device, where one does.
+    pub beside: Option<Box<dyn Backend>>,
+    /// How long both are busy.
+    pub busy: Busy,
+}
+
+/// A device, as people call it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// `"cuda"`.
+    pub kind: &'static str,
+    /// What it says it is.
+    pub name: String,
 }
 
 impl Machine {
@@ -54,20 +89,20 @@ impl Machine {
         }
     }
 
-    /// For an engine, which keeps them: one for its model, one for a model that guesses, on
-    /// the same threads or device; and how long they are busy.
-    pub fn into_backends(self) -> (Box<dyn Backend>, Box<dyn Backend>, Busy) {
+    /// For an engine, which keeps them; `guessed` says that another model guesses for its own.
+    pub fn into_backends(self, guessed: bool) -> Result<Backends, Refused> {
         let busy = Busy::default();
-        match self.kernels {
+        let (own, beside): (Box<dyn Backend>, Option<Box<dyn Backend>>) = match self.kernels {
             Kernels::Cpu(cpu) => {
-                let beside = Timed::new(cpu.beside(), busy.clone());
-                (Box::new(Timed::new(cpu, busy.clone())), Box::new(beside), busy)
+                let beside = guessed.then(|| timed(cpu.beside(), &busy));
+                (timed(cpu, &busy), beside)
             }
-            Kernels::Device(device, beside) => {
-                let beside = Timed::new(*beside, busy.clone());
-                (Box::new(Timed::new(*device, busy.clone())), Box::new(beside), busy)
+            Kernels::Device(device, place) => {
+                let beside = guessed.then(|| place.open()).transpose()?;
+                (timed(*device, &busy), beside.map(|beside| timed(*beside, &busy)))
             }
-        }
+        };
+        Ok(Backends { own, beside, busy })
     }
 
     /// Threads beside its own, for what is done before it runs.
@@ -88,11 +123,29 @@ impl Machine {
         }
     }
 
-    /// Bytes that a model may take, if somebody tells.
+    /// Its device, unless it is the CPU.
+    pub fn device(&self) -> Option<Named> {
+        match &self.kernels {
+            Kernels::Cpu(_) => None,
+            Kernels::Device(device, place) => {
+                Some(Named { kind: place.kind, name: device.about().name.clone() })
+            }
+        }
+    }
+
+    /// The memory of its device as it is now, if it has one that tells.
+    pub fn device_memory(&self) -> Option<DeviceMemory> {
+        match &self.kernels {
+            Kernels::Cpu(_) => None,
+            Kernels::Device(device, _) => device.memory().ok().flatten(),
+        }
+    }
+
+    /// Bytes that a model may take now, if somebody tells.
     pub fn available_bytes(&self) -> Option<u64> {
         match &self.kernels {
             Kernels::Cpu(_) => available_at_start(),
-            Kernels::Device(device, _) => Some(device.about().free_bytes),
+            Kernels::Device(..) => self.device_memory().map(|memory| memory.free_bytes),
         }
     }
 
@@ -108,7 +161,10 @@ impl Machine {
                     cpu_name()
                 )
             }
-            Kernels::Device(device, _) => format!("{}, numerics {numerics}", device.about().name),
+            Kernels::Device(device, _) => {
+                let all = sized(device.about().memory_bytes);
+                format!("{}, {all}, numerics {numerics}", device.about().name)
+            }
         }
     }
 
@@ -135,9 +191,17 @@ fn cpu(settings: &config::Machine) -> Kernels {
     Kernels::Cpu(Cpu::new(settings.level(), settings.threads()))
 }
 
-fn device(settings: &config::Machine, kind: &str, ordinal: u32) -> Result<Kernels, Refused> {
-    let open = || Plugin::load(&settings.plugins(), kind, ordinal).map(Box::new);
-    Ok(Kernels::Device(open()?, open()?))
+fn device(
+    settings: &config::Machine,
+    kind: &'static str,
+    ordinal: u32,
+) -> Result<Kernels, Refused> {
+    let place = Place { folder: settings.plugins(), kind, ordinal };
+    Ok(Kernels::Device(place.open()?, place))
+}
+
+fn timed(backend: impl Backend + 'static, busy: &Busy) -> Box<dyn Backend> {
+    Box::new(Timed::new(backend, busy.clone()))
 }
 
 /// The first device whose plugin finds one; the CPU goes on where none does, and the log says

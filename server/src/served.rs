@@ -2,6 +2,7 @@
 
 use crate::adapters::Adapters;
 use crate::atropos::Atropos;
+use crate::backend::Named;
 use crate::checkpoints::Checkpoints;
 use crate::episodes::Episodes;
 use crate::rollouts::Shelf;
@@ -52,6 +53,8 @@ pub struct Served {
     pub labels: Arc<Labels>,
     /// The numerics of the backend: same words, same bits.
     pub numerics: String,
+    /// The device that it runs on, unless that is the CPU.
+    pub device: Option<Named>,
     /// Sets of tokens that requests allow by name.
     pub action_sets: BTreeMap<String, TokenSet>,
 }

@@ -3,7 +3,7 @@
 
 use kernels_core::Error;
 use kernels_core::device::{
-    Backend, Buffer, Command, HostBytes, Launch, Needs, Program, Slice, Ticket,
+    Backend, Buffer, Command, DeviceMemory, HostBytes, Launch, Needs, Program, Slice, Ticket,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,6 +44,10 @@ impl<B: Backend> Timed<B> {
 impl<B: Backend> Backend for Timed<B> {
     fn numerics(&self) -> &str {
         self.inner.numerics()
+    }
+
+    fn memory(&self) -> Result<Option<DeviceMemory>, Error> {
+        self.inner.memory()
     }
 
     fn query(&self, command: &Command) -> Result<Needs, Error> {

@@ -2,18 +2,22 @@
 
 use super::load::{Plan, plan, shape};
 use super::{Failure, sized};
-use crate::backend::available_at_start;
+use crate::backend::Machine;
 use crate::config;
 use checkpoint::Checkpoint;
 use std::io::Write;
 
 /// Tells it.
 pub fn run(settings: &config::Info, out: &mut impl Write) -> Result<(), Failure> {
+    let machine = Machine::open(&settings.machine)?;
     let Plan { folder, checkpoint, settings, needs, available, unfit, .. } =
-        plan(&settings.model, &settings.running, available_at_start())?;
+        plan(&settings.model, &settings.running, machine.available_bytes())?;
     let Checkpoint { config, tensors, .. } = checkpoint;
     let bytes: u64 = tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
     let token = needs.page / u64::from(settings.page_len);
+    if machine.device().is_some() {
+        writeln!(out, "machine   {}", machine.describe())?;
+    }
     writeln!(out, "folder    {}", folder.display())?;
     writeln!(out, "model     {}", shape(&config))?;
     let count = tensors.len();

@@ -4,7 +4,7 @@ use super::drafter::{Drafter, told};
 use super::needs::Needs;
 use super::{Failure, sized};
 use crate::adapters::Adapters;
-use crate::backend::{Busy, Machine};
+use crate::backend::{Backends, Busy, Machine};
 use crate::config::{self, KvDtype, Quantize, Running};
 use crate::hub;
 use crate::served::Served;
@@ -126,7 +126,17 @@ pub fn load(
     running: &Running,
     machine: &config::Machine,
 ) -> Result<Loaded, Failure> {
-    let machine = Machine::open(machine)?;
+    load_on(Machine::open(machine)?, model, name, running, |own| own)
+}
+
+/// The same on a machine that is open, whose own backend may be put behind another one.
+pub fn load_on(
+    machine: Machine,
+    model: &config::Model,
+    name: Option<&str>,
+    running: &Running,
+    behind: impl FnOnce(Box<dyn Backend>) -> Box<dyn Backend>,
+) -> Result<Loaded, Failure> {
     let Plan { folder, checkpoint, drafter, settings, needs, unfit, .. } =
         plan(model, running, machine.available_bytes())?;
     if let Some(words) = unfit {
@@ -137,10 +147,12 @@ pub fn load(
     if let Some(drafter) = &drafter {
         drafter.check(config.vocab, &text)?;
     }
-    let (described, numerics, workers) =
-        (machine.describe(), machine.numerics(), machine.more_workers());
+    let (described, numerics, workers, device) =
+        (machine.describe(), machine.numerics(), machine.more_workers(), machine.device());
     let mask_threads = (machine.threads() / 2).max(1);
-    let (mut backend, mut beside, busy) = machine.into_backends();
+    let guessed = matches!(drafter, Some(Drafter::Model { .. }));
+    let Backends { own, beside, busy } = machine.into_backends(guessed)?;
+    let mut backend = behind(own);
     let load = |backend: &mut dyn Backend, checkpoint: &Checkpoint, quantize| {
         let Checkpoint { config, tensors, .. } = checkpoint;
         let source = Source { config, tensors, quantize, workers: &workers };
@@ -217,6 +229,7 @@ pub fn load(
         atropos: None,
         labels: Arc::default(),
         numerics,
+        device,
         action_sets: BTreeMap::new(),
     };
     let masker = Box::new(grammar::Threads::new(mask_threads, MASK_PATIENCE));
@@ -228,6 +241,7 @@ pub fn load(
         None => engine,
         Some(Drafter::Base { .. }) => engine.with_base_drafter(repacked)?,
         Some(Drafter::Model { checkpoint, .. }) => {
+            let mut beside = beside.expect("it was asked for, for a model guesses");
             let loaded = load(beside.as_mut(), checkpoint, quantize)?;
             engine.with_drafter(beside, loaded)?
         }

@@ -47,6 +47,8 @@ pub enum Failure {
     Address(String),
     /// The device is not there.
     Device(crate::backend::Refused),
+    /// The device failed while it served.
+    Failed(String),
     /// A thread could not be started.
     Thread(io::Error),
     /// A thread broke that nothing goes on without.
@@ -93,6 +95,7 @@ impl fmt::Display for Failure {
             Self::Text(error) => error.fmt(to),
             Self::Engine(error) => error.fmt(to),
             Self::Device(refused) => write!(to, "--device: {refused}"),
+            Self::Failed(why) => write!(to, "the device has failed: {why}"),
             Self::Thread(error) => write!(to, "no thread could be started: {error}"),
             Self::Broken(why) => write!(to, "a fault of the server ended it: {why}"),
             Self::Stopped { open } => {

@@ -149,7 +149,12 @@ impl Host {
         settings: &config::Serve,
     ) -> Result<Serving, Failure> {
         let shape = engine.settings();
-        let metrics = Arc::new(Metrics::new(&served.name, shape.page_len, shape.pages));
+        let metrics = Arc::new(Metrics::new(
+            &served.name,
+            shape.page_len,
+            shape.pages,
+            served.device.as_ref(),
+        ));
         let limits = &settings.limits;
         let pace = Pace {
             gather: Duration::from_millis(settings.batch_timeout),
@@ -227,6 +232,7 @@ impl Serving {
             stop.send_replace(true);
             let _ = threads.block_on(envoy);
         }
+        let failure = runtime.failure().map(str::to_owned);
         drop((door, runtime));
         threads.shutdown_timeout(END_WITHIN);
         // Nobody reaches the engine any more: its thread ends, if it has not broken. So does
@@ -234,7 +240,7 @@ impl Serving {
         for thread in [engine].into_iter().chain(writer) {
             thread.join().map_err(|panic| Failure::Broken(words(panic.as_ref())))?;
         }
-        Ok(())
+        failure.map_or(Ok(()), |why| Err(Failure::Failed(why)))
     }
 }
 
@@ -331,12 +337,81 @@ fn invite(out: &mut impl Write, address: SocketAddr, name: &str) -> io::Result<(
 #[cfg(test)]
 mod tests {
     use super::Host;
+    use crate::backend::Machine;
     use crate::command::Failure;
-    use crate::command::load::{Loaded, load};
+    use crate::command::load::{Loaded, load, load_on};
     use crate::config::Serve;
+    use kernels_core::device::{
+        Backend, Buffer, Command, HostBytes, Launch, Needs, Program, Slice, Ticket,
+    };
+    use kernels_core::error::{Error, Fault};
     use std::io::{Read, Write};
-    use std::net::TcpStream;
+    use std::net::{SocketAddr, TcpStream};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::{Sender, channel};
+    use std::time::Duration;
+
+    /// A device that fails for good when it is told to.
+    struct Failing {
+        inner: Box<dyn Backend>,
+        fails: Arc<AtomicBool>,
+    }
+
+    impl Backend for Failing {
+        fn numerics(&self) -> &str {
+            self.inner.numerics()
+        }
+        fn query(&self, command: &Command) -> Result<Needs, Error> {
+            self.inner.query(command)
+        }
+        fn alloc(&mut self, bytes: u64) -> Result<Buffer, Error> {
+            self.inner.alloc(bytes)
+        }
+        fn import(&mut self, bytes: HostBytes) -> Result<Buffer, Error> {
+            self.inner.import(bytes)
+        }
+        fn release(&mut self, buffer: Buffer) -> Result<(), Error> {
+            self.inner.release(buffer)
+        }
+        fn write(&mut self, slice: Slice, bytes: &[u8]) -> Result<(), Error> {
+            self.inner.write(slice, bytes)
+        }
+        fn record(&mut self, commands: &[Command]) -> Result<Program, Error> {
+            self.inner.record(commands)
+        }
+        fn forget(&mut self, program: Program) -> Result<(), Error> {
+            self.inner.forget(program)
+        }
+        fn submit(&mut self, launch: Launch<'_>) -> Result<Ticket, Error> {
+            self.inner.submit(launch)
+        }
+        fn collect(&mut self, ticket: Ticket, into: &mut [u8]) -> Result<(), Error> {
+            self.inner.collect(ticket, into)?;
+            let gone = Fault::Device { says: "an illegal address was met", code: 700 };
+            match self.fails.load(Ordering::SeqCst) {
+                true => Err(Error::new("cuda", "event", gone)),
+                false => Ok(()),
+            }
+        }
+    }
+
+    /// Asks on a connection of its own; what came, to the end.
+    fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(address).expect("somebody listens");
+        stream.write_all(call(method, path, body).as_bytes()).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    fn call(method: &str, path: &str, body: &str) -> String {
+        let length = body.len();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close");
+        format!(
+            "{head}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+    }
 
     /// Sends a request for a long answer, and reads what comes until the end; says when
     /// something did.
@@ -346,7 +421,7 @@ mod tests {
              \"stream\": {streamed}}}"
         );
         let length = body.len();
-        let head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json";
+        let head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close";
         write!(stream, "{head}\r\nContent-Length: {length}\r\n\r\n{body}").expect("sent");
         let mut first = [0];
         stream.read_exact(&mut first).expect("an answer");
@@ -389,5 +464,76 @@ mod tests {
         let told = "\"the engine has stopped\"";
         assert!(whole.contains(told) && streamed.contains(told), "{streamed}");
         assert!(streamed.contains("data: [DONE]"), "{streamed}");
+    }
+
+    #[test]
+    fn a_device_that_fails_ends_all_answers_in_words_and_then_the_server() {
+        let settings = Serve::of(&["--port", "0", "--max-batch-size", "1"]);
+        let host = Host::open(&settings).expect("a port");
+        let address = host.address;
+        let machine = Machine::open(&settings.machine).expect("the CPU is there");
+        let fails = Arc::new(AtomicBool::new(false));
+        let failing = |inner| {
+            let fails = fails.clone();
+            Box::new(Failing { inner, fails }) as Box<dyn Backend>
+        };
+        let Loaded { engine, busy, served, .. } =
+            load_on(machine, &settings.model, None, &settings.running, failing)
+                .expect("the box's model");
+        let serving = host.serve(engine, busy, served, &settings).expect("it serves");
+        let runtime = serving.runtime.clone();
+        let short = r#"{"prompt": "1", "max_tokens": 1}"#;
+        let clients = std::thread::spawn(move || {
+            assert!(exchange(address, "GET", "/health", "").starts_with("HTTP/1.1 200 "));
+            // One whose body is on its way: the doors stay open for it.
+            let mut slow = TcpStream::connect(address).expect("somebody listens");
+            let whole = call("POST", "/v1/completions", short);
+            let (begun, rest) = whole.split_at(whole.len() - 5);
+            slow.write_all(begun.as_bytes()).expect("sent");
+            // One that streams already, and one that waits for its seat.
+            let (begun, begins) = channel();
+            let asked = [true, false].map(|streamed| {
+                let (stream, begun) = (TcpStream::connect(address), begun.clone());
+                let stream = stream.expect("somebody listens");
+                let asked = std::thread::spawn(move || ask(stream, streamed, &begun));
+                if streamed {
+                    begins.recv().expect("an answer begins");
+                }
+                asked
+            });
+            // Whoever is only on the way would be refused, not answered.
+            let executor = tokio::runtime::Builder::new_current_thread().build().expect("one");
+            let taken = || executor.block_on(runtime.with(|engine| engine.counters().requests));
+            while taken().expect("the engine runs") < 2 {
+                std::thread::yield_now();
+            }
+            drop(runtime);
+            fails.store(true, Ordering::SeqCst);
+            let asked = asked.map(|asked| asked.join().expect("an answer"));
+            let mut health = String::new();
+            while !health.starts_with("HTTP/1.1 503 ") {
+                health = exchange(address, "GET", "/health", "");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            let ready = exchange(address, "GET", "/ready", "");
+            let late = exchange(address, "POST", "/v1/completions", short);
+            slow.write_all(rest.as_bytes()).expect("sent");
+            let mut last = String::new();
+            slow.read_to_string(&mut last).expect("an answer");
+            (asked, [health, ready], [late, last])
+        });
+        let outcome = serving.attend();
+        let told = "cuda: event failed with 700: an illegal address was met";
+        assert!(matches!(&outcome, Err(Failure::Failed(why)) if why == told), "{outcome:?}");
+        let ([streamed, whole], looked, refused) = clients.join().expect("they were answered");
+        assert!(whole.starts_with("HTTP/1.1 500 ") && whole.contains(told), "{whole}");
+        assert!(streamed.contains(told) && streamed.contains("data: [DONE]"), "{streamed}");
+        for looked in looked {
+            assert!(looked.starts_with("HTTP/1.1 503 ") && looked.contains(told), "{looked}");
+        }
+        for refused in refused {
+            assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains(told), "{refused}");
+            assert!(refused.contains("\"code\":\"device_failed\""), "{refused}");
+        }
     }
 }

@@ -30,7 +30,12 @@ impl Session {
     ) -> Result<Self, Failure> {
         let Loaded { engine, busy, served, .. } = load(model, None, running, machine)?;
         let shape = engine.settings();
-        let metrics = Arc::new(Metrics::new(&served.name, shape.page_len, shape.pages));
+        let metrics = Arc::new(Metrics::new(
+            &served.name,
+            shape.page_len,
+            shape.pages,
+            served.device.as_ref(),
+        ));
         let pace = Pace { gather: Duration::ZERO, timeout: None, open_max: usize::MAX };
         let labels = served.labels.clone();
         let started = runtime::start(engine, busy, pace, metrics, labels);

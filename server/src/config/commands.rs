@@ -70,6 +70,9 @@ pub struct Info {
     /// How it would be run.
     #[command(flatten)]
     pub running: Running,
+    /// Where it would be run.
+    #[command(flatten)]
+    pub machine: Machine,
 }
 
 /// A server that runs already.

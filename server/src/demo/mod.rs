@@ -80,7 +80,7 @@ pub fn run(settings: &config::Machine, out: &mut impl Write) -> Result<(), Failu
     let mut machine = Machine::open(settings)?;
     writeln!(out, "machine   {}", machine.describe())?;
     out.flush()?;
-    let bytes = backend::available_bytes().map_or(BYTES, |free| free / FREE_PART).min(BYTES);
+    let bytes = machine.available_bytes().map_or(BYTES, |free| free / FREE_PART).min(BYTES);
     let call = attention::prepare(machine.backend(), bytes)?;
     writeln!(out, "kernel    {}", call.title)?;
     writeln!(out, "checked   {}", call.checked)?;

@@ -17,6 +17,11 @@ pub fn stopping() -> Refusal {
     unavailable("the server is shutting down", "shutting_down")
 }
 
+/// The device has failed for good.
+pub fn failed(why: &str) -> Refusal {
+    unavailable(&format!("the device has failed, and the server ends: {why}"), "device_failed")
+}
+
 fn unavailable(words: &str, code: &'static str) -> Refusal {
     let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words);
     (refusal.code, refusal.retry_after) = (Some(code), Some(RETRY_AFTER));

@@ -2,7 +2,7 @@
 
 mod body;
 mod call;
-mod closed;
+pub mod closed;
 mod entry;
 pub mod generate;
 mod guard;
@@ -159,6 +159,8 @@ fn shown_metrics(server: &Server, headers: &HeaderMap) -> Response<Reply> {
     if let Some(shelf) = &server.served.shelf {
         server.metrics.trajectories.bytes(shelf.store.stats().bytes);
     }
+    // For who asks next: an engine in a step is not waited for, and counts while it works.
+    server.runtime.look();
     let mut response = Response::new(Reply::whole(server.metrics.text(format)));
     let kind = HeaderValue::from_static(format.content_type());
     response.headers_mut().insert(CONTENT_TYPE, kind);
@@ -173,7 +175,12 @@ impl Server {
 
     /// What is answered to who waits where the server is closing.
     pub fn stopping(&self) -> Result<(), Refusal> {
-        if self.draining() { Err(closed::stopping()) } else { Ok(()) }
+        if self.draining() { Err(self.closing()) } else { Ok(()) }
+    }
+
+    /// Why nobody is let in any more.
+    fn closing(&self) -> Refusal {
+        self.runtime.failure().map_or_else(closed::stopping, closed::failed)
     }
 
     /// Begins what is sent piece by piece, however long that takes.
@@ -198,7 +205,7 @@ impl Server {
     pub fn begin(&self) -> Result<Begun, Refusal> {
         // In this order: whoever closes looks for requests when `draining` is set.
         let begun = self.begun.subscribe();
-        if self.draining() { Err(closed::stopping()) } else { Ok(begun) }
+        if self.draining() { Err(self.closing()) } else { Ok(begun) }
     }
 }
 

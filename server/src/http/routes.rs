@@ -5,11 +5,12 @@ use super::call::Call;
 use super::entry::Entry;
 use super::generate::json;
 use super::route::state;
-use super::{Begun, Server, shown_metrics};
+use super::{Begun, Server, json_of, shown_metrics};
 use crate::openai::{self, Chat, Completions, Context, Refusal, Surface, tokens};
 use crate::sglang;
 use hyper::header::HeaderMap;
 use hyper::{Method, Response, StatusCode};
+use serde_json::json;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -83,7 +84,7 @@ const ROUTES: &[Route] = &[
         Ok(match (server.runtime.alive(), server.ready()) {
             (true, true) => state(StatusCode::OK, "ready"),
             (true, false) => state(StatusCode::SERVICE_UNAVAILABLE, "shutting down"),
-            (false, _) => state(StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped"),
+            (false, _) => stopped(server),
         })
     }),
     plain("/version", false, |_, _| {
@@ -97,8 +98,19 @@ const ROUTES: &[Route] = &[
 fn alive(server: &Server) -> Response<Reply> {
     match server.runtime.alive() {
         true => state(StatusCode::OK, "alive"),
-        false => state(StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped"),
+        false => stopped(server),
     }
+}
+
+/// The engine does not live, and why.
+fn stopped(server: &Server) -> Response<Reply> {
+    let words = match server.runtime.failure() {
+        Some(why) => format!("the device has failed: {why}"),
+        None => "the engine has stopped".into(),
+    };
+    let mut response = json_of(&json!({ "status": words }));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
 }
 
 /// The route of a path: one without braces comes before those with.

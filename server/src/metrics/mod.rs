@@ -2,6 +2,7 @@
 
 mod atropos;
 mod checkpoints;
+mod device;
 mod episodes;
 mod format;
 mod names;
@@ -13,9 +14,12 @@ pub use format::Format;
 pub use steps::Step;
 
 use self::checkpoints::Checkpoints;
+use self::device::Device;
 use self::episodes::Episodes;
 use self::trajectories::Trajectories;
+use crate::backend::Named;
 use engine::request::{Class, Miss};
+use kernels_core::device::DeviceMemory;
 use names::Names;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
@@ -115,6 +119,8 @@ pub struct Metrics {
     swaps: Family<Swap, Counter>,
     moved: Family<Moved, Counter>,
     swap_seconds: Histogram,
+    /// Of the device, unless that is the CPU.
+    device: Option<Device>,
     /// Of groups for Atropos.
     pub atropos: Atropos,
     /// Of checkpoints.
@@ -142,8 +148,9 @@ struct Requests {
 }
 
 impl Metrics {
-    /// Of a model whose cache has so many pages of so many tokens.
-    pub fn new(model: &str, page_len: u32, pages: u32) -> Self {
+    /// Of a model whose cache has so many pages of so many tokens, and of the device that it
+    /// runs on, unless that is the CPU.
+    pub fn new(model: &str, page_len: u32, pages: u32, device: Option<&Named>) -> Self {
         let mut names = Names::new(model);
         let facts = [("block_size", page_len), ("num_gpu_blocks", pages)];
         let facts = facts.map(|(name, value)| (name.to_owned(), value.to_string()));
@@ -217,6 +224,7 @@ impl Metrics {
                 "What a version kept steps waiting when it came",
                 names::by_swaps(),
             ),
+            device: device.map(|device| Device::new(&mut names, device)),
             atropos: Atropos::new(&mut names),
             checkpoints: Checkpoints::new(&mut names),
             episodes: Episodes::new(&mut names),
@@ -236,6 +244,13 @@ impl Metrics {
     /// As people and tests read it.
     pub fn debug(&self) -> Vec<u8> {
         self.steps().json()
+    }
+
+    /// The memory of the device is so now; nothing is told where it did not say.
+    pub fn device_memory(&self, memory: Option<DeviceMemory>) {
+        if let (Some(device), Some(memory)) = (&self.device, memory) {
+            device.memory(&memory);
+        }
     }
 
     /// A version of an adapter, or of the weights, is the current one.
@@ -362,13 +377,15 @@ impl Requests {
 #[cfg(test)]
 mod tests {
     use super::{Format, Metrics, Step};
+    use crate::backend::Named;
     use engine::engine::Counters;
     use engine::request::Miss;
+    use kernels_core::device::DeviceMemory;
     use std::time::Duration;
 
     #[test]
     fn names_are_those_of_dashboards() {
-        let metrics = Metrics::new("abacus", 32, 100);
+        let metrics = Metrics::new("abacus", 32, 100, None);
         metrics.prompt(40, 32, Miss::PartialPage);
         metrics.token(true, Duration::from_millis(5));
         metrics.ended("stop");
@@ -408,5 +425,23 @@ mod tests {
         assert!(named("vllm:request_success_total", r#"finished_reason="stop""#), "{text}");
         assert!(named("pagewise:prefix_cache_missed_tokens_total", r#"reason="partial_page""#));
         assert!(named("vllm:cache_config_info", r#"block_size="32""#), "{text}");
+        assert!(!text.contains("device"), "the CPU is none: {text}");
+    }
+
+    #[test]
+    fn a_device_is_told_with_its_memory() {
+        let device = Named { kind: "cuda", name: "a card".into() };
+        let metrics = Metrics::new("abacus", 32, 100, Some(&device));
+        let memory = DeviceMemory { total_bytes: 9, free_bytes: 2, allocated_bytes: 5 };
+        metrics.device_memory(Some(memory));
+        // What it did not say stays as it was.
+        metrics.device_memory(None);
+        let text = metrics.text(Format::Text);
+        for (part, bytes) in [("total", 9), ("free", 2), ("allocated", 5)] {
+            let start = format!("pagewise:device_memory_{part}_bytes{{");
+            let told = text.lines().find(|line| line.starts_with(&start));
+            assert!(told.is_some_and(|line| line.ends_with(&format!(" {bytes}"))), "{text}");
+        }
+        assert!(text.contains(r#"kind="cuda",name="a card""#), "{text}");
     }
 }

@@ -44,6 +44,11 @@ impl Names {
         self.labels().register(format!("vllm:{name}"), help, Info::new(facts));
     }
 
+    /// The same, by a name of our own.
+    pub fn own_fact(&mut self, name: &str, help: &str, facts: Vec<(String, String)>) {
+        self.labels().register(format!("pagewise:{name}"), help, Info::new(facts));
+    }
+
     /// By a name of our own.
     pub fn own<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
         self.labelled(format!("pagewise:{name}"), help, metric)

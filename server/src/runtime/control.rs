@@ -7,6 +7,7 @@ use engine::model::Model;
 use engine::request::Refused;
 use engine::weights::Aside;
 use hyper::StatusCode;
+use kernels_core::device::DeviceMemory;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -161,6 +162,14 @@ impl Runtime {
         self.order(|done| Control::Label(adapter, done)).await
     }
 
+    /// The memory of the device as it is now, if there is one that tells.
+    pub async fn device_memory(&self) -> Result<Option<DeviceMemory>, Refusal> {
+        if !self.load.on_device {
+            return Ok(None);
+        }
+        self.with(|engine| engine.device_memory()).await
+    }
+
     /// Waits until who comes is not refused any more.
     pub async fn admits(&self) {
         let mut pause = self.load.pause.subscribe();
@@ -189,7 +198,7 @@ impl Runtime {
         let (done, answer) = oneshot::channel();
         // An engine that has stopped drops the order, and with it the sender.
         let _ = self.to.send(Message::Control(order(done)));
-        answer.await.map_err(|_| Refusal::internal("the engine has stopped"))
+        answer.await.map_err(|_| self.stopped())
     }
 }
 

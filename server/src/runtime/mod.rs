@@ -11,12 +11,13 @@ pub use labels::Labels;
 pub use score::{Scoring, unanswered};
 pub use worker::{Pace, start};
 
+use crate::http::closed;
 use crate::openai::Refusal;
 use control::Control;
 use engine::request::{Event, Refused, Request, Task};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
@@ -38,6 +39,10 @@ struct Load {
     /// Answers that may be open.
     open_max: usize,
     alive: watch::Sender<bool>,
+    /// Whether it computes on a device that tells of its memory.
+    on_device: bool,
+    /// Why the engine has stopped, where its device failed.
+    failure: OnceLock<String>,
     /// How it rests, if it does.
     pause: watch::Sender<Option<Pause>>,
 }
@@ -48,6 +53,8 @@ enum Message {
     Submit(Submission),
     /// Do this between two steps.
     Control(Control),
+    /// Count the memory of the device.
+    Look,
     /// Give up those of these numbers.
     Cancel(Range<u64>),
     /// End them with what they have.
@@ -119,7 +126,20 @@ impl Runtime {
         // Whoever waits here may go away: so the worker gives back what is reserved.
         let sent = self.to.send(message);
         let outcome = if sent.is_ok() { answer.await.ok() } else { None };
-        outcome.unwrap_or_else(|| Err(Refusal::internal("the engine has stopped")))
+        outcome.unwrap_or_else(|| Err(self.stopped()))
+    }
+
+    /// How the device failed, if it did: then the engine has stopped, or is about to.
+    pub fn failure(&self) -> Option<&str> {
+        self.load.failure.get().map(String::as_str)
+    }
+
+    /// What is answered by an engine that has stopped.
+    fn stopped(&self) -> Refusal {
+        match self.failure() {
+            Some(why) => closed::failed(why),
+            None => Refusal::internal("the engine has stopped"),
+        }
     }
 
     /// Answers that have not ended.
@@ -130,6 +150,15 @@ impl Runtime {
     /// Whether the engine's thread runs.
     pub fn alive(&self) -> bool {
         *self.load.alive.borrow()
+    }
+
+    /// Has the memory of the device counted, within a step.
+    pub fn look(&self) {
+        if !self.load.on_device {
+            return;
+        }
+        // An engine that has stopped has nothing to tell.
+        let _ = self.to.send(Message::Look);
     }
 
     /// Waits until the engine's thread has ended.

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
@@ -22,6 +22,8 @@ use tokio::sync::{oneshot, watch};
 
 /// How long an engine that rests waits for orders before it looks for deadlines.
 const REST: Duration = Duration::from_millis(20);
+/// How long what is told of a device's memory holds, where there is work.
+const LOOK: Duration = Duration::from_secs(1);
 /// What the weights are called until somebody says otherwise.
 const FIRST_LABEL: &str = "default";
 
@@ -45,10 +47,13 @@ pub fn start(
     labels: Arc<Labels>,
 ) -> std::io::Result<(Runtime, JoinHandle<()>)> {
     let (to, inbox) = mpsc::channel();
+    let memory = engine.device_memory();
     let load = Load {
         open: AtomicUsize::new(0),
         open_max: pace.open_max,
         alive: watch::Sender::new(true),
+        on_device: memory.is_some(),
+        failure: OnceLock::new(),
         pause: watch::Sender::new(None),
     };
     let load = Arc::new(load);
@@ -56,11 +61,13 @@ pub fn start(
     let alive = Alive(load.clone());
     // So that what there is can be seen before anything happens.
     metrics.step(&Step { counters: engine.counters(), ..Step::default() });
+    metrics.device_memory(memory);
     let engine_weights = engine.settings().weights;
     let worker = Worker {
         engine,
         busy,
         counted: None,
+        looked: Instant::now(),
         pace,
         metrics,
         inbox,
@@ -97,6 +104,8 @@ struct Worker {
     busy: Busy,
     /// When the last step was counted, unless there was nothing to do since.
     counted: Option<Instant>,
+    /// When the device last told of its memory.
+    looked: Instant,
     pace: Pace,
     metrics: Arc<Metrics>,
     inbox: Receiver<Message>,
@@ -166,6 +175,25 @@ impl Worker {
                 self.step();
             }
             self.tell_changes();
+            self.look();
+            if let Some(failure) = self.engine.failure() {
+                return self.fail(&failure);
+            }
+        }
+    }
+
+    /// Whoever is in flight was told, or is told by what is dropped now: nobody comes after it.
+    fn fail(&mut self, failure: &kernels_core::Error) {
+        tracing::error!(%failure, "the device has failed");
+        // Said before the thread ends, so that whoever sees the end can tell why.
+        let _ = self.load.failure.set(failure.to_string());
+    }
+
+    /// Counts the memory of the device, where the last time was long ago.
+    fn look(&mut self) {
+        if self.load.on_device && self.looked.elapsed() >= LOOK {
+            self.metrics.device_memory(self.engine.device_memory());
+            self.looked = Instant::now();
         }
     }
 
@@ -196,6 +224,7 @@ impl Worker {
         match message {
             Message::Submit(submission) => self.submit(submission),
             Message::Control(control) => self.control(control),
+            Message::Look => self.metrics.device_memory(self.engine.device_memory()),
             Message::Cancel(ids) => self.cancel(ids),
             Message::End(ids) => self.end(ids),
             Message::GiveUp => {
@@ -555,7 +584,7 @@ mod tests {
     #[test]
     fn times_of_a_request_are_of_its_seat_its_first_token_and_its_end() {
         let request = request(1);
-        let metrics = Metrics::new("tiny", 32, 8);
+        let metrics = Metrics::new("tiny", 32, 8, None);
         let mut live = Live::new(&request, "".into(), 0, false, unbounded_channel().0);
         let at = |seconds| live.arrived + Duration::from_secs(seconds);
         let token = Scored {

@@ -136,7 +136,9 @@ pub fn health_generate(server: Arc<Server>, _: Call) -> Answer {
         }
         match tokio::time::timeout(HEALTHY_WITHIN, token(&server)).await {
             Ok(Ok(())) => Ok(well()),
-            Ok(Err(refusal)) if refusal.retry_after.is_some() => Ok(well()),
+            Ok(Err(refusal)) if refusal.retry_after.is_some() && server.runtime.alive() => {
+                Ok(well())
+            }
             Ok(Err(_)) | Err(_) => Ok(ill()),
         }
     })

@@ -44,6 +44,7 @@ pub fn get_weight_version(server: Arc<Server>, _: Call) -> Answer {
 /// How the server is set up, and how it stands.
 pub async fn server_info(server: &Server) -> Result<Map<String, Value>, Refusal> {
     let (settings, counters) = state(server).await?;
+    let memory = server.runtime.device_memory().await?;
     let (served, version) = (&server.served, server.runtime.label(None).await?);
     let folder = served.folder.display().to_string();
     let tokens = tokens_max(&settings);
@@ -51,7 +52,13 @@ pub async fn server_info(server: &Server) -> Result<Map<String, Value>, Refusal>
         "model_path": folder,
         "tokenizer_path": folder,
         "served_model_name": served.name,
-        "device": "cpu",
+        "device": served.device.as_ref().map_or("cpu", |device| device.kind),
+        "device_name": served.device.as_ref().map(|device| &device.name),
+        "device_memory": memory.map(|memory| json!({
+            "total_bytes": memory.total_bytes,
+            "free_bytes": memory.free_bytes,
+            "allocated_bytes": memory.allocated_bytes,
+        })),
         "dtype": served.dtype,
         "kv_cache_dtype": settings.kv.name(),
         "load_format": "auto",

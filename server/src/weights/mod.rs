@@ -26,6 +26,7 @@ use checkpoint::archive::{Of, Version};
 use engine::model::{Config, Model, Source};
 use engine::weights::{Aside, LoadError, Quantize, Tensor, Tensors};
 use hyper::StatusCode;
+use kernels_core::device::DeviceMemory;
 use kernels_core::workers::Inline;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,15 +78,20 @@ impl Base {
         self.checkpoint.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes weights ready in the host's memory, if that has room for them.
-    fn make(&self, checkpoint: &Checkpoint) -> Result<Made, Refusal> {
+    /// Makes weights ready in the host's memory, if that has room for them, and so has that of
+    /// the device, where they go to one.
+    fn make(&self, checkpoint: &Checkpoint, device: Option<DeviceMemory>) -> Result<Made, Refusal> {
         let Checkpoint { config, tensors, .. } = checkpoint;
         let source = |quantize| Source { config, tensors, quantize, workers: &Inline };
         let bad = |error: LoadError| Refusal::field("tensors", error.to_string());
         let (own, drafts) = (source(self.quantize), self.drafts.map(|it| source(Some(it))));
         let sources = [&own].into_iter().chain(&drafts);
         let bytes = sources.map(Model::bytes).sum::<Result<u64, _>>().map_err(bad)?;
-        must_fit(bytes, "the weights", "beside those that serve until the swap")?;
+        let beside = "beside those that serve until the swap";
+        must_fit(bytes, "the weights", beside)?;
+        if let Some(DeviceMemory { free_bytes, .. }) = device {
+            must_fit_in(free_bytes, bytes, "the weights", &format!("on the device, {beside}"))?;
+        }
         let unfit =
             |(name, tensor): (&String, &Tensor)| tensor.first_unfit().map(|at| (name.clone(), at));
         if let Some((name, at)) = tensors.iter().find_map(unfit) {
@@ -263,7 +269,8 @@ impl Updates {
         };
         let (base, own) = (self.base.clone(), checkpoint.clone());
         // What is late is freed by the thread that makes it.
-        let made = until.keep(aside("weights", move || base.make(&own))).await???;
+        let device = until.keep(runtime.device_memory()).await??;
+        let made = until.keep(aside("weights", move || base.make(&own, device))).await???;
         let came = self.base.count() + 1;
         let count = self
             .checkpoints
@@ -321,9 +328,14 @@ impl Updates {
 
 /// Refuses what takes more of the host's memory than can be had.
 pub fn must_fit(bytes: u64, what: &str, how: &str) -> Result<(), Refusal> {
-    let Some(available) = available_bytes().filter(|available| bytes > *available) else {
+    available_bytes().map_or(Ok(()), |available| must_fit_in(available, bytes, what, how))
+}
+
+/// Refuses what takes more memory than is available.
+fn must_fit_in(available: u64, bytes: u64, what: &str, how: &str) -> Result<(), Refusal> {
+    if bytes <= available {
         return Ok(());
-    };
+    }
     let (bytes, available) = (sized(bytes), sized(available));
     let words = format!("{what} take {bytes}, {how}: {available} are available");
     let mut refusal = Refusal::new(StatusCode::INSUFFICIENT_STORAGE, words);
