@@ -1,4 +1,4 @@
-//! An engine on the CPU with the golden Llama, and what it has answered.
+//! An engine with the golden Llama, on the CPU or another device, and what it has answered.
 
 use crate::blank::Blank;
 use crate::guided::Late;
@@ -115,8 +115,12 @@ pub struct Making {
     pub threads: u32,
     /// Tokens with which it ends.
     pub eos: Vec<u32>,
+    /// Devices instead of the CPU: its own, and one for a model that guesses.
+    pub devices: Option<[Box<dyn Backend>; 2]>,
     /// Whether the backend fails.
     pub fails: Option<Arc<AtomicBool>>,
+    /// How it fails then.
+    pub fault: Fault,
     /// Who computes its masks.
     pub masker: Box<dyn Masker>,
     /// Who guesses for it.
@@ -133,7 +137,9 @@ impl Default for Making {
             level: Level::best(),
             threads: 1,
             eos: Vec::new(),
+            devices: None,
             fails: None,
+            fault: Fault::OutOfMemory { bytes: 1 << 40 },
             masker: Box::new(Late::new(0)),
             drafter: None,
             adapters: None,
@@ -141,46 +147,47 @@ impl Default for Making {
     }
 }
 
-/// The CPU, which fails when it is told to.
+/// Another backend, which fails when it is told to.
 struct Flaky {
-    cpu: Cpu,
+    inner: Box<dyn Backend>,
     fails: Arc<AtomicBool>,
+    fault: Fault,
 }
 
 impl Backend for Flaky {
     fn numerics(&self) -> &str {
-        self.cpu.numerics()
+        self.inner.numerics()
     }
     fn query(&self, command: &Command) -> Result<Needs, Error> {
-        self.cpu.query(command)
+        self.inner.query(command)
     }
     fn alloc(&mut self, bytes: u64) -> Result<Buffer, Error> {
-        self.cpu.alloc(bytes)
+        self.inner.alloc(bytes)
     }
     fn import(&mut self, bytes: HostBytes) -> Result<Buffer, Error> {
-        self.cpu.import(bytes)
+        self.inner.import(bytes)
     }
     fn release(&mut self, buffer: Buffer) -> Result<(), Error> {
-        self.cpu.release(buffer)
+        self.inner.release(buffer)
     }
     fn write(&mut self, slice: Slice, bytes: &[u8]) -> Result<(), Error> {
-        self.cpu.write(slice, bytes)
+        self.inner.write(slice, bytes)
     }
     fn record(&mut self, commands: &[Command]) -> Result<Program, Error> {
-        self.cpu.record(commands)
+        self.inner.record(commands)
     }
     fn forget(&mut self, program: Program) -> Result<(), Error> {
-        self.cpu.forget(program)
+        self.inner.forget(program)
     }
     fn submit(&mut self, launch: Launch<'_>) -> Result<Ticket, Error> {
-        let ticket = self.cpu.submit(launch)?;
+        let ticket = self.inner.submit(launch)?;
         if self.fails.load(Ordering::Relaxed) {
-            return Err(Error::new("cpu", "ticket", Fault::OutOfMemory { bytes: 1 << 40 }));
+            return Err(Error::new("cpu", "ticket", self.fault));
         }
         Ok(ticket)
     }
     fn collect(&mut self, ticket: Ticket, into: &mut [u8]) -> Result<(), Error> {
-        self.cpu.collect(ticket, into)
+        self.inner.collect(ticket, into)
     }
 }
 
@@ -218,18 +225,21 @@ impl Served {
     pub fn made(settings: Settings, making: Making) -> Self {
         let mut checkpoint = making.checkpoint.unwrap_or_else(thin::checkpoint);
         checkpoint.config.eos = making.eos;
-        let mut cpu = Cpu::new(making.level, making.threads);
-        let model = load(&mut cpu, &checkpoint, making.quantize).expect("the golden loads");
-        let beside = cpu.beside();
+        let [mut own, mut beside] = making.devices.unwrap_or_else(|| {
+            let cpu = Cpu::new(making.level, making.threads);
+            let beside = Box::new(cpu.beside());
+            [Box::new(cpu), beside]
+        });
+        let model = load(own.as_mut(), &checkpoint, making.quantize).expect("the golden loads");
         let repacked = match &making.drafter {
             Some(Drafter::Base(Some(quantize))) => {
-                Some(load(&mut cpu, &checkpoint, Some(*quantize)).expect("the golden loads"))
+                Some(load(own.as_mut(), &checkpoint, Some(*quantize)).expect("the golden loads"))
             }
             _ => None,
         };
         let backend: Box<dyn Backend> = match making.fails {
-            Some(fails) => Box::new(Flaky { cpu, fails }),
-            None => Box::new(cpu),
+            Some(fails) => Box::new(Flaky { inner: own, fails, fault: making.fault }),
+            None => own,
         };
         let mut served = Self::on(backend, model, making.masker, settings);
         served.engine = match making.drafter {
@@ -238,9 +248,9 @@ impl Served {
                 served.engine.with_base_drafter(repacked).expect("it has the base's shape")
             }
             Some(Drafter::Model(checkpoint, quantize)) => {
-                let mut cpu = beside;
-                let model = load(&mut cpu, &checkpoint, quantize).expect("the smaller model loads");
-                let drafting = served.engine.with_drafter(Box::new(cpu), model);
+                let model = load(beside.as_mut(), &checkpoint, quantize);
+                let model = model.expect("the smaller model loads");
+                let drafting = served.engine.with_drafter(beside, model);
                 drafting.expect("it knows the same tokens")
             }
         };

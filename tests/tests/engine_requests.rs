@@ -5,6 +5,7 @@ use engine::engine::{OpenError, Settings};
 use engine::request::{Finish, Generate, Miss, Pooling, Refused, Request, Task};
 use engine::weights::{Element, Tensor};
 use kernels_core::dtype::Dtype;
+use kernels_core::error::Fault;
 use kernels_core::simd::Level;
 use pagewise_tests::model::{Runner, thin};
 use pagewise_tests::serving::{
@@ -206,6 +207,37 @@ fn a_request_that_is_cancelled_or_overdue_ends_and_frees_its_pages() {
     assert_eq!(ends(2), vec![Finish::Cancelled; 2]);
     assert_eq!(ends(3), vec![Finish::Deadline]);
     assert!(served.answers[&1].choices.len() == 3 && served.answers[&2].choices.is_empty());
+    served.assert_all_pages_free();
+}
+
+#[test]
+fn a_device_that_fails_for_good_ends_everybody_in_words_and_takes_nobody() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let fault = Fault::Device { says: "an illegal address", code: 700 };
+    let making = Making { fails: Some(fails.clone()), fault, ..Making::default() };
+    let mut served = Served::made(Settings { rows: 2, ..settings() }, making);
+    let mut forked = greedy(2, &prompt(2, 9), 20);
+    generate(&mut forked).choices = 3;
+    served.submit(greedy(1, &prompt(1, 9), 20));
+    served.submit(forked);
+    // One that waits for a seat, and would be served by the next step.
+    served.submit(greedy(3, &prompt(3, 9), 20));
+    (0..4).for_each(|_| served.step());
+    assert_eq!(served.engine.failure(), None);
+    fails.store(true, Ordering::Relaxed);
+    served.step();
+    // What comes back is not trusted.
+    fails.store(false, Ordering::Relaxed);
+    assert!(served.engine.is_idle(), "nobody is left");
+    for (id, choices) in [(1, 1), (2, 3), (3, 1)] {
+        let ends = &served.answers[&id].ends;
+        assert_eq!(ends.len(), choices, "request {id}");
+        let told = |end: &Finish| matches!(end, Finish::Failed(why) if why.contains("illegal"));
+        assert!(ends.values().all(told), "{ends:?}");
+    }
+    assert_eq!(served.engine.failure().map(|error| error.fault), Some(fault));
+    let refused = served.refused(greedy(4, &prompt(4, 9), 1));
+    assert!(refused.field == "device" && refused.got.contains("illegal"), "{refused}");
     served.assert_all_pages_free();
 }
 
