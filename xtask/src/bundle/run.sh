@@ -62,7 +62,9 @@ stage() {
 }
 
 # The driver is asked for by the loader, whichever folder it is in.
-if ./pagewise-probe 2>&1 | grep -q 'libcuda.so.1: cannot open'; then
+if [ ! -e pagewise-probe ]; then
+    echo "probe: skipped: this bundle holds the emulated device"
+elif ./pagewise-probe 2>&1 | grep -q 'libcuda.so.1: cannot open'; then
     echo "probe: skipped: there is no driver, libcuda.so.1, on this machine"
 else
     stage probe 40 probe.csv ./pagewise-probe probe.fatbin probe-tables.txt "${device#*:}"

@@ -134,6 +134,9 @@ fn without_a_driver_the_probes_are_skipped_and_nothing_else() {
     let words = said(&folder.run(none, &device("shapes", "echo kernel,shape")));
     assert!(words.contains("probe: skipped: there is no driver"), "{words}");
     assert!(words.contains("parity: passed"), "{words}");
+    // The program itself says so where it was asked for nothing.
+    let asked = said(&folder.run("exit 2", &device("shapes", "echo kernel,shape")));
+    assert!(asked.contains("probe: FAILED with 2"), "{asked}");
 }
 
 #[test]
