@@ -31,8 +31,7 @@ impl Plugins {
         std::fs::write(&source, METAL).expect("a file");
         let mut compiler = Command::new("cc");
         compiler.args(["-shared", "-fPIC", "-o"]).arg(plugins.library("metal")).arg(source);
-        let folder = emulator().parent().expect("a file in a folder").display().to_string();
-        compiler.arg(emulator()).arg(format!("-Wl,-rpath,{folder}"));
+        compiler.arg(emulator());
         assert!(compiler.status().is_ok_and(|status| status.success()), "{compiler:?}");
         plugins
     }

@@ -280,6 +280,9 @@ pub fn command() -> Command {
         let mut build = Command::new(env!("CARGO"));
         build
             .args(["build", "-q", "--locked", "--workspace", "--bin", "pagewise"])
+            // Beside it an example: cargo gives dependencies the features that they have for
+            // tests where it builds something of the kind, else it builds them once more.
+            .args(["--example", "plugin"])
             .current_dir(env!("CARGO_MANIFEST_DIR"));
         build.arg("--target-dir").arg(profile.parent().expect("target"));
         if profile.ends_with("release") {
