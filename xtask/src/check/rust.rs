@@ -73,7 +73,8 @@ fn failures(output: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::failures;
+    use super::{binaries, failures};
+    use std::path::Path;
 
     #[test]
     fn what_failed_is_told_without_what_passed() {
@@ -85,5 +86,13 @@ mod tests {
         assert!(said.contains("bad") && said.contains("FAILED. 1 passed"), "{said}");
         assert!(!said.contains("fine") && !said.contains("test c"), "{said}");
         assert_eq!(failures("test a ... ok\ntest result: ok. 1 passed\n"), "");
+    }
+    #[test]
+    fn binaries_of_tests_are_told_by_name_and_those_of_crates_are_not() {
+        let output = "   Compiling a v0.1.0\n  Executable unittests src/lib.rs (t/a-01)\n  \
+                      Executable tests/norm.rs (t/deps/norm-23)\n";
+        let found = binaries(output);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found["norm"], Path::new("t/deps/norm-23"));
     }
 }

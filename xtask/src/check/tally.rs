@@ -89,4 +89,12 @@ mod tests {
         assert_eq!(tally.skipped, ["needs_a_card is ignored, no device", "no AVX-512"]);
         assert_eq!(Tally::of_tests("error: could not compile"), Tally::default());
     }
+    #[test]
+    fn a_sum_counts_all_and_is_nothing_where_one_is_nothing() {
+        let one = Tally { passed: 2, failed: 1, skipped: vec!["why".to_owned()] };
+        let two = Tally { passed: 3, ..Tally::default() };
+        let sum = Tally::sum([Ok(one.clone()), Ok(two)]).expect("both came");
+        assert_eq!(sum, Tally { passed: 5, failed: 1, skipped: vec!["why".to_owned()] });
+        assert!(Tally::sum([Ok(one), Err("no compiler".to_owned())]).is_err());
+    }
 }

@@ -276,3 +276,17 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     let made = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(path, bytes));
     made.map_err(|error| format!("{}: {error}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::versioned;
+
+    #[test]
+    fn a_copy_has_a_version_of_its_own() {
+        let manifest =
+            format!("[workspace.package]\nversion = \"{}\"\n", env!("CARGO_PKG_VERSION"));
+        let [one, other] = ["a", "b"].map(|copy| versioned(&manifest, copy).expect("it is there"));
+        assert!(one.contains("-a\"\n") && other.contains("-b\"\n"), "{one}{other}");
+        assert!(versioned("version = \"no number\"\n", "a").is_err());
+    }
+}
