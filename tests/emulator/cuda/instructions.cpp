@@ -1,5 +1,6 @@
 /* The instructions of one thread that `ops` names. */
 #include "emulated.h"
+#include "traffic.h"
 
 namespace ops {
 
@@ -19,6 +20,9 @@ uint4 load_once(const void *global, Site site) {
         emulator::fault(EMULATED_SHARED, site, "load_once reads shared memory");
     }
     emulator::counts.loaded_bytes += sizeof(uint4);
+    if (emulator::watching != nullptr) {
+        emulator::watching->touch(global, sizeof(uint4), emulator::Traffic::Way::read_past_cache);
+    }
     return *static_cast<const uint4 *>(global);
 }
 

@@ -1,5 +1,6 @@
 /* Matrix loads and products of a whole warp, in the fragment layouts that device_ops.h
  * writes down. */
+#include <cmath>
 #include <immintrin.h>
 
 #include "emulated.h"
@@ -74,6 +75,38 @@ struct Product {
     const uint32_t *a, *b;
 };
 
+constinit thread_local bool truncates = false;
+
+/* A number's exponent, of its largest bit; far below all of f32 for 0. */
+int exponent(double x) { return x == 0.0 ? -2000 : std::ilogb(x); }
+
+/* sum + the products of eight numbers each, as tensor cores of sm_80 were found to add
+ * (Fasi, Higham, Mikaitis and Pranesh, "Numerical behavior of NVIDIA tensor cores", 2021, and
+ * models of later cards): products are exact; all addends are cut to the bits that the largest
+ * of them has in f32, and one more; the sum is cut to f32. Later cards add 16 at a time and keep
+ * two bits: they cut off less. */
+float truncated_sum(const double (&products)[8], float sum) {
+    constexpr int BITS = 24 + 1;
+    double exact = sum;
+    int largest = exponent(sum);
+    for (double product : products) {
+        exact += product;
+        largest = exponent(product) > largest ? exponent(product) : largest;
+    }
+    if (!std::isfinite(exact) || largest == -2000) {
+        return static_cast<float>(exact);
+    }
+    double unit = std::ldexp(1.0, largest + 1 - BITS);
+    double total = std::trunc(static_cast<double>(sum) / unit);
+    for (double product : products) {
+        total += std::trunc(product / unit);
+    }
+    total *= unit;
+    float nearest = static_cast<float>(total);
+    bool above = std::fabs(static_cast<double>(nearest)) > std::fabs(total);
+    return above ? std::nextafter(nearest, 0.0f) : nearest;
+}
+
 /* bf16 is the upper half of f32. */
 float of_bf16(uint16_t bits) { return __uint_as_float(uint32_t{bits} << 16); }
 
@@ -100,7 +133,18 @@ void perform_product(void *const *operands, uint32_t) {
             d[group + i / 2 * 8][two + i % 2] = own.d[i];
         }
     }
-    for (uint32_t row = 0; row < 16; row++) {
+    for (uint32_t row = 0; truncates && row < 16; row++) {
+        for (uint32_t column = 0; column < 8; column++) {
+            for (uint32_t half = 0; half < 16; half += 8) {
+                double products[8];
+                for (uint32_t k = 0; k < 8; k++) {
+                    products[k] = double{a[row][half + k]} * double{b[half + k][column]};
+                }
+                d[row][column] = truncated_sum(products, d[row][column]);
+            }
+        }
+    }
+    for (uint32_t row = 0; !truncates && row < 16; row++) {
         __m256 sums = _mm256_load_ps(d[row]);
         for (uint32_t k = 0; k < 16; k++) {
             sums = _mm256_fmadd_ps(_mm256_set1_ps(a[row][k]), _mm256_load_ps(b[k]), sums);
@@ -183,3 +227,7 @@ void mma_s8_u8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], 
 }
 
 } // namespace ops
+
+extern "C" void emulated_tensor_core(uint32_t adds) {
+    ops::truncates = adds == EMULATED_ADDS_TRUNCATING;
+}

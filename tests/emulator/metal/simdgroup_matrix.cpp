@@ -3,6 +3,8 @@
 
 #include <cstring>
 
+#include "traffic.h"
+
 namespace emulator {
 
 namespace {
@@ -75,6 +77,9 @@ void perform_transfer(void *const *operands, uint32_t) {
             T *place = transfer.place(lane / 4, lane % 4 * 2 + i);
             if (shared) {
                 look(transfer, place, first_thread + lane);
+            } else if (watching != nullptr) {
+                Traffic::Way way = transfer.stores ? Traffic::Way::write : Traffic::Way::read;
+                watching->touch(place, sizeof(T), way);
             }
             T *from = transfer.stores ? transfer.elements + i : place;
             T *to = transfer.stores ? place : transfer.elements + i;

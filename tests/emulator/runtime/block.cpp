@@ -4,6 +4,7 @@
 #include <new>
 
 #include "faults.h"
+#include "traffic.h"
 
 namespace emulator {
 
@@ -55,6 +56,9 @@ void Block::run_all() {
 void Block::run() {
     auto thread_count = static_cast<uint32_t>(threads.size());
     shared.poison();
+    if (watching != nullptr) {
+        watching->block_starts();
+    }
     if constexpr (races_sought) {
         races.block_starts(thread_count);
     }

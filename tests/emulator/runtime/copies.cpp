@@ -5,6 +5,7 @@
 #include "block.h"
 #include "faults.h"
 #include "machine.h"
+#include "traffic.h"
 
 namespace emulator {
 
@@ -19,6 +20,9 @@ void copy_starts(void *shared, const void *global, uint32_t bytes, bool valid,
         }
         std::memcpy(copy.data, global, bytes);
         counts.copied_bytes += bytes;
+        if (watching != nullptr) {
+            watching->touch(global, bytes, Traffic::Way::read_past_cache);
+        }
     }
     if constexpr (races_sought) {
         uint32_t thread = position.thread.x;

@@ -59,6 +59,25 @@ struct emulated_counts {
 void emulated_counted(struct emulated_counts *counts);
 void emulated_count_from_zero(void);
 
+/* A piece of global memory, and what launches moved of it. In the race build all loads and
+ * stores count; in others copies to shared memory, load_once and matrices of Metal alone. */
+struct emulated_piece {
+    uint64_t address, bytes;
+    uint64_t read_bytes;         /* By blocks: each has a small cache of its own. */
+    uint64_t written_bytes;
+    uint64_t read_once_bytes;    /* However many blocks of a launch read them. */
+    uint64_t written_once_bytes;
+};
+
+/* The calling thread's next launch adds to these pieces, in order of their addresses, until
+ * others are watched, or none. They stay the caller's. */
+void emulated_watch(struct emulated_piece *pieces, uint64_t count);
+
+/* How the calling thread's tensor cores add from here on. */
+#define EMULATED_ADDS_ROUNDING 0u   /* Ascending, each sum rounded to the nearest. */
+#define EMULATED_ADDS_TRUNCATING 1u /* Aligned to the largest addend, the rest cut off. */
+void emulated_tensor_core(uint32_t adds);
+
 /* Which build this is. */
 #define EMULATED_BUILD_PLAIN 0u
 #define EMULATED_BUILD_ADDRESS 1u

@@ -1,5 +1,5 @@
 /* What kernels compiled with -fsanitize=thread call at each load and store. The sanitizer's
- * own library is not linked: these look at shared memory only. This file, and all of the
+ * own library is not linked: these look at shared memory, and count traffic with the rest. This file, and all of the
  * emulator that is not a kernel, is compiled without that flag. */
 #if defined(PAGEWISE_RACES)
 
@@ -10,6 +10,7 @@
 
 #include "block.h"
 #include "faults.h"
+#include "traffic.h"
 
 namespace {
 
@@ -44,6 +45,9 @@ inline void accessed(const void *address, uint32_t bytes, Access kind, const voi
     uint32_t offset = emulator::running->shared.offset(address, bytes);
     if (offset != emulator::SharedMemory::outside) {
         look(offset, bytes, kind, code);
+    } else if (emulator::watching != nullptr) {
+        using Way = emulator::Traffic::Way;
+        emulator::watching->touch(address, bytes, kind == Access::read ? Way::read : Way::write);
     }
 }
 

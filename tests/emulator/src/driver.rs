@@ -2,6 +2,7 @@
 
 use crate::memory::{EMBEDDERS, Memory, pointer};
 use crate::run::{Run, run};
+use crate::watch::launched;
 use kernels_core::Error;
 use kernels_core::command::Raw;
 use kernels_core::device::Command;
@@ -13,19 +14,26 @@ use std::marker::PhantomData;
 use std::sync::PoisonError;
 
 /// A device of few multiprocessors, so that blocks loop over their work.
-const CUDA: cuda::Facts = cuda::Facts { cores: 2, shared_bytes_max: 164 << 10 };
-const METAL: metal::Facts = metal::Facts { cores: 2, shared_bytes_max: 32 << 10 };
+const CORES: u32 = 2;
+const METAL: metal::Facts = metal::Facts { cores: CORES, shared_bytes_max: 32 << 10 };
 
 /// As much as a device says that it has.
 const MEMORY_BYTES: u64 = 4 << 30;
 
 thread_local! {
     static SEED: Cell<u64> = const { Cell::new(1) };
+    static SHARED_BYTES_MAX: Cell<u32> = const { Cell::new(164 << 10) };
 }
 
 /// Sets the schedule of what this thread launches from here on.
 pub fn seed(seed: u64) {
     SEED.set(seed);
+}
+
+/// Sets the shared memory that a block of CUDA may have: what this thread launches from here
+/// on is lowered for such a card.
+pub fn shared_bytes_max(bytes: u32) {
+    SHARED_BYTES_MAX.set(bytes);
 }
 
 /// Whose kernels are emulated.
@@ -50,7 +58,8 @@ impl Dialect for Cuda {
         format!("cuda-emulated-{}", cuda::ARITHMETIC)
     }
     fn lower(command: &Command<Raw>) -> Result<Launches, Error> {
-        cuda::lower(command, &CUDA)
+        let shared_bytes_max = SHARED_BYTES_MAX.get();
+        cuda::lower(command, &cuda::Facts { cores: CORES, shared_bytes_max })
     }
 }
 
@@ -192,7 +201,7 @@ impl<D: Dialect> Driver for Device<D> {
         arguments: &[u8],
     ) -> Result<(), Error> {
         match &mut stream.recorded {
-            None => act::<D>(launch, arguments),
+            None => act::<D>(&self.memory, launch, arguments),
             Some(recorded) => {
                 let mut words = vec![0; arguments.len().div_ceil(8)];
                 bytemuck::cast_slice_mut(&mut words)[..arguments.len()].copy_from_slice(arguments);
@@ -216,7 +225,7 @@ impl<D: Dialect> Driver for Device<D> {
     fn graph_launch(&mut self, _: &mut Schedule, graph: &mut Vec<Recorded>) -> Result<(), Error> {
         graph.iter().try_for_each(|recorded| {
             let bytes: &[u8] = bytemuck::cast_slice(&recorded.arguments);
-            act::<D>(&recorded.launch, &bytes[..recorded.bytes])
+            act::<D>(&self.memory, &recorded.launch, &bytes[..recorded.bytes])
         })
     }
 
@@ -238,7 +247,7 @@ impl<D: Dialect> Driver for Device<D> {
 }
 
 /// Runs a launch; what the emulator finds is the device's failure.
-fn act<D: Dialect>(launch: &Launch, arguments: &[u8]) -> Result<(), Error> {
+fn act<D: Dialect>(memory: &Memory, launch: &Launch, arguments: &[u8]) -> Result<(), Error> {
     let entry = [D::PREFIX, launch.entry].concat();
     let asked = Run {
         entry: &entry,
@@ -248,7 +257,7 @@ fn act<D: Dialect>(launch: &Launch, arguments: &[u8]) -> Result<(), Error> {
         seed: SEED.get(),
     };
     // SAFETY: the host has checked the command's buffers against its shape.
-    let came = unsafe { run(&asked, arguments) };
+    let came = launched(memory, &asked, || unsafe { run(&asked, arguments) });
     came.map_err(|fault| {
         let fault = Fault::Device { says: plugin::lasting(fault.message), code: fault.code.into() };
         Error::new("emulator", launch.entry, fault)

@@ -10,13 +10,17 @@ mod memory;
 mod probes;
 #[cfg(emulated)]
 mod run;
+#[cfg(emulated)]
+mod watch;
 
 #[cfg(emulated)]
-pub use driver::{cuda, metal, seed};
+pub use driver::{cuda, metal, seed, shared_bytes_max};
 #[cfg(emulated)]
 pub use probes::{Probe, probes, table, words};
 #[cfg(emulated)]
-pub use run::{Counts, Entry, Fault, Run, counts, entries, run};
+pub use run::{Adds, Counts, Entry, Fault, Run, counts, entries, run, tensor_cores};
+#[cfg(emulated)]
+pub use watch::{Piece, Watched, Work, watch};
 
 /// The emulated CUDA device, for who loads this library as a plugin.
 #[cfg(emulated)]

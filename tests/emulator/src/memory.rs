@@ -1,6 +1,7 @@
 //! Memory of the emulated device: each piece as long as was asked for, so that a sanitizer
 //! sees one byte past it.
 
+use crate::watch::Piece;
 use kernels_core::Error;
 use kernels_core::error::Fault;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
@@ -47,6 +48,16 @@ impl Memory {
         before.is_some_and(|(at, layout)| {
             bytes <= (layout.size() as u64).saturating_sub(address - at)
         })
+    }
+
+    /// All pieces, in order of their addresses.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece> {
+        let piece = |(&address, layout): (&u64, &Layout)| Piece {
+            address,
+            bytes: layout.size() as u64,
+            ..Piece::default()
+        };
+        self.pieces.iter().map(piece)
     }
 
     /// Gives it back.

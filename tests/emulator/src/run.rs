@@ -1,5 +1,6 @@
 //! One launch on the emulator, through its C functions (`runtime/emulator.h`).
 
+use crate::watch::Piece;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::null;
 
@@ -63,7 +64,41 @@ pub struct Counts {
     pub switch_count: u64,
 }
 
+impl Counts {
+    /// What came after `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        self.with(before, u64::wrapping_sub)
+    }
+
+    /// Both.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        self.with(other, u64::wrapping_add)
+    }
+
+    fn with(self, other: Self, of: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            copied_bytes: of(self.copied_bytes, other.copied_bytes),
+            loaded_bytes: of(self.loaded_bytes, other.loaded_bytes),
+            mma_count: of(self.mma_count, other.mma_count),
+            matrix_count: of(self.matrix_count, other.matrix_count),
+            switch_count: of(self.switch_count, other.switch_count),
+        }
+    }
+}
+
+/// How tensor cores add the products of one instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adds {
+    /// Ascending, each sum rounded to the nearest.
+    Rounding,
+    /// As cards were found to do it: addends are aligned to the largest, and what does not fit
+    /// is cut off.
+    Truncating,
+}
+
 unsafe extern "C" {
+    fn emulated_watch(pieces: *mut Piece, count: u64);
+    fn emulated_tensor_core(adds: u32);
     fn emulated_counted(counts: *mut Counts);
     fn emulated_count_from_zero();
     fn emulated_run(launch: *const EmulatedLaunch, message: *mut c_char, bytes: u64) -> i32;
@@ -97,13 +132,34 @@ pub unsafe fn run(run: &Run<'_>, arguments: &[u8]) -> Result<(), Fault> {
 
 /// What this thread's launches have done since the last call.
 pub fn counts() -> Counts {
+    let counts = counted();
+    // SAFETY: it takes nothing.
+    unsafe { emulated_count_from_zero() };
+    counts
+}
+
+/// The same, and counting goes on.
+pub(crate) fn counted() -> Counts {
     let mut counts = Counts::default();
     // SAFETY: the place is this function's own.
-    unsafe {
-        emulated_counted(&mut counts);
-        emulated_count_from_zero();
-    }
+    unsafe { emulated_counted(&mut counts) };
     counts
+}
+
+/// Sets how tensor cores add in what this thread launches from here on.
+pub fn tensor_cores(adds: Adds) {
+    // SAFETY: it takes a number of the header's.
+    unsafe { emulated_tensor_core(adds as u32) };
+}
+
+/// Launches in `act` add to these pieces, which are in order of their addresses.
+pub(crate) fn watch_pieces<T>(pieces: &mut [Piece], act: impl FnOnce() -> T) -> T {
+    // SAFETY: the pieces are there until the second call, and nobody looks at them before.
+    unsafe { emulated_watch(pieces.as_mut_ptr(), pieces.len() as u64) };
+    let came = act();
+    // SAFETY: no pieces are given.
+    unsafe { emulated_watch(std::ptr::null_mut(), 0) };
+    came
 }
 
 /// Every entry of every kernel, in the order in which they registered.

@@ -134,6 +134,8 @@ pub fn cases() -> Vec<EmbedCase> {
     }
     cases.push(ugly);
     cases.extend(packed_shapes().into_iter().map(Shape::case));
+    // More rows than each block of a device checks itself.
+    cases.push(Shape::plain(520, 8).case());
     cases
 }
 

@@ -85,6 +85,8 @@ pub fn cases() -> Vec<GatherCase> {
     shapes.push(Shape { x_rows: 1, ..Shape::plain(3, 16) });
     shapes.push(Shape { rows: (4, Some(0)), ..Shape::plain(4, 16) });
     shapes.push(Shape { rows: (4, Some(3)), gap: 1, ..Shape::plain(4, 16) });
+    // More rows than each block of a device checks itself.
+    shapes.push(Shape::plain(520, 8));
     shapes.into_iter().map(Shape::case).collect()
 }
 

@@ -120,6 +120,38 @@ pub fn cases() -> Vec<KvCopyCase> {
     for count in [0, 1] {
         cases.push(Shape { pages, entries: entries.clone(), count: Some(count), seed: 3 }.case());
     }
+    cases.extend(tied_by_what_comes_later());
+    cases
+}
+
+/// Entries that nothing before them writes or reads: later ones write what they read. The second
+/// and the fourth must wait for the first and the third; the last one is free.
+fn tied_by_what_comes_later() -> Vec<KvCopyCase> {
+    let mut cases = Vec::new();
+    for (form, dtype, head_dim) in [
+        (Form::Native, Dtype::F16, 64),
+        (Form::Rows, Dtype::Bf16, 64),
+        (Form::Rows, Dtype::I8, 24),
+        (Form::HeadMajor, Dtype::F32, 8),
+    ] {
+        let pages = Pages {
+            form,
+            pages: 9,
+            page_len: 16,
+            kv_heads: 3,
+            head_dim,
+            dtype,
+            token_scales: true,
+        };
+        let entries = vec![
+            [0, 0, 1, 0, 16],
+            [2, 0, 0, 0, 16],
+            [3, 4, 4, 0, 9],
+            [5, 0, 3, 12, 3],
+            [6, 0, 7, 0, 16],
+        ];
+        cases.push(Shape { pages, entries, count: None, seed: 4 }.case());
+    }
     cases
 }
 

@@ -196,8 +196,25 @@ pub fn cases() -> Vec<LogitMaskCase> {
     let token = rounds.counted.as_ref().map_or(0, |(_, counted)| counted[0] as usize);
     rounds.counts.as_mut().expect("the shape counts")[token] = params::COUNT_GENERATED as u16;
     cases.push(rounds);
+    cases.push(tokens_that_stand_at_none());
     cases.push(one_slot_for_drafts());
     cases
+}
+
+/// Rows of one sequence whose tokens stand at 0 before: a row is penalised for those that it and
+/// rows before it count, not for those of later ones.
+fn tokens_that_stand_at_none() -> LogitMaskCase {
+    let mut case = Shape { penalties: true, ..Shape::plain(4, 40) }.case();
+    case.name = "drafts of tokens that stand at 0".into();
+    case.settings.iter_mut().for_each(|row| row.slot = 1);
+    let slot = case.params.counts_stride as usize;
+    case.counts.as_mut().expect("the shape counts")[slot..2 * slot].fill(0);
+    let (back, prompt) = (params::COUNTED_BACK, params::COUNTED_PROMPT);
+    // The second row takes the first's back, so that it stands at 0 again, and is counted anew.
+    let counted = (vec![0, 1, 3, 5, 7], vec![7, 7 | back, 9, 7, 11 | prompt, 9, 7]);
+    case.params.counted_max = counted.1.len() as u32;
+    case.counted = Some(counted);
+    case
 }
 
 /// Three rows of one sequence: each counts its own token, the third takes the second's back.

@@ -228,6 +228,21 @@ pub fn cases() -> Vec<MatmulCase> {
     shapes.push(Shape { rows: (9, Some(5)), gap: 5, ..live });
     let mut cases: Vec<MatmulCase> = shapes.into_iter().map(Shape::case).collect();
     cases.extend(ugly());
+    cases.extend(of_either_type());
+    cases
+}
+
+/// Few rows and many of each float type with weights of each: a device multiplies them in one to
+/// three pieces.
+fn of_either_type() -> Vec<MatmulCase> {
+    use Dtype::{Bf16, F16, F32};
+    let mut cases = Vec::new();
+    for rows in [3, 40] {
+        for (x, weight) in [(Bf16, Bf16), (F16, Bf16), (F16, F16), (Bf16, F16)] {
+            let shape = Shape::plain(rows, 576, 36, Format::Floats(weight));
+            cases.push(Shape { dtypes: (x, F32), ..shape }.case());
+        }
+    }
     cases
 }
 

@@ -125,6 +125,8 @@ pub fn cases() -> Vec<PoolCase> {
     for magnitude in [0.0, 1e-14, 2e-13, 1e-12, 1e-9] {
         shapes.push(Shape { magnitude, normalise: true, ..Shape::plain(&[1, 2], 24, mean) });
     }
+    // More sequences than each block of a device checks itself.
+    shapes.push(Shape::plain(&[1; 520], 8, mean));
     shapes.iter().map(Shape::case).collect()
 }
 

@@ -154,6 +154,8 @@ pub fn cases() -> Vec<RopeCase> {
     x[..4].copy_from_slice(&f32::NAN.to_le_bytes());
     x[164..168].copy_from_slice(&f32::INFINITY.to_le_bytes());
     cases.push(ugly);
+    // More rows than each block of a device checks itself.
+    cases.push(Shape::plain(520, 1, 8, 8).case());
     cases
 }
 

@@ -192,7 +192,47 @@ pub fn cases() -> Vec<VerifyCase> {
         plain.given[0] = false;
         cases.push(plain);
     }
+    for drafted in [false, true] {
+        let with = if drafted { " with draft" } else { "" };
+        let name = format!("mass in later blocks{with}");
+        let far = (0..6).map(|seed| far(seed, drafted)).collect();
+        cases.push(VerifyCase::new(&name, VERIFY_REJECTION, 8193, far));
+    }
+    let near = NEAR.into_iter().map(near).collect();
+    cases.push(VerifyCase::new("near acceptance", VERIFY_REJECTION, 8193, near));
     cases
+}
+
+/// Drafts whose target has next to nothing in the first of its three blocks of sums, and much in
+/// the last, which is one token.
+fn far(seed: u64, drafted: bool) -> Drafts {
+    let mut drafts = drafts(seed + 40, VERIFY_REJECTION, 8193, &[0, 0, 0, 0, 2], drafted);
+    drafts.tokens[1..4].copy_from_slice(&[4500 + seed as u32, 8192, 3]);
+    for row in &mut drafts.target {
+        row[..4096].iter_mut().for_each(|weight| *weight *= 1e-5);
+        row[8192] = row[4096..8192].iter().sum::<f32>() / 2.0;
+        let sum: f32 = row.iter().sum();
+        row.iter_mut().for_each(|weight| *weight /= sum);
+    }
+    drafts
+}
+
+/// Seeds by which the roundings of [`near`] fall as the specification has it.
+const NEAR: [u64; 1] = [0];
+
+/// A draft whose probability is that which its noise asks for, as near as f32 has it: one
+/// rounding more in the sum of the target decides otherwise.
+fn near(seed: u64) -> Drafts {
+    let mut drafts = drafts(seed, VERIFY_REJECTION, 8193, &[0, 0], false);
+    let token = 4096 + 37 * (seed as u32 % 64);
+    drafts.tokens[1] = token;
+    let VerifyRequest { seed, position, fork } = drafts.request;
+    let source = Source { seed, position: position + 1, fork, purpose: params::NOISE_ACCEPT };
+    let asked = (f64::from(source.word(token) >> 1) + 0.5) / 2_147_483_648.0;
+    let others = drafts.target[0].iter().enumerate().filter(|(at, _)| *at as u32 != token);
+    let others: f64 = others.map(|(_, &weight)| f64::from(weight)).sum();
+    drafts.target[0][token as usize] = (others * asked / (1.0 - asked)) as f32;
+    drafts
 }
 
 impl Case for VerifyCase {

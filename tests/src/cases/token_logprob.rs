@@ -64,6 +64,21 @@ pub fn cases() -> Vec<TokenLogprobCase> {
         shapes.push(Shape::plain(rows, 32, 100, nibbles));
     }
     shapes.push(Shape { rows: (4, Some(3)), ..Shape::plain(4, 64, 200, nibbles) });
+    // Few rows and many, with x and weights of each type: devices have a form for each.
+    for rows in [3, 35] {
+        for (x, format) in [
+            (F32, Format::Floats(F32)),
+            (F32, Format::Floats(Bf16)),
+            (F16, Format::Floats(Bf16)),
+            (Bf16, Format::Floats(Bf16)),
+            (F32, Format::Floats(F16)),
+            (F16, Format::Floats(F16)),
+            (Bf16, Format::Groups(I8, 32, true, F16)),
+        ] {
+            let shape = Shape::plain(rows, 96, 4140, format);
+            shapes.push(Shape { dtypes: (x, F32), ..shape });
+        }
+    }
     // Rows enough that the order in which blocks fold shows in a logarithm.
     shapes.push(Shape::plain(24, 32, 12_500, nibbles));
     let mut cases: Vec<TokenLogprobCase> = shapes.into_iter().map(case).collect();

@@ -2,6 +2,7 @@
 //! date, and makes the pages that show them.
 
 mod bars;
+mod devices;
 mod machine;
 pub mod pages;
 mod plot;

@@ -2,6 +2,7 @@
 //! from the newest figures of each machine.
 
 use super::bars::{self, Bar, Measure};
+use super::devices;
 use super::plot;
 use super::record::{self, Record, Row};
 use std::fmt::Write as _;
@@ -77,6 +78,7 @@ pub fn pages(root: &Path) -> Result<Vec<(String, String)>, String> {
             let _ = writeln!(status, "| {} | {} |", bar.work, shown(bar, bar.bar));
         }
     }
+    performance += &devices::section(root)?;
     pages.extend([(PERFORMANCE.to_owned(), performance), (STATUS.to_owned(), status)]);
     Ok(pages)
 }

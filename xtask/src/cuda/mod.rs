@@ -3,6 +3,7 @@
 
 pub mod head;
 pub mod listing;
+pub mod occupancy;
 pub mod stub;
 
 use crate::check::shell::Shell;

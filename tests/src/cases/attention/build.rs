@@ -96,6 +96,7 @@ impl Shape {
         let mut free = Noise::new(!self.seed).permutation(used + 3);
         let layout = self.layout(used + 3);
         let mut case = AttentionCase {
+            input: "",
             params: params::Attention {
                 kv: layout,
                 q_row_stride: width + 3,

@@ -86,6 +86,20 @@ pub fn cases() -> Vec<AttentionCase> {
     let mut slopes = Shape { with, ..plain(&[seq(5, 290)], 3, 16) }.case();
     slopes.slopes = Some(vec![0.7, 0.3, 0.1]);
     cases.push(slopes);
+    // Heads wider than 128, decoded and in a prefill.
+    for dtype in [F16, Bf16] {
+        cases.push(plain(&[seq(1, 300), seq(21, 60)], 2, 192).stored(dtype).case());
+    }
+    // A value that is no number, in a split that rows share, in one of a decode, and beyond all.
+    for dtype in [F32, F16, Bf16, E4m3] {
+        let seqs = [seq(40, 300), seq(1, 600), seq(20, 20)];
+        let mut ugly = Shape { kv_heads: 2, ..plain(&seqs, 2, 24).stored(dtype) }.case();
+        ugly.input = " NaN in V";
+        ugly.poison(0, 281);
+        ugly.poison(1, 17);
+        ugly.poison(2, 19);
+        cases.push(ugly);
+    }
     cases
 }
 

@@ -18,6 +18,8 @@ pub use list::{cases, strategy};
 /// A call of `attention` with its buffers.
 #[derive(Clone, Debug)]
 pub struct AttentionCase {
+    /// What its values are, where that is the point of it.
+    pub input: &'static str,
     /// What it was made from.
     pub shape: Shape,
     /// Its scalars.
@@ -159,12 +161,27 @@ impl AttentionCase {
         Place { page: self.ids(seq)[number as usize], head, token: position % len }
     }
 
-    /// Whether every key and value of the sequences is a finite number.
+    /// Fills the value of a position of a sequence, in its first head, with NaN, or as near as
+    /// its type has it.
+    pub fn poison(&mut self, seq: usize, position: u32) {
+        let kv = KvLayout::new(CHECKS, &self.params.kv).expect("cases have good layouts");
+        let place = self.place(seq, position, 0);
+        let slab = self.values.as_mut().unwrap_or(&mut self.keys).as_mut_slice();
+        for dim in 0..kv.dim_cells() {
+            let cell = kv.cell(Part::Values, place) + dim * kv.dim_stride(Part::Values);
+            let bytes = kv.cell_bytes() as usize;
+            slab[cell as usize * bytes..][..bytes].fill(0xff);
+        }
+    }
+
+    /// Whether every key of the sequences is a finite number, and no value an infinity.
     fn is_finite(&self) -> bool {
         let kv = KvLayout::new(CHECKS, &self.params.kv).expect("a call that ran");
         let stored = self.stored(&kv);
         let finite = |part, place| {
-            (0..self.params.kv.head_dim).all(|d| stored.number::<f64>(part, place, d).is_finite())
+            let mut numbers =
+                (0..self.params.kv.head_dim).map(|d| stored.number::<f64>(part, place, d));
+            numbers.all(|x| x.is_finite() || (part == Part::Values && x.is_nan()))
         };
         (0..self.shape.seqs.len()).all(|seq| {
             let of = self.seq(seq);
@@ -221,7 +238,7 @@ impl Case for AttentionCase {
         ];
         let marks: String = marks.iter().filter(|mark| mark.0).map(|mark| mark.1).collect();
         format!(
-            "{} h{}x{} d{} page {} {:?} {}-{}-{} window {} cap {} size {:e}{marks}",
+            "{} h{}x{} d{} page {} {:?} {}-{}-{} window {} cap {} size {:e}{marks}{}",
             seqs.join(" "),
             s.kv_heads,
             s.group,
@@ -234,6 +251,7 @@ impl Case for AttentionCase {
             s.window,
             s.softcap,
             s.size,
+            self.input,
         )
     }
 
