@@ -1,5 +1,9 @@
 #include "traffic.h"
 
+#include <unordered_map>
+
+#include "machine.h"
+
 namespace emulator {
 
 constinit thread_local Traffic *watching = nullptr;
@@ -9,8 +13,22 @@ namespace {
 /* What memory moves at least. */
 constexpr uint64_t SECTOR = 32;
 
-/* Less than any card leaves beside a block's shared memory. */
-constexpr uint64_t CACHE_BYTES = 32 << 10;
+/* Here a thread runs far ahead of its warp between barriers: what a warp reads at once comes
+ * apart, and this brings it together again. A row of logits is still more than it. */
+constexpr uint64_t CACHE_BYTES = 128 << 10;
+
+/* Of a warp and an address past the cache: lanes that one instruction has served so far. */
+thread_local std::unordered_map<uint64_t, uint32_t> served;
+
+/* Whether memory must be asked: lanes of a warp that load the same at once are one request,
+ * and a lane that comes again is another. */
+bool is_asked(uint64_t address) {
+    uint32_t &lanes = served[address * 32 + position.thread.x / warp_size];
+    uint32_t own = 1u << lane();
+    bool asked = lanes == 0 || (lanes & own) != 0;
+    lanes = asked ? own : lanes | own;
+    return asked;
+}
 
 } // namespace
 
@@ -23,6 +41,7 @@ Traffic::Traffic(emulated_piece *pieces, uint64_t count) : pieces(pieces), count
 void Traffic::block_starts() {
     time++;
     cached_bytes = 0;
+    served.clear();
 }
 
 /* The last sector of a piece may be short. */
@@ -52,7 +71,7 @@ void Traffic::touch(const void *pointer, uint32_t bytes, Way way) {
     }
     emulated_piece &piece = pieces[last];
     uint64_t offset = address - piece.address;
-    if (way == Way::read_past_cache) {
+    if (way == Way::read_past_cache && is_asked(address)) {
         piece.read_bytes += bytes;
     }
     for (uint64_t at = offset / SECTOR; at <= (offset + bytes - 1) / SECTOR; at++) {
@@ -68,7 +87,8 @@ void Traffic::touch(const void *pointer, uint32_t bytes, Way way) {
             touched = time;
             cached_bytes += SECTOR;
             if (cached_bytes > CACHE_BYTES) {
-                block_starts();
+                time++;
+                cached_bytes = 0;
             }
         }
         bool &was = writes ? sector.was_written : sector.was_read;

@@ -1,5 +1,5 @@
 /* Bytes of global memory that launches move, by pieces of it that are watched. A block has a
- * first-level cache that keeps the last sectors it touched; what instructions bring past it
+ * first-level cache of the sectors that it touched, which is emptied when it is full; what instructions bring past it
  * counts each time. Plain loads and stores are seen by the race build alone. */
 #pragma once
 

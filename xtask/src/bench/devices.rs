@@ -14,7 +14,7 @@ No kernel has run on a card or on a Mac; no time is stated. What the emulator co
 what the compiler says, is held by tests.
 
 **Bytes over the floor.** `operand` is the buffer that is most of the bytes (K and V, weights,
-logits): what blocks read of it, each through a cache of 32 KiB, over what is needed of it. `all` is
+logits): what blocks read of it, each through a cache of 128 KiB, over what is needed of it. `all` is
 all that launches read and write, workspaces too, over each needed byte once, where blocks of a launch
 share what they read and launches do not. Sectors of 32 bytes count whole. Asked for is 1.10 at most.
 ";
@@ -52,11 +52,12 @@ fn fields<const FIELDS: usize>(line: &str) -> Result<[&str; FIELDS], String> {
 }
 
 fn bytes(text: &str) -> Result<String, String> {
-    let mut page =
-        String::from("| device | kernel | call | operand | all |\n|---|---|---|---:|---:|\n");
-    for [device, kernel, call, operand, all] in lines::<5>(text)? {
+    let mut page = String::from(
+        "| device | kernel | call | operand | all | why |\n|---|---|---|---:|---:|---|\n",
+    );
+    for [device, kernel, call, operand, all, why] in lines::<6>(text)? {
         let (operand, all) = (over_bar(operand)?, over_bar(all)?);
-        let _ = writeln!(page, "| {device} | {kernel} | {call} | {operand} | {all} |");
+        let _ = writeln!(page, "| {device} | {kernel} | {call} | {operand} | {all} | {why} |");
     }
     Ok(page)
 }
@@ -115,12 +116,11 @@ mod tests {
 
     #[test]
     fn figures_above_the_bar_are_in_bold() {
-        let page = bytes("head\ncuda,norm,a call,,1.10\ncuda,matmul,a call,1.02,1.11\n");
-        let rows =
-            "| cuda | norm | a call |  | 1.10 |\n| cuda | matmul | a call | 1.02 | **1.11** |\n";
+        let page = bytes("head\ncuda,norm,a call,,1.10,\ncuda,matmul,a call,1.02,1.11,twice\n");
+        let rows = "| cuda | norm | a call |  | 1.10 |  |\n| cuda | matmul | a call | 1.02 | **1.11** | twice |\n";
         assert!(page.expect("a good file").ends_with(rows));
-        assert!(bytes("head\ncuda,norm,a call,1.1\n").is_err());
-        assert!(bytes("head\ncuda,norm,a call,,many\n").is_err());
+        assert!(bytes("head\ncuda,norm,a call,1.1,\n").is_err());
+        assert!(bytes("head\ncuda,norm,a call,,many,\n").is_err());
     }
 
     #[test]
