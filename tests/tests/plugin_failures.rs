@@ -12,6 +12,7 @@ use pagewise_tests::queued::steps::{
 };
 use pagewise_tests::queued::{Failing, Watch};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// What a script holds: a program on three matrices.
 struct Script {
@@ -78,6 +79,9 @@ fn script(watch: &Watch, weight: &[u8], steps: &[Step]) -> Vec<Error> {
     };
     let (buffers, program, tickets, errors) = (Vec::new(), None, Vec::new(), Vec::new());
     let mut script = Script { device, buffers, program, tickets, errors };
+    // It goes through the same memory as what is imported next.
+    let imported = script.device.import(Arc::new(steps[6].x.clone()));
+    script.take(imported);
     script.record(weight);
     steps[..3].iter().for_each(|step| script.submit(step));
     script.collect(1);
@@ -162,7 +166,7 @@ fn a_refused_step_names_its_command_and_the_next_one_runs() {
         let mut ready = Ready::new(seed);
         let good = std::mem::replace(&mut ready.steps[1].indices, vec![0xff; INDICES]);
         let tickets = [0, 1, 2].map(|at| ready.submit(at).expect("nothing is known of it yet"));
-        let error = ready.device.collect(tickets[1], &mut vec![0; 2 * MATRIX]);
+        let error = ready.device.collect(tickets[1], &mut [0; 2 * MATRIX]);
         let (least, most, got) = (0, i64::from(ROWS) - 1, i64::from(u32::MAX));
         let fault = Fault::Element { at: 0, least, most, got };
         assert_eq!(error, Err(Error::new("gather", "indices", fault)));

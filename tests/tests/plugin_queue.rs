@@ -85,7 +85,7 @@ impl Twins {
         let read = self.matrices[noise.below(self.matrices.len() as u32) as usize];
         let has_all = noise.below(3) > 0;
         let with = |of: usize| {
-            let writes = vec![
+            let writes = [
                 (all_of(self.indices[of], INDICES), &indices[..]),
                 (all_of(written[of], MATRIX), &bytes[..]),
             ];
@@ -117,7 +117,7 @@ impl Twins {
         let mut got = vec![0; MATRIX + INDICES];
         let collected = self.device.collect(ticket, &mut got);
         assert_eq!(collected.map(|()| got), expected);
-        let again = self.device.collect(ticket, &mut vec![0; MATRIX + INDICES]);
+        let again = self.device.collect(ticket, &mut [0; MATRIX + INDICES]);
         assert_eq!(again.expect_err("it was collected").fault, Fault::Stale);
     }
 

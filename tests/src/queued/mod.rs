@@ -170,7 +170,7 @@ impl Driver for Queued {
         for (entry, told) in PARTS {
             launches.push(Launch { entry, told, grid: [1; 3], block: 1, shared_bytes: 0 });
         }
-        self.lowered.replace(Some(command));
+        *self.lowered.borrow_mut() = Some(command);
         Ok(launches)
     }
 

@@ -35,7 +35,7 @@ pub enum Op {
         address: u64,
         bytes: u64,
     },
-    Launch(Launched),
+    Launch(Box<Launched>),
     Graph(u64),
 }
 
@@ -325,7 +325,7 @@ impl State {
     pub fn launch(&mut self, stream: u64, launched: Launched) {
         match self.things.get_mut(&stream) {
             Some(Thing::Stream { recorded: Some(recorded), .. }) => recorded.push(launched),
-            _ => self.enqueue(stream, Op::Launch(launched)),
+            _ => self.enqueue(stream, Op::Launch(Box::new(launched))),
         }
     }
 

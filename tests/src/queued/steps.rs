@@ -82,7 +82,8 @@ pub fn floats(noise: &mut Noise, count: u32) -> Vec<u8> {
 
 /// Inputs of a step, and what comes of them.
 pub struct Step {
-    x: Vec<u8>,
+    /// The matrix.
+    pub x: Vec<u8>,
     /// `[ROWS]` u32: the rows that are picked.
     pub indices: Vec<u8>,
     sum: Vec<u8>,
