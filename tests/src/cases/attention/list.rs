@@ -86,9 +86,11 @@ pub fn cases() -> Vec<AttentionCase> {
     let mut slopes = Shape { with, ..plain(&[seq(5, 290)], 3, 16) }.case();
     slopes.slopes = Some(vec![0.7, 0.3, 0.1]);
     cases.push(slopes);
-    // Heads wider than 128, decoded and in a prefill.
-    for dtype in [F16, Bf16] {
-        cases.push(plain(&[seq(1, 300), seq(21, 60)], 2, 192).stored(dtype).case());
+    // Wide heads, decoded and in a prefill.
+    for dims in [128, 192] {
+        for dtype in [F16, Bf16] {
+            cases.push(plain(&[seq(1, 300), seq(21, 60)], 2, dims).stored(dtype).case());
+        }
     }
     // A value that is no number, in a split that rows share, in one of a decode, and beyond all.
     for dtype in [F32, F16, Bf16, E4m3] {
