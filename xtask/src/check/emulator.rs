@@ -1,6 +1,6 @@
 //! The kernels of CUDA and Metal on the emulator, once more under its detectors: bytes past
-//! a buffer and undefined behaviour, and races in shared memory. As they are, the tests of
-//! the workspace run them.
+//! a buffer and undefined behaviour, and races in shared memory; with these the bytes that
+//! launches move are counted. As they are, the tests of the workspace run them.
 
 use super::rust::count;
 use super::shell::Shell;
@@ -10,7 +10,7 @@ use super::tally::Tally;
 /// random shapes where bytes past a buffer are seen.
 const DETECTORS: [(&str, &[&str]); 2] = [
     ("sanitized", &["faults", "kernels", "malformed", "pieces", "refusals"]),
-    ("races", &["faults", "kernels", "pieces", "refusals"]),
+    ("races", &["bytes", "faults", "kernels", "pieces", "refusals"]),
 ];
 /// Their answers were compared before; a detector needs no second schedule.
 const SKIPPED: &str = "has_the_same_bits_under_every_schedule";
