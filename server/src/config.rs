@@ -40,6 +40,15 @@ pub struct Machine {
     /// machine has, if not given.
     #[arg(long, value_parser = level)]
     level: Option<Level>,
+    /// Where they run.
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Where kernels run, and by what.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Machine")]
+pub struct Place {
     /// Where kernels run: cpu; cuda:0 and so on, or metal, by its plugin; or auto: the first
     /// device there is, the CPU where there is none.
     #[arg(long, value_parser = device, default_value = "cpu")]
@@ -62,6 +71,11 @@ pub enum Device {
 }
 
 impl Machine {
+    /// There, by all that it has.
+    pub fn at(place: Place) -> Self {
+        Self { place, ..Self::default() }
+    }
+
     /// Threads of the kernels.
     pub fn threads(&self) -> u32 {
         let all = || std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
@@ -75,13 +89,13 @@ impl Machine {
 
     /// Where kernels run.
     pub fn device(&self) -> Device {
-        self.device.unwrap_or_default()
+        self.place.device.unwrap_or_default()
     }
 
     /// The folder of device plugins.
     pub fn plugins(&self) -> PathBuf {
         let beside = || std::env::current_exe().ok()?.parent().map(Path::to_owned);
-        self.plugins.clone().or_else(beside).unwrap_or_default()
+        self.place.plugins.clone().or_else(beside).unwrap_or_default()
     }
 }
 

@@ -9,7 +9,7 @@ use std::io::Write;
 
 /// Tells it.
 pub fn run(settings: &config::Info, out: &mut impl Write) -> Result<(), Failure> {
-    let machine = Machine::open(&settings.machine)?;
+    let machine = Machine::open(&config::Machine::at(settings.place.clone()))?;
     let Plan { folder, checkpoint, settings, needs, available, unfit, .. } =
         plan(&settings.model, &settings.running, machine.available_bytes())?;
     let Checkpoint { config, tensors, .. } = checkpoint;

@@ -1,6 +1,6 @@
 //! Settings of the commands beside `serve`.
 
-use super::{Machine, Model, Running};
+use super::{Machine, Model, Place, Running};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -72,7 +72,7 @@ pub struct Info {
     pub running: Running,
     /// Where it would be run.
     #[command(flatten)]
-    pub machine: Machine,
+    pub place: Place,
 }
 
 /// A server that runs already.

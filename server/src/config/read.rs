@@ -150,7 +150,7 @@ fn begins_settings(word: &OsString) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{Config, Serve, Task};
+    use crate::config::{Config, Device, Machine, Serve, Task};
     use clap::error::ErrorKind;
     use std::path::PathBuf;
 
@@ -260,6 +260,13 @@ mod tests {
             let wrong = read(&["--threads", "3", command]).expect_err("it computes nothing");
             assert_eq!(wrong.kind(), ErrorKind::UnknownArgument, "{command}");
         }
+        // Where a model would be run, somebody must say to know what fits.
+        let given = read(&["info", "--device", "cuda:1"]).expect("settings");
+        let of = |task| match task {
+            Task::Info(info) => Machine::at(info.place).device(),
+            _ => Device::Cpu,
+        };
+        assert_eq!(of(given.task), Device::Plugin("cuda", 1));
     }
 
     /// A file of settings with this text, for as long as it is held.
