@@ -17,7 +17,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("metal/plugin", &["kernels-core", "plugin", "metal"]),
     (
         "tests/emulator",
-        &["kernels-core", "plugin", "backends", "cuda", "metal", "engine", "checkpoint", "tests"],
+        &[
+            "kernels-core",
+            "plugin",
+            "backends",
+            "cuda",
+            "metal",
+            "engine",
+            "checkpoint",
+            "ffi",
+            "tests",
+        ],
     ),
     ("engine", &["kernels-core", "kv", "grammar"]),
     ("ffi", &["kernels-core", "backends", "kv", "grammar"]),
