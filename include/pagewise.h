@@ -56,7 +56,7 @@ typedef int32_t pw_status; /* values are only ever added */
 #define PW_E_UNSUPPORTED (-5) /* allowed, and not served by this device */
 #define PW_E_SPACE (-6)       /* bytes given that are too few: got, of the expected */
 #define PW_E_PLAN (-7)        /* no plan, or one of another descriptor */
-#define PW_E_DEVICE (-8)      /* no such device here */
+#define PW_E_DEVICE (-8)      /* no such device here, or it failed */
 #define PW_E_MEMORY (-9)      /* no memory left */
 #define PW_E_INTERNAL (-10)   /* a fault of this library: nothing of yours is to blame */
 #define PW_E_GRAMMAR (-11)    /* a source that is no grammar, or asks for what is not honoured */
@@ -109,7 +109,8 @@ PW_API pw_status pw_device_open(const char *name, uint64_t name_bytes,
                                 const pw_device_options *options, pw_device **device,
                                 pw_error *error);
 
-/* Frees a device, once nothing uses it any more. NULL is fine. */
+/* Frees a device, once nothing uses it any more: with streams, after they are past its runs,
+ * and after graphs that captured them are gone. NULL is fine. */
 PW_API void pw_device_destroy(pw_device *device);
 
 /* The id of a device's arithmetic: where it is the same, so are the bits. Lives as long as
@@ -133,7 +134,8 @@ typedef struct pw_needs {
 
 /* The same, given: every pw_*_args has one. Both are in the device's memory. */
 typedef struct pw_run {
-    const void *plan; /* what pw_*_plan wrote, or a copy of it; with streams, all plan_bytes */
+    const void *plan; /* what pw_*_plan wrote, or a copy of it; with streams, all plan_bytes, of
+                         one stream at a time, for faults are written there */
     uint64_t plan_bytes;
     void *workspace; /* may be NULL where workspace_bytes is 0 */
     uint64_t workspace_bytes;

@@ -133,7 +133,7 @@ class Attention final : public IPluginV3,
 
     int32_t onShapeChange(PluginTensorDesc const *in, int32_t, PluginTensorDesc const *, int32_t) noexcept override {
         Dims const &q = in[Q].dims;
-        if (q.nbDims != 3 || q.d[0] > desc.rows_max || q.d[1] != desc.q_heads || q.d[2] != desc.kv.head_dim)
+        if (q.nbDims != 3 || q.d[0] != desc.rows_max || q.d[1] != desc.q_heads || q.d[2] != desc.kv.head_dim)
             return refused("q is not [rows, q_heads, head_dim] of its descriptor");
         // A slab holds all its pages; how heads and tokens lie in one is the descriptor's.
         for (int32_t slab : {KEYS, VALUES})

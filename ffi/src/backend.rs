@@ -136,7 +136,7 @@ export! {
         // Longer than any name, and it need not be looked at.
         let bytes = name_bytes.min(64) as usize;
         let name = std::slice::from_raw_parts(name.cast(), bytes);
-        let plugins = match options.plugins.is_null() {
+        let plugins = match options.plugins.is_null() || options.plugins_bytes == 0 {
             true => None,
             false => {
                 CHECKS.range("plugins_bytes", options.plugins_bytes, 0..=PATH_BYTES as i64)?;

@@ -138,9 +138,8 @@ impl Refusal {
             ) if !at.is_empty() => ("", at),
             Self::Grammar(_) => ("", "source"),
             Self::Text(_) => ("", "tokens"),
-            // What it writes of a call lies in the call's plan.
-            Self::Plugin(Error { field: "fault", .. }) => ("", "plan"),
-            Self::Kernel(error) | Self::Plugin(error) => ("", error.field),
+            Self::Plugin(error) => of_device(error),
+            Self::Kernel(error) => ("", error.field),
             Self::Layout(error) => ("kv.", error.field),
         }
     }
@@ -198,6 +197,17 @@ impl Refusal {
         let bytes = (room as usize).min(size_of::<pw_error>());
         // SAFETY: so many bytes are the caller's, and all of them are ours.
         unsafe { error.cast::<u8>().copy_from((&raw const told).cast(), bytes) };
+    }
+}
+
+/// A field of a device's refusal, as the header calls it.
+fn of_device(error: &Error) -> (&'static str, &'static str) {
+    match (error.kernel, error.field) {
+        // What a device writes of a call lies in the call's plan.
+        (_, "fault") => ("", "plan"),
+        (_, "sequences") => ("", "seqs"),
+        ("attention" | "append_kv" | "kv_copy", "scales") => ("kv_", "scales"),
+        (_, field) => ("", field),
     }
 }
 

@@ -30,6 +30,10 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Absent(path) => write!(f, "there is no plugin {}", path.display()),
+            Self::Unloadable(path, why) if why.contains("undefined symbol") => {
+                let path = path.display();
+                write!(f, "{path} does not load, for the driver is too old, or none: {why}")
+            }
             Self::Unloadable(path, why) => {
                 write!(f, "{} does not load, is the driver installed? {why}", path.display())
             }

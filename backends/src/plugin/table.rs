@@ -31,7 +31,8 @@ struct Open {
 }
 
 // SAFETY: the table says that one thread at a time uses a device; all who hold an `Open` are
-// parts of one `Plugin`, which is used through `&mut` or by one thread (it is not `Sync`).
+// parts of one `Plugin`, which is used through `&mut` or by one thread (it is not `Sync`), or
+// of one `Embedded`, which has them behind a lock.
 unsafe impl Send for Open {}
 // SAFETY: as above.
 unsafe impl Sync for Open {}

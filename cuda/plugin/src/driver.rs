@@ -118,6 +118,10 @@ impl Failure {
 
     /// The error of a field.
     pub fn of(self, field: &'static str) -> Error {
+        if self.code == OUT_OF_MEMORY {
+            // A graph takes some where it is made and first launched; the device is well.
+            return Error::new("device", field, Fault::OutOfMemory { bytes: 0 });
+        }
         let words = words(name(self.code).as_deref(), remedy(self.code));
         let says = match field == self.function {
             true => words,

@@ -34,8 +34,8 @@ impl Watched {
     }
 }
 
-/// What asks a device to do something is watched; what it does not have it refuses where
-/// programs are recorded, and goes on.
+/// What asks a device to do something is watched. What a device does not have, or has no memory
+/// for, is no failure: it goes on.
 impl Backend for Watched {
     fn numerics(&self) -> &str {
         self.inner.numerics()
@@ -69,7 +69,8 @@ impl Backend for Watched {
     }
 
     fn record(&mut self, commands: &[Command]) -> Result<Program, Error> {
-        self.inner.record(commands)
+        let outcome = self.inner.record(commands);
+        self.watch(outcome)
     }
 
     fn forget(&mut self, program: Program) -> Result<(), Error> {

@@ -54,10 +54,8 @@ impl Kernel for Call {
     }
 
     fn most(&self) -> Step<'static> {
-        // Starts make no difference to what a call takes, but that a row may have more than one
-        // slot.
-        let listed = u32::from(self.params.slots_max != self.params.rows_max);
-        Step::of([self.params.rows_max, self.params.slots_max, listed])
+        // A row may have any number of slots; a device reads starts from every plan.
+        Step::of([self.params.rows_max, self.params.slots_max, 1])
     }
 
     fn lists(&self) -> [u64; LISTS] {

@@ -388,7 +388,15 @@ fn enqueue<K: Kernel>(
     // SAFETY: nothing is followed: it is memory of a device.
     let command = K::on_device(unsafe { kernel.command(&mut placed, args, &kernel.most()) }?);
     command.check_shape()?;
-    let expected = plugin.needs(&command, scratch).map_err(Refusal::Plugin)?;
+    // What lies in the plan is the plan's, whichever list it is.
+    let its_own = plan..plan + places.bytes;
+    let of_plan = |error: Error| match error.fault {
+        Fault::Unsupported { got, .. } if its_own.contains(&(got as u64)) => {
+            Error { field: "fault", ..error }
+        }
+        _ => error,
+    };
+    let expected = plugin.needs(&command, scratch).map_err(of_plan).map_err(Refusal::Plugin)?;
     if given.workspace_bytes < expected {
         let got = given.workspace_bytes;
         return Err(Refusal::Space { field: "workspace", expected, got });
@@ -398,10 +406,10 @@ fn enqueue<K: Kernel>(
 
 export! {
     fn pw_plan_fault(device: *const pw_device, plan: *const c_void, plan_bytes: u64) {
-        DEVICES.get(device)?;
+        let device = DEVICES.get(device)?;
         let bytes = Buffers::new().read("plan", plan.cast::<u8>(), plan_bytes)?;
-        match backends::plugin::fault(&plan::fault(bytes)?) {
-            Some(error) => Err(Refusal::Kernel(error)),
+        match backends::plugin::fault(&plan::fault(&device, bytes)?) {
+            Some(error) => Err(Refusal::Plugin(error)),
             None => Ok(()),
         }
     }

@@ -54,7 +54,9 @@ struct Head {
     counts: [u32; COUNTS],
     /// Words of each list.
     lists: [u32; LISTS],
-    reserved: [u32; 3],
+    /// The device's arithmetic.
+    device: u32,
+    reserved: [u32; 2],
 }
 
 const HEAD_BYTES: u64 = size_of::<Head>() as u64;
@@ -97,21 +99,27 @@ impl Places {
 pub struct Kind {
     kind: u64,
     of: u64,
+    device: u32,
+}
+
+/// What plans call a device's arithmetic.
+fn called(device: &Device) -> u64 {
+    fnv(FNV, device.numerics.to_bytes())
 }
 
 impl Kind {
     /// Of a descriptor of that kernel, on that device.
     pub fn of<K: Kernel>(device: &Device, desc: &K::Desc) -> Self {
-        let device = fnv(FNV, device.numerics.to_bytes());
+        let device = called(device);
         let of = fingerprint(device, bytemuck::bytes_of(desc));
-        Self { kind: u64::from_le_bytes(*K::KIND), of }
+        Self { kind: u64::from_le_bytes(*K::KIND), of, device: device as u32 }
     }
 
     /// Writes a step into a plan whose lists lie there.
     pub fn write(self, step: &Step<'_>, places: &Places, plan: &mut [u8]) {
-        let Self { kind, of } = self;
+        let Self { kind, of, device } = self;
         let lists = step.lists.map(|list| list.len() as u32);
-        let head = Head { kind, of, counts: step.counts, lists, ..Head::zeroed() };
+        let head = Head { kind, of, counts: step.counts, lists, device, ..Head::zeroed() };
         plan[..HEAD_BYTES as usize].copy_from_slice(bytemuck::bytes_of(&head));
         for (list, at) in step.lists.into_iter().zip(places.lists) {
             let bytes: &[u8] = bytemuck::cast_slice(list);
@@ -138,12 +146,15 @@ impl Kind {
     }
 }
 
-/// What a device found wrong while it ran with a plan, of which these bytes are a copy.
-pub fn fault(plan: &[u8]) -> Result<params::Fault, Refusal> {
-    let none = || Refusal::Plan("these bytes are no plan");
+/// What a device found wrong while it ran with a plan of its own, of which these bytes are a
+/// copy.
+pub fn fault(device: &Device, plan: &[u8]) -> Result<params::Fault, Refusal> {
+    let none = || Refusal::Plan("these bytes are no plan of this device");
     let head = plan.get(..HEAD_BYTES as usize).ok_or_else(none)?;
     let head: Head = bytemuck::pod_read_unaligned(head);
-    if head.kind.to_le_bytes().starts_with(b"pw-") { Ok(head.fault) } else { Err(none()) }
+    let is_ours =
+        head.kind.to_le_bytes().starts_with(b"pw-") && head.device == called(device) as u32;
+    if is_ours { Ok(head.fault) } else { Err(none()) }
 }
 
 /// FNV-1a of a descriptor, over words. Its size and the zeros at its end take no part: so the

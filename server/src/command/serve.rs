@@ -237,7 +237,9 @@ impl Serving {
         threads.shutdown_timeout(END_WITHIN);
         // Nobody reaches the engine any more: its thread ends, if it has not broken. So does
         // what writes checkpoints, when it has written those that wait.
-        for thread in [engine].into_iter().chain(writer) {
+        // A device that failed may keep its engine for ever: that one ends with the process.
+        let engine = Some(engine).filter(|_| failure.is_none());
+        for thread in engine.into_iter().chain(writer) {
             thread.join().map_err(|panic| Failure::Broken(words(panic.as_ref())))?;
         }
         failure.map_or(Ok(()), |why| Err(Failure::Failed(why)))

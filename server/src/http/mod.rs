@@ -52,6 +52,8 @@ const STREAM_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Waited where the system has no room for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long answers may still be sent by a server whose device has failed.
+const FAILED_SECONDS: u64 = 2;
 /// How long answers that are given up have to say so.
 const GIVE_UP_WITHIN: Duration = Duration::from_secs(10);
 /// How long clients have to take what is left of their answers when all have ended.
@@ -254,7 +256,11 @@ async fn drained(door: &Door, mut stop: watch::Receiver<bool>) {
     told(&mut stop).await;
     let Some(server) = door.server.get() else { return };
     server.draining.store(true, Ordering::SeqCst);
-    let seconds = server.limits.drain_timeout_seconds;
+    // Where nothing can be answered any more, nobody is waited for long.
+    let seconds = match server.runtime.failure() {
+        Some(_) => server.limits.drain_timeout_seconds.min(FAILED_SECONDS),
+        None => server.limits.drain_timeout_seconds,
+    };
     tracing::info!(open = server.runtime.open(), seconds, "draining");
     let ended = async |within| tokio::time::timeout(within, server.begun.closed()).await.is_ok();
     if ended(Duration::from_secs(seconds)).await {

@@ -99,8 +99,9 @@ impl Drop for Alive {
     }
 }
 
+/// Fields are in the order in which they go: whoever waits is told before a device is let go,
+/// which may take long where it has failed.
 struct Worker {
-    engine: Engine,
     busy: Busy,
     /// When the last step was counted, unless there was nothing to do since.
     counted: Option<Instant>,
@@ -126,6 +127,7 @@ struct Worker {
     /// Nothing is answered any more.
     gives_up: bool,
     began: Instant,
+    engine: Engine,
 }
 
 /// A request that the engine has.
@@ -187,6 +189,7 @@ impl Worker {
         tracing::error!(%failure, "the device has failed");
         // Said before the thread ends, so that whoever sees the end can tell why.
         let _ = self.load.failure.set(failure.to_string());
+        self.load.alive.send_replace(false);
     }
 
     /// Counts the memory of the device, where the last time was long ago.
@@ -224,7 +227,8 @@ impl Worker {
         match message {
             Message::Submit(submission) => self.submit(submission),
             Message::Control(control) => self.control(control),
-            Message::Look => self.metrics.device_memory(self.engine.device_memory()),
+            // It looks in its turn.
+            Message::Look => {}
             Message::Cancel(ids) => self.cancel(ids),
             Message::End(ids) => self.end(ids),
             Message::GiveUp => {

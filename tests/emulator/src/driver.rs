@@ -12,6 +12,7 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A device of few multiprocessors, so that blocks loop over their work.
 const CORES: u32 = 2;
@@ -22,7 +23,7 @@ const MEMORY_BYTES: u64 = 4 << 30;
 
 thread_local! {
     static SEED: Cell<u64> = const { Cell::new(1) };
-    static SHARED_BYTES_MAX: Cell<u32> = const { Cell::new(164 << 10) };
+    static SHARED_BYTES_MAX: Cell<u32> = const { Cell::new(163 << 10) };
 }
 
 /// Sets the schedule of what this thread launches from here on.
@@ -97,7 +98,12 @@ pub fn metal() -> &'static pwp_table {
 /// Work in its order: it is done when it is enqueued, unless it is recorded.
 pub struct Schedule {
     recorded: Option<Vec<Recorded>>,
+    /// What the host calls it.
+    native: u64,
 }
+
+/// The stream of the last launch, as its host calls it.
+pub static LAUNCHED_ON: AtomicU64 = AtomicU64::new(0);
 
 /// A launch with its argument.
 pub struct Recorded {
@@ -160,8 +166,8 @@ impl<D: Dialect> Driver for Device<D> {
         self.host.free(host.expose_provenance() as u64);
     }
 
-    fn stream(&mut self, _native: *mut c_void) -> Result<Schedule, Error> {
-        Ok(Schedule { recorded: None })
+    fn stream(&mut self, native: *mut c_void) -> Result<Schedule, Error> {
+        Ok(Schedule { recorded: None, native: native.addr() as u64 })
     }
 
     unsafe fn write(
@@ -200,6 +206,7 @@ impl<D: Dialect> Driver for Device<D> {
         launch: &Launch,
         arguments: &[u8],
     ) -> Result<(), Error> {
+        LAUNCHED_ON.store(stream.native, Ordering::Relaxed);
         match &mut stream.recorded {
             None => act::<D>(&self.memory, launch, arguments),
             Some(recorded) => {

@@ -45,6 +45,13 @@ extern "C" fn emulator_free(at: *mut std::ffi::c_void) {
     memory.free(at.expose_provenance() as u64);
 }
 
+/// The stream of the last launch, as its host calls it.
+#[cfg(emulated)]
+#[unsafe(no_mangle)]
+extern "C" fn emulator_stream() -> u64 {
+    driver::LAUNCHED_ON.load(std::sync::atomic::Ordering::Relaxed)
+}
+
 /// The emulated Metal device, for a plugin that is linked to this library.
 #[cfg(emulated)]
 #[unsafe(no_mangle)]

@@ -3,6 +3,9 @@
 #![cfg(all(emulated, not(feature = "sanitized"), not(feature = "races")))]
 
 use backends::plugin::Plugin;
+use kernels_core::dtype::Dtype;
+use kernels_core::simd::Level;
+use kernels_core::workers::Inline;
 use pagewise::header::{
     self, PW_E_ALIGN, PW_E_ARGUMENT, PW_E_DEVICE, PW_E_NULL, PW_E_PLAN, PW_E_SPACE,
     PW_E_UNSUPPORTED, PW_F32, pw_embed_args, pw_embed_desc, pw_needs, pw_run, pw_status, pw_weight,
@@ -10,6 +13,7 @@ use pagewise::header::{
 use pagewise_tests::harness::{
     Abi, Bytes, Case, DeviceMemory, Piece, Recorded, Refused, assert_same_bits,
 };
+use std::ffi::c_void;
 use std::path::PathBuf;
 use std::ptr::null_mut;
 
@@ -204,10 +208,14 @@ impl Embed {
     }
 
     fn run(&mut self, args: &pw_embed_args) -> Result<(), Refused> {
+        self.run_on(args, null_mut())
+    }
+
+    fn run_on(&mut self, args: &pw_embed_args, stream: *mut c_void) -> Result<(), Refused> {
         let desc = self.desc;
         // SAFETY: structs of their sizes; where buffers are not the device's it says so.
         let ran = self.abi.told(|device, error| unsafe {
-            header::pw_embed_run(device, &desc, args, null_mut(), error)
+            header::pw_embed_run(device, &desc, args, stream, error)
         });
         ran.map_err(|_| self.abi.refused.take().expect("it was told why"))
     }
@@ -253,6 +261,37 @@ fn one_call_serves_every_plan_that_is_put_there() {
     assert_eq!(fault(&mut embed), Ok(()));
     embed.run(&args).expect("a good call");
     assert_eq!(embed.out(), [0.0, 0.5, 0.0, 0.5, 0.0, 0.5]);
+}
+
+#[test]
+fn a_run_is_enqueued_on_the_stream_that_it_names() {
+    let plugins = Plugins::new("pagewise-abi-streams");
+    let mut embed = Embed::new(&plugins);
+    let args = embed.args();
+    // SAFETY: a function of the emulator's, of this type.
+    let launched = unsafe { plugins.library.get::<extern "C" fn() -> u64>(c"emulator_stream") };
+    let launched = launched.expect("it has the function");
+    // More than are remembered, the first of them twice, and none, which is the default one.
+    for stream in (1..300usize).chain([1, 2, 0]) {
+        let native = std::ptr::without_provenance_mut(64 * stream);
+        embed.run_on(&args, native).expect("a good call");
+        assert_eq!(launched(), if stream == 0 { 1 } else { 64 * stream as u64 });
+    }
+}
+
+#[test]
+fn rows_go_to_the_slots_that_the_plan_gives_them() {
+    use pagewise_tests::cases::append_kv::Shape;
+    let plugins = Plugins::new("pagewise-abi-slots");
+    // As many slots as rows, and not one for each: the first row has none.
+    let shape = Shape { rows: (3, None), ..Shape::plain(Dtype::F32, 4, 8) };
+    let mut case = shape.case();
+    case.slot_starts = Some(vec![0, 0, 1, 2]);
+    assert_eq!((case.params.slots_max, case.params.rows_max), (3, 3));
+    let cpu = case.run(Level::best(), &Inline).expect("a good call runs");
+    let mut abi = plugins.device();
+    let got = case.call(&mut abi).unwrap_or_else(|_| panic!("{:?}", abi.refused));
+    assert_same_bits(&case.name(), &cpu, &got);
 }
 
 #[test]
@@ -306,6 +345,12 @@ fn plans_and_scratch_are_of_one_device() {
     assert!(ran.is_err());
     assert_eq!(cpu.refused.take().expect("it was told why").status, PW_E_PLAN as pw_status);
     embed.run(&args).expect("its own device takes it");
+    let plan = embed.plan.bytes().to_vec();
+    let (at, bytes) = (plan.as_ptr().cast(), plan.len() as u64);
+    // SAFETY: a copy of the plan, of its length.
+    let told = cpu.told(|device, error| unsafe { header::pw_plan_fault(device, at, bytes, error) });
+    assert!(told.is_err());
+    assert_eq!(cpu.refused.take().expect("it was told why").status, PW_E_PLAN as pw_status);
     // Scratch that is too short is told with what it takes.
     let cases = pagewise_tests::cases::sample::cases();
     let refused = cases.iter().find_map(|case| {

@@ -3,11 +3,12 @@
 //!
 //! ```text
 //! pagewise-device parity|company|bench [KERNEL]... --device cuda:0|metal --plugins FOLDER
-//!                 [--out FILE] [--quick]
+//!                 [--out FILE] [--quick] [--apart SECONDS]
 //! pagewise-device shapes [--out FILE] [--quick]     what bench times, for peers
 //! pagewise-device table RECORD... --out FILE        records as one; prints ours beside peers
 //! ```
-//! Ends with 1 where something is wrong, with 2 where it was not asked for as above.
+//! `--apart` gives each kernel a process of its own and so many seconds: a device that one has
+//! broken is whole again for the next. Ends with 1 where something is wrong, with 2 where it was not asked for as above.
 
 #![expect(clippy::print_stderr, reason = "a command-line tool")]
 
@@ -17,7 +18,8 @@ use pagewise_tests::device::{Device, bench, record, report};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
 /// What the process is asked for.
 #[derive(Debug, Default, PartialEq)]
@@ -29,6 +31,8 @@ struct Asked {
     plugins: Option<PathBuf>,
     out: Option<PathBuf>,
     is_quick: bool,
+    /// Seconds of each kernel in a process of its own.
+    apart: Option<u64>,
 }
 
 impl Asked {
@@ -41,6 +45,11 @@ impl Asked {
                 "--plugins" => asked.plugins = Some(value()?.into()),
                 "--out" => asked.out = Some(value()?.into()),
                 "--quick" => asked.is_quick = true,
+                "--apart" => {
+                    let seconds = value()?;
+                    let number = seconds.parse().ok().filter(|seconds| *seconds > 0);
+                    asked.apart = Some(number.ok_or(format!("--apart {seconds} is no time"))?);
+                }
                 _ if word.starts_with('-') => return Err(format!("there is no {word}")),
                 _ if asked.chore.is_empty() => asked.chore = word,
                 _ => asked.names.push(word),
@@ -49,6 +58,9 @@ impl Asked {
         match asked.chore.as_str() {
             "" => Err("parity, company, bench, shapes or table?".to_owned()),
             "table" if asked.out.is_none() => Err("table --out FILE?".to_owned()),
+            chore if asked.apart.is_some() && (asked.out.is_some() || chore == "bench") => {
+                Err("--apart is of parity and company, without --out".to_owned())
+            }
             "parity" | "company" | "bench" | "shapes" | "table" => Ok(asked),
             chore => Err(format!("there is no {chore}")),
         }
@@ -99,19 +111,77 @@ fn run(asked: Asked) -> Result<usize, (u8, String)> {
     if let Some(unknown) = extent.unknown() {
         return Err((2, format!("there is no kernel {unknown}")));
     }
+    if let Some(seconds) = asked.apart {
+        return apart(&asked, extent, Duration::from_secs(seconds)).map_err(failed);
+    }
     let (kind, ordinal) = asked.kind().map_err(|words| (2, words))?;
     let folder = asked.plugins.as_deref().ok_or((2, "--plugins FOLDER?".to_owned()))?;
     let open = || Plugin::load(folder, kind, ordinal).map(Device::card);
-    let opened = bench::first_launch(open).map_err(|refused: Refused| (1, refused.to_string()));
-    let (mut device, first) = opened?;
-    let about = device.plugin.about();
-    eprintln!("{}: {}, {} ms from load to first launch", about.name, about.numerics, first.figure);
+    let refused = |refused: Refused| (1, refused.to_string());
+    let told = |device: &Device| {
+        let about = device.plugin.about();
+        eprintln!("{}: {}", about.name, about.numerics);
+    };
     let done = match asked.chore.as_str() {
-        "parity" => report::parity(&mut device, extent, &mut out),
-        "company" => report::company(&mut device, extent, &mut out),
-        _ => report::bench(&mut device, extent, first, &mut out),
+        "bench" => {
+            let (mut device, first) = bench::first_launch(open).map_err(refused)?;
+            told(&device);
+            report::bench(&mut device, extent, first, &mut out)
+        }
+        chore => {
+            let mut device = open().map_err(refused)?;
+            told(&device);
+            match chore {
+                "parity" => report::parity(&mut device, extent, &mut out),
+                _ => report::company(&mut device, extent, &mut out),
+            }
+        }
     };
     done.map_err(failed)
+}
+
+/// Each kernel in a process of its own, whose output is this one's; how many were wrong.
+fn apart(asked: &Asked, extent: Extent<'_>, limit: Duration) -> io::Result<usize> {
+    let mut wrong = 0;
+    for name in extent.names() {
+        let mut one = Command::new(std::env::current_exe()?);
+        one.args([&asked.chore, name]);
+        if let Some(device) = &asked.device {
+            one.args(["--device", device]);
+        }
+        if let Some(folder) = &asked.plugins {
+            one.arg("--plugins").arg(folder);
+        }
+        if asked.is_quick {
+            one.arg("--quick");
+        }
+        let mut one = one.spawn()?;
+        let until = Instant::now() + limit;
+        let ended = loop {
+            match one.try_wait()? {
+                Some(ended) => break Some(ended),
+                None if Instant::now() >= until => break None,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        match ended {
+            Some(ended) if ended.success() => {}
+            // It has said what is wrong.
+            Some(ended) if ended.code() == Some(1) => wrong += 1,
+            Some(ended) => {
+                wrong += 1;
+                writeln!(io::stdout(), "{name}: WRONG: it ended by {ended}")?;
+            }
+            None => {
+                wrong += 1;
+                one.kill()?;
+                one.wait()?;
+                let seconds = limit.as_secs();
+                writeln!(io::stdout(), "{name}: WRONG: it took more than {seconds} s")?;
+            }
+        }
+    }
+    Ok(wrong)
 }
 
 /// Records as one; and to the reader what we take beside what peers take.
@@ -155,6 +225,9 @@ mod tests {
             ("parity --fast", "--fast"),
             ("parity --device", "--device lacks"),
             ("table a.csv", "--out"),
+            ("parity --apart 0", "--apart 0"),
+            ("bench --apart 9", "parity and company"),
+            ("parity --apart 9 --out a", "without --out"),
         ] {
             let said = asked(words).expect_err("it is refused");
             assert!(said.contains(says), "{said}");

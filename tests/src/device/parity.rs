@@ -2,6 +2,7 @@
 //! on top of it.
 
 use super::Device;
+use super::report::attempt;
 use crate::harness::{Case, Output, Recorded, assert_keeps_to_spec, assert_same_bits};
 use kernels_core::params;
 use kernels_core::simd::Level;
@@ -84,6 +85,9 @@ pub fn kernel(name: &str) -> Kernel {
     *kernel.unwrap_or_else(|| panic!("there is no kernel {name}"))
 }
 
+/// Cases that are told of a kernel that is wrong, at most.
+const TOLD: usize = 5;
+
 /// One in so many cases, each under a schedule of its own, by what `held` says of it.
 fn assert_cases<C: Case>(
     device: &mut Device,
@@ -93,15 +97,20 @@ fn assert_cases<C: Case>(
 ) -> usize {
     assert!(cases.len() > 5, "{}: {} cases", C::KERNEL, cases.len());
     let before = device.plugin.allocated_bytes();
-    let mut count = 0;
+    let (mut count, mut wrong) = (0, Vec::new());
     for (at, case) in cases.iter().enumerate().step_by(every) {
         (device.schedule)(at as u64);
         let cpu = case.run(Level::best(), &Inline).expect("a good call runs");
-        let got = case.call(&mut Recorded(&mut device.plugin));
-        let got = got.unwrap_or_else(|error| panic!("{}: {error}", case.name()));
-        assert_right(case, held(case), &cpu, &got);
+        let right = attempt(|| {
+            let got = case.call(&mut Recorded(&mut device.plugin));
+            let got = got.unwrap_or_else(|error| panic!("{}: {error}", case.name()));
+            assert_right(case, held(case), &cpu, &got);
+        });
+        wrong.extend(right.err());
         count += 1;
     }
+    let told = &wrong[..wrong.len().min(TOLD)];
+    assert!(wrong.is_empty(), "{} of {count} cases: {}", wrong.len(), told.join("; "));
     assert_eq!(device.plugin.allocated_bytes(), before, "every buffer was released");
     count
 }

@@ -34,6 +34,12 @@ impl Extent<'_> {
         self.kernels.is_empty() || self.kernels.iter().any(|asked| asked == kernel)
     }
 
+    /// Those that are asked for.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let asked = KERNELS.iter().filter(move |kernel| self.has(kernel.name));
+        asked.map(|kernel| kernel.name)
+    }
+
     /// The first that is asked for and that no list has.
     pub fn unknown(&self) -> Option<&str> {
         let known = |asked: &&String| KERNELS.iter().all(|kernel| kernel.name != **asked);
@@ -135,7 +141,7 @@ pub fn shapes(is_quick: bool, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// Does it; the words of its panic, on one line.
-fn attempt<R>(what: impl FnOnce() -> R) -> Result<R, String> {
+pub fn attempt<R>(what: impl FnOnce() -> R) -> Result<R, String> {
     let done = catch_unwind(AssertUnwindSafe(what));
     done.map_err(|words| said(words.as_ref()).split_whitespace().collect::<Vec<_>>().join(" "))
 }

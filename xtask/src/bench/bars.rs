@@ -25,7 +25,7 @@ use std::path::Path;
 const PATH: &str = "benches/bars.csv";
 const HEADER: &str = "work,kernel,shape,measure,bar";
 /// Levels of devices begin so.
-const DEVICES: [&str; 2] = ["cuda-", "metal-"];
+pub(super) const DEVICES: [&str; 2] = ["cuda-", "metal-"];
 
 /// One bar.
 #[derive(Clone, Debug)]
@@ -283,6 +283,7 @@ mod tests {
         let record = |level: &str| {
             let record = format!(
                 "kernel,shape,level,threads,median_ns,work,unit,figure,peak,share\n\
+                 peaks,copy,{level},1,,,GB/s copied,10,10,1\n\
                  attention,decode page 16,{level},1,100,,GB/s read,9,10,0.9\n\
                  attention,decode page 1,{level},1,125,,GB/s read,8,10,0.8\n"
             );

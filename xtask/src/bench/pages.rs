@@ -120,7 +120,8 @@ fn plotted(record: &Record, kernel: &str, bars: &[Bar]) -> Vec<plot::Bar> {
 
 /// Whether something else than this project's levels ran it.
 fn is_peer(row: &Row) -> bool {
-    !["scalar", "avx2", "avx512", "neon"].contains(&&*row.level)
+    let is_device = bars::DEVICES.iter().any(|device| row.level.starts_with(device));
+    !is_device && !["scalar", "avx2", "avx512", "neon"].contains(&&*row.level)
 }
 
 /// Every figure of a kernel.

@@ -9,8 +9,10 @@ where a peer cannot be recorded, its calls go one by one, and the row says so.
 """
 
 import csv
+import inspect
 import sys
 import time
+import warnings
 
 LAUNCH_SECONDS = 2e-3
 SAMPLES = 11
@@ -52,9 +54,12 @@ class Clock:
             call()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            for _ in range(runs):
-                call()
+        with warnings.catch_warnings():
+            # One that has caught nothing would take no time.
+            warnings.filterwarnings("error", message=".*[Gg]raph is empty.*")
+            with torch.cuda.graph(graph):
+                for _ in range(runs):
+                    call()
         return graph.replay
 
     def seconds(self, call):
@@ -87,6 +92,9 @@ class Peer:
 
         self.torch = torch
         self.device = torch.device(device)
+        if self.device.type == "cuda":
+            # Streams and graphs are of the current device.
+            torch.cuda.set_device(self.device)
         torch.manual_seed(1)
 
     def normal(self, *shape):
@@ -244,21 +252,35 @@ class Flashinfer(Peer):
         logits, banned = self.masked_logits(row)
         top_k, top_p = number(row, "top_k"), float(row["top_p"])
         draw = self.flashinfer.sampling.top_k_top_p_sampling_from_logits
+        # Without them the generator's state is asked for, which cannot be recorded.
+        known = inspect.signature(draw).parameters
+        seeded = {name: 1 for name in ("seed", "offset") if name in known}
 
         def call():
             x = logits.masked_fill(banned, float("-inf")) / TEMPERATURE
-            return draw(x, top_k, top_p, filter_apply_order="top_k_first")
+            return draw(x, top_k, top_p, filter_apply_order="top_k_first", **seeded)
 
         return call
 
 
 PEERS = {peer.name: peer for peer in (Torch, Xformers, Flashinfer)}
+# The exit status of a peer that is not here.
+SKIPPED = 77
 UNITS = {"GB/s read": 1e9, "TF/s bf16": 1e12}
 
 
 def words_of(error):
     lines = str(error).splitlines() or [type(error).__name__]
     return lines[0][:200]
+
+
+def empty(peer):
+    """Gives memory back, if it can: after a recording that failed some versions refuse."""
+    try:
+        if peer.device.type == "cuda":
+            peer.torch.cuda.empty_cache()
+    except Exception as error:
+        print(f"not emptied: {words_of(error)}", file=sys.stderr)
 
 
 def main(arguments):
@@ -272,7 +294,7 @@ def main(arguments):
         peer = PEERS[name](device)
     except Exception as error:  # whatever keeps it from being loaded
         print(f"skipped: {name}: {words_of(error)}", file=sys.stderr)
-        return 0
+        return SKIPPED
     clock = Clock(peer.torch, peer.device)
     with open(shapes, newline="") as file:
         for row in csv.DictReader(file):
@@ -284,8 +306,7 @@ def main(arguments):
                 continue
             finally:
                 call = None
-                if peer.device.type == "cuda":
-                    peer.torch.cuda.empty_cache()
+                empty(peer)
             rate = float(row["work"]) / seconds / UNITS[row["unit"]]
             level = name if is_recorded else f"{name} one by one"
             print(

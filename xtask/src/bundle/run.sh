@@ -15,7 +15,10 @@ out=results
 quick=
 while [ $# -gt 0 ]; do
     case $1 in
-    --device) device=${2:?--device cuda:0?} && shift ;;
+    --device)
+        device=${2:?--device cuda:0?} && shift
+        case $device in *:*) ;; *) device=$device:0 ;; esac
+        ;;
     --out) out=${2:?--out FOLDER?} && shift ;;
     --quick) quick=--quick ;;
     *)
@@ -48,8 +51,13 @@ stage() {
     took=$(($(date +%s) - start))
     case $code in
     0) echo "$name: passed in $took s" ;;
-    124 | 137)
+    77) echo "$name: skipped" ;;
+    124)
         echo "$name: FAILED: it took more than its $limit s"
+        failed="$failed $name"
+        ;;
+    137)
+        echo "$name: FAILED: it was killed after $took of its $limit s"
         failed="$failed $name"
         ;;
     *)
@@ -71,15 +79,19 @@ else
 fi
 # shellcheck disable=SC2086 # without it, nothing is to be there
 {
-    stage parity 140 parity.txt ./pagewise-device parity --device "$device" --plugins . $quick
-    stage company 60 company.txt ./pagewise-device company --device "$device" --plugins . $quick
+    # A kernel that breaks or hangs the card takes no other with it.
+    stage parity 140 parity.txt \
+        ./pagewise-device parity --device "$device" --plugins . --apart 40 $quick
+    stage company 60 company.txt \
+        ./pagewise-device company --device "$device" --plugins . --apart 20 $quick
     stage bench 105 bench.csv ./pagewise-device bench --device "$device" --plugins . $quick
-    ./pagewise-device shapes $quick >"$out/shapes.csv"
+    ./pagewise-device shapes $quick >"$out/shapes.csv" || failed="$failed shapes"
 }
 grep -h WRONG "$out/parity.txt" "$out/company.txt" | sed 's/^/    /'
 
 # Wheels are archives: they need no installer.
 if ls wheels/*.whl >/dev/null 2>&1 && command -v python3 >/dev/null; then
+    rm -rf "$out/packages"
     mkdir -p "$out/packages"
     for wheel in wheels/*.whl; do
         python3 -m zipfile -e "$wheel" "$out/packages" || echo "$wheel: it is no archive"

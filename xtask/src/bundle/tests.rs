@@ -92,9 +92,10 @@ fn a_stage_that_dies_keeps_the_others_and_is_told() {
     let words = said(&output);
     assert_eq!(output.status.code(), Some(1), "{words}");
     assert!(words.contains("FAILED: company"), "{words}");
+    assert!(words.contains("company: FAILED: it was killed after"), "{words}");
     for (name, holds) in [
         ("probe.csv", "probed"),
-        ("parity.txt", "parity --device cuda:0 --plugins . --quick"),
+        ("parity.txt", "parity --device cuda:0 --plugins . --apart 40 --quick"),
         ("company.txt", "half"),
         ("company.log", "why"),
         ("bench.csv", "bench --device cuda:0"),

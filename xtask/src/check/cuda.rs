@@ -46,9 +46,7 @@ pub fn check(shell: &Shell) -> Result<Tally, String> {
     }
     // It embeds what was compiled.
     if tally.failed == 0 {
-        let of_plugin = plugin::check(shell)?;
-        tally.passed += of_plugin.passed;
-        tally.failed += of_plugin.failed;
+        tally = Tally::sum([Ok(tally), plugin::check(shell)])?;
     }
     Ok(tally)
 }

@@ -1,6 +1,6 @@
-//! The first thing to run on a new card: `pagewise-probe FATBIN TABLES [ORDINAL]`. A line for
-//! each probe that differs from its table, then how fast the card copies, as a row of a record
-//! on the standard output. Ends with 1 where one differs.
+//! The first thing to run on a new card: `pagewise-probe FATBIN TABLES [ORDINAL]`. How fast
+//! the card copies, as a row of a record on the standard output, and a line for each probe that
+//! differs from its table. Ends with 1 where one differs.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
@@ -42,6 +42,11 @@ fn probe(fatbin: &str, tables: &str, ordinal: u32) -> Result<usize, String> {
     let tables = Tables::parse(&text).ok_or_else(|| format!("{tables} holds no tables"))?;
     let card = Card::open(ordinal).map_err(|error| error.to_string())?;
     eprintln!("{}: sm_{}, {} probes", card.name, card.capability, tables.tables.len());
+    // First, for rows of other stages are held against it, whatever comes of the probes.
+    let figure = card.copied_bytes_s().map_err(|error| error.to_string())? / 1e9;
+    let level = cuda::numerics(card.capability);
+    println!("kernel,shape,level,threads,median_ns,work,unit,figure,peak,share");
+    println!("peaks,copy,{level},1,,,GB/s copied,{figure:.1},{figure:.1},1");
     let mut wrong = 0;
     let ran = card.run(&image, &tables, |table, came| match came {
         Came::Same => (),
@@ -51,8 +56,5 @@ fn probe(fatbin: &str, tables: &str, ordinal: u32) -> Result<usize, String> {
         }
     });
     ran.map_err(|error| error.to_string())?;
-    let figure = card.copied_bytes_s().map_err(|error| error.to_string())? / 1e9;
-    println!("kernel,shape,level,threads,median_ns,work,unit,figure,peak,share");
-    println!("peaks,copy,driver,1,,,GB/s copied,{figure:.1},{figure:.1},1");
     Ok(wrong)
 }

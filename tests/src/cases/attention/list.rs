@@ -92,7 +92,7 @@ pub fn cases() -> Vec<AttentionCase> {
             cases.push(plain(&[seq(1, 300), seq(21, 60)], 2, dims).stored(dtype).case());
         }
     }
-    // A value that is no number, in a split that rows share, in one of a decode, and beyond all.
+    // A value that is no number, in a split that rows share, in one of a decode, and the last of all.
     for dtype in [F32, F16, Bf16, E4m3] {
         let seqs = [seq(40, 300), seq(1, 600), seq(20, 20)];
         let mut ugly = Shape { kv_heads: 2, ..plain(&seqs, 2, 24).stored(dtype) }.case();

@@ -14,6 +14,9 @@ const WATCHED: [&str; 2] = ["examples/c", "tests/abi"];
 const CPP: &str = "examples/cpp";
 /// Programs that do themselves what sanitizers and valgrind would.
 const PLAIN: &str = "tests/abi/plain";
+/// Programs that use the tests' own device, where it is built.
+const DEVICE: &str = "tests/abi/device";
+const HAS_DEVICE: bool = cfg!(all(target_arch = "x86_64", target_os = "linux"));
 /// The one that is linked statically as well.
 const STATIC: &str = "examples/c/decode.c";
 
@@ -50,6 +53,9 @@ pub fn by_pkg_config(
     tally: &mut Tally,
 ) -> Result<(), String> {
     let programs = programs(shell, library, released)?;
+    if !HAS_DEVICE {
+        tally.skipped.push(format!("no emulator on this CPU: {DEVICE}"));
+    }
     let run = |shell: &Shell, program: &Program| {
         let binary = folder.join(&program.name);
         let cpp = program.source.extension().is_some_and(|end| end == "cpp");
@@ -79,6 +85,9 @@ fn programs(
         groups.push((folder.into(), include.clone(), &SANITIZED));
     }
     groups.push((PLAIN.into(), include.clone(), &["-O2"]));
+    if HAS_DEVICE {
+        groups.push((DEVICE.into(), include.clone(), &["-O2"]));
+    }
     for Released { folder, .. } in released {
         let include = vec![format!("-I{}", folder.display())];
         groups.push((folder.clone(), include.clone(), &SANITIZED));
@@ -146,7 +155,10 @@ pub fn by_cmake(
     };
     let mut watched = names(&WATCHED)?;
     watched.push(name(shell, &shell.root.join(STATIC)) + "-static");
-    let plain = names(&[PLAIN, CPP])?;
+    let mut plain = names(&[PLAIN, CPP])?;
+    if HAS_DEVICE {
+        plain.extend(names(&[DEVICE])?);
+    }
     let binary = |name: &str| build.join(name);
     let watch = |shell: &Shell, name: &String| {
         shell.run(shell.tool("valgrind").args(VALGRIND).arg(binary(name))).map(drop)
