@@ -96,6 +96,11 @@ fn call_of<P>(kernel: &str, params: &P, buffers: &[pwp_buffer], scratch: u64) ->
     }
 }
 
+/// The same, to ask what it takes: nothing is told of where it would write.
+fn asked<P>(kernel: &str, params: &P, buffers: &[pwp_buffer]) -> pwp_call {
+    pwp_call { fault: 0, workspace: 0, ..call_of(kernel, params, buffers, 0) }
+}
+
 /// A norm of one row of 64 columns: what the driver that pretends knows a launch by.
 fn norm() -> params::Norm {
     params::Norm {
@@ -202,7 +207,7 @@ fn memory_that_is_not_the_devices_is_refused_by_its_buffer() {
     let needs = |weight| {
         let (params, mut bytes) = (norm(), 0);
         let buffers = buffers([x, weight, 0, out, 0], 256);
-        ask!(needs(device.0, &call_of("norm", &params, &buffers, 0), &mut bytes))
+        ask!(needs(device.0, &asked("norm", &params, &buffers), &mut bytes))
     };
     assert_eq!(needs(weight), Ok(()));
     // The last one begins on the device and ends elsewhere.
@@ -213,6 +218,17 @@ fn memory_that_is_not_the_devices_is_refused_by_its_buffer() {
         assert_eq!(error.field, "weight");
         let got = if wrong == weight + 128 { weight + 383 } else { wrong };
         assert_eq!(error.fault, Fault::Unsupported { expected, got: got as i64 });
+    }
+    // So are scratch and what a fault is written to.
+    let (params, buffers, mut bytes) = (norm(), buffers([x, weight, 0, out, 0], 256), 0);
+    let good = asked("norm", &params, &buffers);
+    let [fault, workspace] = [
+        pwp_call { fault: of_host, ..good },
+        pwp_call { workspace: of_host, workspace_bytes: 8, ..good },
+    ];
+    for (call, field) in [(fault, "fault"), (workspace, "workspace")] {
+        let error = ask!(needs(device.0, &call, &mut bytes)).expect_err("it is elsewhere");
+        assert_eq!(error.field, field);
     }
     // SAFETY: it is of `host_alloc`.
     unsafe { plugin::table::<Cuda>().host_free.expect(WHOLE)(device.0, pinned) };
@@ -244,8 +260,8 @@ fn too_little_scratch_is_refused_before_anything_is_launched() {
     let mut buffers = buffers([keys, 0, 0, entries, 0], 2048);
     buffers[3].bytes = 60;
     let mut expected = 0;
-    let asked = ask!(needs(device.0, &call_of("kv_copy", &params, &buffers, 0), &mut expected));
-    asked.expect("it is a good call");
+    ask!(needs(device.0, &asked("kv_copy", &params, &buffers), &mut expected))
+        .expect("it is a good call");
     assert!(expected > 0, "it takes some");
     for got in [0, expected - 1] {
         let error = stream.launch(&call_of("kv_copy", &params, &buffers, got));

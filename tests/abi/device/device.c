@@ -1,5 +1,5 @@
 /* A device with streams, as an engine uses one: memory of the device's own, a call that is made
- * once, and plans that are put where the last one was. Beside the library lies a plugin whose
+ * once, and plans that are put where the last one was. Near the library lies a plugin whose
  * device is this machine; its memory comes from two functions of its own, as a driver's would. */
 #define _GNU_SOURCE
 #include "../call.h"
@@ -9,14 +9,16 @@
 static void *(*device_alloc)(uint64_t);
 static void (*device_free)(void *);
 
-/* The plugin that lies beside the library. */
+/* The folder of the plugin, lib/../plugins of the library, and the plugin. */
+static char folder[4096], path[4200];
+
 static void *plugin(void) {
     Dl_info info;
-    char path[4096];
     CLAIM(dladdr(dlsym(RTLD_DEFAULT, "pw_version"), &info) != 0);
     const char *end = strrchr(info.dli_fname, '/');
-    CLAIM(end && (size_t)(end - info.dli_fname) + sizeof "/libpagewise_cuda.so" < sizeof path);
-    snprintf(path, sizeof path, "%.*s/libpagewise_cuda.so", (int)(end - info.dli_fname), info.dli_fname);
+    CLAIM(end && (size_t)(end - info.dli_fname) + sizeof "/../plugins" < sizeof folder);
+    snprintf(folder, sizeof folder, "%.*s/../plugins", (int)(end - info.dli_fname), info.dli_fname);
+    snprintf(path, sizeof path, "%s/libpagewise_cuda.so", folder);
     return dlopen(path, RTLD_NOW);
 }
 
@@ -55,8 +57,10 @@ int main(void) {
     *(void **)&device_alloc = dlsym(library, "emulator_alloc");
     *(void **)&device_free = dlsym(library, "emulator_free");
     CLAIM(device_alloc && device_free);
-    CLAIM(pw_device_open("cuda:7", 6, NULL, &device, &error) == PW_E_DEVICE && names("name"));
-    CLAIM(pw_device_open("cuda:0", 6, NULL, &device, &error) == PW_OK);
+    const pw_device_options options = {.struct_size = sizeof options, .plugins = folder, .plugins_bytes = strlen(folder)};
+    CLAIM(pw_device_open("cuda:0", 6, NULL, &device, &error) == PW_E_DEVICE && strstr(error.message, "libpagewise_cuda.so"));
+    CLAIM(pw_device_open("cuda:7", 6, &options, &device, &error) == PW_E_DEVICE && names("name"));
+    CLAIM(pw_device_open("cuda:0", 6, &options, &device, &error) == PW_OK);
     CLAIM(strcmp(pw_device_numerics(device), pw_device_numerics(cpu)) != 0);
 
     struct call *call = make(cpu);

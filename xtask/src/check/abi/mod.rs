@@ -59,12 +59,14 @@ pub fn installed(shell: &Shell, folder: &Path) -> Result<Installed, String> {
     let (made, prefix) = (folder.join("made"), folder.join("prefix"));
     let installed = install(shell, &made, Build::Tests)?;
     fs::rename(&made, &prefix).map_err(fault)?;
-    // A device for the programs: the tests' own, where CUDA's plugin would lie.
+    // A device for the programs that ask for it: the tests' own, as CUDA's plugin.
     let emulator = shell.target.join("debug/libemulator.so");
     if !emulator.exists() {
         return Ok(Installed { prefix, ..installed });
     }
-    fs::copy(&emulator, prefix.join("lib").join(super::plugin::LIBRARY))
+    let plugins = prefix.join("plugins");
+    fs::create_dir_all(&plugins).map_err(fault)?;
+    fs::copy(&emulator, plugins.join(super::plugin::LIBRARY))
         .map_err(|error| format!("{}: {error}", emulator.display()))?;
     Ok(Installed { prefix, ..installed })
 }
