@@ -5,6 +5,7 @@ use super::control::{Coming, Control, Made, Pause, Swapped, by_rest, paused, unp
 use super::labels::Labels;
 use super::{Load, Message, News, Runtime, Submission, answers, spelled};
 use crate::backend::Busy;
+use crate::http::closed;
 use crate::metrics::{Course, Metrics, Step};
 use crate::openai::Refusal;
 use engine::engine::{Change, Engine, InFlight, Policy};
@@ -192,6 +193,12 @@ impl Worker {
         self.load.alive.send_replace(false);
     }
 
+    /// What is answered where the device has failed meanwhile, else the refusal.
+    fn or_failed(&self, refusal: Refusal) -> Refusal {
+        let failure = self.engine.failure();
+        failure.map_or(refusal, |failure| closed::failed(&failure.to_string()))
+    }
+
     /// Counts the memory of the device, where the last time was long ago.
     fn look(&mut self) {
         if self.load.on_device && self.looked.elapsed() >= LOOK {
@@ -273,7 +280,7 @@ impl Worker {
                         self.coming.insert(version, (name, done));
                     }
                     Err(refused) => {
-                        let _ = done.send(Err(untaken(&refused)));
+                        let _ = done.send(Err(self.or_failed(untaken(&refused))));
                     }
                 }
             }
@@ -292,7 +299,7 @@ impl Worker {
                     Err(error) => {
                         let words = format!("the weights are not served: {error}");
                         let refusal = Refusal::new(StatusCode::INSUFFICIENT_STORAGE, words);
-                        let _ = done.send(Err(refusal));
+                        let _ = done.send(Err(self.or_failed(refusal)));
                     }
                 }
             }
@@ -330,7 +337,7 @@ impl Worker {
                 }
                 Change::Failed { version, why, .. } => {
                     let Some((_, done)) = self.coming.remove(&version) else { continue };
-                    let _ = done.send(Err(unplaced(&why)));
+                    let _ = done.send(Err(self.or_failed(unplaced(&why))));
                 }
                 Change::GivenUp { adapter } => {
                     self.current.remove(&Some(adapter));
@@ -379,7 +386,7 @@ impl Worker {
                 self.cancel(first..self.next);
                 let going: usize = (first..self.next).map(|id| self.live[&id].open).sum();
                 self.load.release(reserved - going);
-                let _ = taken.send(Err(spelled(&refused)));
+                let _ = taken.send(Err(self.or_failed(spelled(&refused))));
                 return;
             }
             self.metrics.taken(live.open as u32, asked);
