@@ -33,18 +33,25 @@ struct float_form {
 
     __device__ __forceinline__ void begin() { sums.clear(); }
 
-    /* Adds a chunk; x says what lane t holds of its rows. */
+    /* Adds a chunk; x says what lane t holds of its rows. A tensor core may cut off what does
+     * not fit beside the largest of its terms, always in one direction: so a chunk's products
+     * are summed from zero, the smallest pieces first, and added to the others by f32's rule. */
     template <class X>
     __device__ __forceinline__ void add(const product &p, const unsigned char *, Weight &weight,
                                         uint32_t chunk, uint64_t, uint32_t, const X &x) {
         weight.finish(p.weight, chunk);
 #pragma unroll
-        for (uint32_t piece = 0; piece < PIECES; piece++) {
+        for (uint32_t m = 0; m < M; m++) {
+            float own[4][4] = {};
 #pragma unroll
-            for (uint32_t m = 0; m < M; m++) {
+            for (uint32_t piece = PIECES; piece-- > 0;) {
                 const uint4 of[2] = {x.sixteen(m, piece, 0), x.sixteen(m, piece, 1)};
-                add_products(sums.of[m], of, weight, 0);
-                add_products(sums.of[m], of, weight, 1);
+                add_products(own, of, weight, 0);
+                add_products(own, of, weight, 1);
+            }
+#pragma unroll
+            for (uint32_t i = 0; i < 16; i++) {
+                sums.of[m][i / 4][i % 4] += own[i / 4][i % 4];
             }
         }
     }

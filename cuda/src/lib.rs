@@ -14,4 +14,4 @@ pub fn numerics(capability: u32) -> String {
 }
 
 /// Counts changes of the order in which kernels compute.
-pub const ARITHMETIC: u32 = 1;
+pub const ARITHMETIC: u32 = 2;

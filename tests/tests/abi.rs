@@ -2,6 +2,7 @@
 
 use backends::cpu::{NUMERICS, Threads};
 use kernels_core::simd::Level;
+use pagewise_tests::device_kernels;
 use pagewise_tests::harness::{Abi, Case, assert_same_bits};
 
 /// Every case of a kernel has the same bits through C, buffers compared whole.
@@ -20,7 +21,7 @@ fn assert_bits<C: Case>(cases: Vec<C>) {
 
 /// A kernel's cases, and as a test of its own.
 macro_rules! same_bits {
-    ($($kernel:ident)*) => {$(
+    ($($kernel:ident: $held:expr;)*) => {$(
         mod $kernel {
             #[test]
             fn has_the_bits_of_rust_through_c() {
@@ -29,10 +30,8 @@ macro_rules! same_bits {
         }
     )*};
 }
-same_bits! {
-    activation append_kv attention attention_fold embed gather kv_copy logit_mask lora
-    matmul norm pool rope sample spec_verify token_logprob varlen_mask
-}
+
+device_kernels!(same_bits);
 
 #[test]
 fn what_rust_refuses_is_refused_through_c_by_the_same_name() {

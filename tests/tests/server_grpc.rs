@@ -18,6 +18,9 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 struct Served {
     server: Server,
@@ -67,6 +70,27 @@ fn tokens(pieces: &[StepResponse]) -> Vec<u32> {
 fn class_tokens(server: &Server) -> [u64; 2] {
     let told = server.get("/debug/metrics").json();
     serde_json::from_value(told["class_tokens"].clone()).expect("two counts")
+}
+
+#[test]
+fn who_watches_health_hears_that_the_server_closes() {
+    let Served { server, threads, channel } = served(&[]);
+    threads.block_on(async {
+        let mut watched = Vec::new();
+        for service in ["", "pagewise.v1.Episodes", "pagewise.v1.Control"] {
+            let asked = HealthCheckRequest { service: service.into() };
+            let told = HealthClient::new(channel.clone()).watch(asked).await.expect("it is known");
+            let mut told = told.into_inner();
+            let now = told.message().await.expect("it stands").expect("it says how it is");
+            assert_eq!(now.status(), ServingStatus::Serving, "{service}");
+            watched.push(told);
+        }
+        server.terminate();
+        for mut told in watched {
+            let now = told.message().await.expect("it stands").expect("it says how it is");
+            assert_eq!(now.status(), ServingStatus::NotServing);
+        }
+    });
 }
 
 #[test]

@@ -59,6 +59,13 @@ enum Kind {
     Nothing,
 }
 
+impl Kind {
+    /// A step without adapters.
+    fn step(weights: u64, sampling: Sampling) -> Self {
+        Self::Step { weights, adapted: false, copies: true, draws: Some(sampling) }
+    }
+}
+
 /// How a program draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Sampling {
@@ -142,9 +149,18 @@ impl Device {
             last: (weights, Vec::new()),
             programs: HashMap::new(),
         };
-        // So that what cannot be served is refused now.
-        let draws = Some(Sampling { masked: false, adapted: false, kept: false, top: 0 });
-        device.program(Kind::Step { weights, adapted: false, copies: true, draws })?;
+        // So that what cannot be served is refused now. Where memory ends for good, all that
+        // requests may ask for is taken now, too: none runs it out under the answers of others.
+        let most = device.memory().is_some();
+        let [most_draws, least_draws] = [
+            Sampling { masked: true, adapted: false, kept: true, top: TOPS[TOPS.len() - 1] },
+            Sampling { masked: false, adapted: false, kept: false, top: 0 },
+        ];
+        if most {
+            device.program(Kind::step(weights, most_draws))?;
+            device.program(Kind::Scores { weights })?;
+        }
+        device.program(Kind::step(weights, least_draws))?;
         Ok(device)
     }
 

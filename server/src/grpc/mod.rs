@@ -14,8 +14,13 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::server::NamedService;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Status};
+use tonic_health::ServingStatus;
+
+/// All that is served, as health calls it.
+const SERVER: &str = "";
 
 /// Serves until `stop` says so.
 pub async fn serve(listener: TcpListener, server: Arc<Server>, mut stop: watch::Receiver<bool>) {
@@ -45,6 +50,10 @@ pub async fn serve(listener: TcpListener, server: Arc<Server>, mut stop: watch::
     let stopped = async move {
         // An error says that nobody can say it any more: then it is over, too.
         drop(stop.wait_for(|stop| *stop).await);
+        // Whoever watches hears of it, though calls that have begun go on.
+        for service in [SERVER, EpisodesServer::<Episodes>::NAME, ControlServer::<Control>::NAME] {
+            health.set_service_status(service, ServingStatus::NotServing).await;
+        }
     };
     let serving = tonic::transport::Server::builder()
         .add_service(healthy)

@@ -3,6 +3,7 @@
 
 mod control;
 mod labels;
+mod live;
 mod score;
 mod worker;
 

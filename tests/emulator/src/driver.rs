@@ -1,6 +1,7 @@
 //! The emulator as a device: what a driver does on a card, done at once on this CPU.
 
-use crate::memory::{EMBEDDERS, Memory, pointer};
+use crate::embedder;
+use crate::memory::{Memory, pointer};
 use crate::run::{Run, run};
 use crate::watch::launched;
 use kernels_core::Error;
@@ -11,18 +12,14 @@ use plugin::{About, Driver, Launch, Launches, pwp_table};
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::marker::PhantomData;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A device of few multiprocessors, so that blocks loop over their work.
 const CORES: u32 = 2;
 const METAL: metal::Facts = metal::Facts { cores: CORES, shared_bytes_max: 32 << 10 };
 
-/// As much as a device says that it has.
-const MEMORY_BYTES: u64 = 4 << 30;
-
 thread_local! {
     static SEED: Cell<u64> = const { Cell::new(1) };
+    static MEMORY_BYTES: Cell<u64> = const { Cell::new(4 << 30) };
     static SHARED_BYTES_MAX: Cell<u32> = const { Cell::new(163 << 10) };
 }
 
@@ -35,6 +32,11 @@ pub fn seed(seed: u64) {
 /// on is lowered for such a card.
 pub fn shared_bytes_max(bytes: u32) {
     SHARED_BYTES_MAX.set(bytes);
+}
+
+/// Sets the memory of devices that this thread opens from here on: there is no more to be had.
+pub fn memory_bytes(bytes: u64) {
+    MEMORY_BYTES.set(bytes);
 }
 
 /// Whose kernels are emulated.
@@ -81,8 +83,15 @@ impl Dialect for Metal {
 /// An emulated device.
 pub struct Device<D> {
     memory: Memory,
+    memory_bytes: u64,
     dialect: PhantomData<D>,
     host: Memory,
+}
+
+impl<D> Device<D> {
+    fn free_bytes(&self) -> u64 {
+        self.memory_bytes.saturating_sub(self.memory.bytes())
+    }
 }
 
 /// The emulated CUDA device behind its C table.
@@ -102,9 +111,6 @@ pub struct Schedule {
     native: u64,
 }
 
-/// The stream of the last launch, as its host calls it.
-pub static LAUNCHED_ON: AtomicU64 = AtomicU64::new(0);
-
 /// A launch with its argument.
 pub struct Recorded {
     launch: Launch,
@@ -120,8 +126,9 @@ impl<D: Dialect> Driver for Device<D> {
     fn open(ordinal: u32) -> Result<Self, Error> {
         match ordinal {
             0 => Ok(Self {
-                memory: Memory::default(),
-                host: Memory::default(),
+                memory: Memory::new(),
+                memory_bytes: MEMORY_BYTES.get(),
+                host: Memory::new(),
                 dialect: PhantomData,
             }),
             got => {
@@ -134,8 +141,8 @@ impl<D: Dialect> Driver for Device<D> {
 
     fn about(&self) -> Result<About, Error> {
         let name = D::NAME.to_owned();
-        let free_bytes = MEMORY_BYTES.saturating_sub(self.memory.bytes());
-        Ok(About { name, numerics: D::numerics(), memory_bytes: MEMORY_BYTES, free_bytes })
+        let memory_bytes = self.memory_bytes;
+        Ok(About { name, numerics: D::numerics(), memory_bytes, free_bytes: self.free_bytes() })
     }
 
     fn lower(&self, command: &Command<Raw>) -> Result<Launches, Error> {
@@ -143,14 +150,16 @@ impl<D: Dialect> Driver for Device<D> {
     }
 
     fn owns(&self, address: u64, bytes: u64) -> Result<(), Fault> {
-        let embedders = EMBEDDERS.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.memory.has(address, bytes) || embedders.has(address, bytes) {
+        if self.memory.has(address, bytes) || embedder::has(address, bytes) {
             return Ok(());
         }
         Err(Fault::Unsupported { expected: "memory of the device alone", got: address as i64 })
     }
 
     fn alloc(&mut self, bytes: u64) -> Result<u64, Error> {
+        if bytes > self.free_bytes() {
+            return Err(Error::new("emulator", "bytes", Fault::OutOfMemory { bytes }));
+        }
         self.memory.alloc(bytes)
     }
 
@@ -206,17 +215,15 @@ impl<D: Dialect> Driver for Device<D> {
         launch: &Launch,
         arguments: &[u8],
     ) -> Result<(), Error> {
-        LAUNCHED_ON.store(stream.native, Ordering::Relaxed);
-        match &mut stream.recorded {
-            None => act::<D>(&self.memory, launch, arguments),
-            Some(recorded) => {
-                let mut words = vec![0; arguments.len().div_ceil(8)];
-                bytemuck::cast_slice_mut(&mut words)[..arguments.len()].copy_from_slice(arguments);
-                let (launch, bytes) = (*launch, arguments.len());
-                recorded.push(Recorded { launch, arguments: words, bytes });
-                Ok(())
-            }
+        let mut words = vec![0; arguments.len().div_ceil(8)];
+        bytemuck::cast_slice_mut(&mut words)[..arguments.len()].copy_from_slice(arguments);
+        let launch = Recorded { launch: *launch, arguments: words, bytes: arguments.len() };
+        if let Some(recorded) = &mut stream.recorded {
+            recorded.push(launch);
+            return Ok(());
         }
+        let left = embedder::captured(stream.native, launch);
+        left.map_or(Ok(()), |launch| act::<D>(&self.memory, &launch))
     }
 
     fn graph_begin(&mut self, stream: &mut Schedule) -> Result<(), Error> {
@@ -230,10 +237,7 @@ impl<D: Dialect> Driver for Device<D> {
     }
 
     fn graph_launch(&mut self, _: &mut Schedule, graph: &mut Vec<Recorded>) -> Result<(), Error> {
-        graph.iter().try_for_each(|recorded| {
-            let bytes: &[u8] = bytemuck::cast_slice(&recorded.arguments);
-            act::<D>(&self.memory, &recorded.launch, &bytes[..recorded.bytes])
-        })
+        graph.iter().try_for_each(|recorded| act::<D>(&self.memory, recorded))
     }
 
     fn event(&mut self) -> Result<(), Error> {
@@ -254,7 +258,9 @@ impl<D: Dialect> Driver for Device<D> {
 }
 
 /// Runs a launch; what the emulator finds is the device's failure.
-fn act<D: Dialect>(memory: &Memory, launch: &Launch, arguments: &[u8]) -> Result<(), Error> {
+pub fn act<D: Dialect>(memory: &Memory, recorded: &Recorded) -> Result<(), Error> {
+    let Recorded { launch, arguments, bytes } = recorded;
+    let arguments = &bytemuck::cast_slice::<u64, u8>(arguments)[..*bytes];
     let entry = [D::PREFIX, launch.entry].concat();
     let asked = Run {
         entry: &entry,

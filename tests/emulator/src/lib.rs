@@ -5,6 +5,8 @@
 #[cfg(emulated)]
 mod driver;
 #[cfg(emulated)]
+mod embedder;
+#[cfg(emulated)]
 mod memory;
 #[cfg(emulated)]
 mod probes;
@@ -14,7 +16,7 @@ mod run;
 mod watch;
 
 #[cfg(emulated)]
-pub use driver::{cuda, metal, seed, shared_bytes_max};
+pub use driver::{cuda, memory_bytes, metal, seed, shared_bytes_max};
 #[cfg(emulated)]
 pub use probes::{Probe, probes, table, words};
 #[cfg(emulated)]
@@ -27,29 +29,6 @@ pub use watch::{Piece, Watched, Work, watch};
 #[unsafe(no_mangle)]
 extern "C" fn pagewise_plugin() -> *const plugin::pwp_table {
     cuda()
-}
-
-/// Memory of the device for who embeds it; null where there is no more.
-#[cfg(emulated)]
-#[unsafe(no_mangle)]
-extern "C" fn emulator_alloc(bytes: u64) -> *mut std::ffi::c_void {
-    let mut memory = memory::EMBEDDERS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    memory.alloc(bytes).map_or(std::ptr::null_mut(), memory::pointer)
-}
-
-/// Gives it back.
-#[cfg(emulated)]
-#[unsafe(no_mangle)]
-extern "C" fn emulator_free(at: *mut std::ffi::c_void) {
-    let mut memory = memory::EMBEDDERS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    memory.free(at.expose_provenance() as u64);
-}
-
-/// The stream of the last launch, as its host calls it.
-#[cfg(emulated)]
-#[unsafe(no_mangle)]
-extern "C" fn emulator_stream() -> u64 {
-    driver::LAUNCHED_ON.load(std::sync::atomic::Ordering::Relaxed)
 }
 
 /// The emulated Metal device, for a plugin that is linked to this library.

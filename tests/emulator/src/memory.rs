@@ -7,21 +7,20 @@ use kernels_core::error::Fault;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
-use std::sync::Mutex;
 
 /// Where pieces begin, as on a card.
 const ALIGN: usize = 256;
 
 /// Pieces by their address.
-#[derive(Default)]
 pub struct Memory {
     pieces: BTreeMap<u64, Layout>,
 }
 
-/// What embedders have of the device, by functions of their own, as of a driver's.
-pub static EMBEDDERS: Mutex<Memory> = Mutex::new(Memory { pieces: BTreeMap::new() });
-
 impl Memory {
+    pub const fn new() -> Self {
+        Self { pieces: BTreeMap::new() }
+    }
+
     /// Zeroed memory.
     pub fn alloc(&mut self, bytes: u64) -> Result<u64, Error> {
         let refused = Error::new("emulator", "bytes", Fault::OutOfMemory { bytes });

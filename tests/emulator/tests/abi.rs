@@ -10,6 +10,7 @@ use pagewise::header::{
     self, PW_E_ALIGN, PW_E_ARGUMENT, PW_E_DEVICE, PW_E_NULL, PW_E_PLAN, PW_E_SPACE,
     PW_E_UNSUPPORTED, PW_F32, pw_embed_args, pw_embed_desc, pw_needs, pw_run, pw_status, pw_weight,
 };
+use pagewise_tests::device_kernels;
 use pagewise_tests::harness::{
     Abi, Bytes, Case, DeviceMemory, Piece, Recorded, Refused, assert_same_bits,
 };
@@ -68,7 +69,7 @@ impl Drop for Plugins {
 fn assert_bits<C: Case>(kernel: &str, cases: &[C]) {
     let plugins = Plugins::new(&format!("pagewise-abi-{kernel}"));
     let mut abi = plugins.device();
-    assert_eq!(abi.numerics(), "cuda-emulated-1");
+    assert_eq!(abi.numerics(), "cuda-emulated-2");
     let mut device = Plugin::of_table(emulator::cuda(), 0).expect("the emulator is there");
     for case in cases.iter().step_by(cases.len().div_ceil(CASES_MAX)) {
         let expected = case.call(&mut Recorded(&mut device)).expect("a good call runs");
@@ -80,7 +81,7 @@ fn assert_bits<C: Case>(kernel: &str, cases: &[C]) {
 
 /// A kernel's cases, and as a test of its own.
 macro_rules! same_bits {
-    ($($kernel:ident)*) => {$(
+    ($($kernel:ident: $held:expr;)*) => {$(
         mod $kernel {
             #[test]
             fn has_the_bits_of_the_backend_through_c() {
@@ -90,10 +91,8 @@ macro_rules! same_bits {
         }
     )*};
 }
-same_bits! {
-    activation append_kv attention attention_fold embed gather kv_copy logit_mask lora
-    matmul norm pool rope sample spec_verify token_logprob varlen_mask
-}
+
+device_kernels!(same_bits);
 
 #[test]
 fn what_a_device_finds_is_told_by_its_plan() {
@@ -261,6 +260,33 @@ fn one_call_serves_every_plan_that_is_put_there() {
     assert_eq!(fault(&mut embed), Ok(()));
     embed.run(&args).expect("a good call");
     assert_eq!(embed.out(), [0.0, 0.5, 0.0, 0.5, 0.0, 0.5]);
+}
+
+#[test]
+fn a_captured_call_serves_every_plan_that_is_put_there() {
+    let plugins = Plugins::new("pagewise-abi-captured");
+    let mut embed = Embed::new(&plugins);
+    // SAFETY: functions of the emulator's, of these types.
+    let (capture, replay) = unsafe {
+        (
+            plugins.library.get::<extern "C" fn(u64)>(c"emulator_capture").expect("it has it"),
+            plugins.library.get::<extern "C" fn() -> i64>(c"emulator_replay").expect("it has it"),
+        )
+    };
+    let (args, stream) = (embed.args(), 640);
+    capture(stream);
+    embed.run_on(&args, std::ptr::without_provenance_mut(stream as usize)).expect("a good call");
+    assert_eq!(embed.out(), [9.0; ROWS * WIDTH], "it is kept, and not run");
+    for (rows, tokens, out) in [
+        (1, [3u32, 1, 2], [3.0, 3.5, 9.0, 9.0, 9.0, 9.0]),
+        (3, [0, 2, 1], [0.0, 0.5, 2.0, 2.5, 1.0, 1.5]),
+        (2, [1, 1, 0], [1.0, 1.5, 1.0, 1.5, 1.0, 1.5]),
+    ] {
+        embed.plan(rows);
+        embed.tokens.put(bytemuck::cast_slice(&tokens));
+        assert!(replay() > 0, "launches were captured");
+        assert_eq!(embed.out(), out, "{rows} rows");
+    }
 }
 
 #[test]

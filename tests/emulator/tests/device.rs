@@ -61,7 +61,7 @@ fn the_bench_writes_a_record_with_a_row_for_each_shape() {
     for shape in bench::shapes(true) {
         let row = rows.iter().find(|row| row.shape == shape.name()).expect("each has a row");
         assert_eq!(row.kernel, shape.kernel());
-        assert_eq!(row.level, "cuda-emulated-1");
+        assert_eq!(row.level, "cuda-emulated-2");
         let (work, ns) = (row.work.expect("it says its work"), row.median_ns.expect("a time"));
         assert!(ns > 0.0);
         // A figure is its work over its time, in its unit.

@@ -6,6 +6,8 @@ use backends::plugin::Plugin;
 use emulator::{Watched, entries, seed, shared_bytes_max, watch};
 use kernels_core::dtype::Dtype;
 use pagewise_tests::cases::attention::{AttentionCase, Shape, seq};
+use pagewise_tests::device::parity::KERNELS;
+use pagewise_tests::device_kernels;
 use pagewise_tests::harness::{Case, Output, Recorded, assert_keeps_to_spec, assert_same_bits};
 use std::collections::BTreeSet;
 
@@ -15,33 +17,13 @@ type Table = fn() -> &'static plugin::pwp_table;
 /// What names of Metal's entries begin with.
 const METAL: &str = "metal:";
 
-const KERNELS: [&str; 17] = [
-    "activation",
-    "append_kv",
-    "attention",
-    "attention_fold",
-    "embed",
-    "gather",
-    "kv_copy",
-    "logit_mask",
-    "lora",
-    "matmul",
-    "norm",
-    "pool",
-    "rope",
-    "sample",
-    "spec_verify",
-    "token_logprob",
-    "varlen_mask",
-];
-
 /// The kernel that an entry is of: the longest stem that its name goes on from.
 fn kernel_of(entry: &str) -> Option<&'static str> {
     let name = entry.strip_prefix(METAL).unwrap_or(entry).strip_prefix("pw_")?;
-    let is_of = |stem: &&&str| {
-        name.strip_prefix(**stem).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+    let is_of = |stem: &&str| {
+        name.strip_prefix(*stem).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
     };
-    KERNELS.iter().filter(is_of).max_by_key(|stem| stem.len()).copied()
+    KERNELS.iter().map(|kernel| kernel.name).filter(is_of).max_by_key(|stem| stem.len())
 }
 
 /// The entries of a kernel in one dialect.
@@ -80,7 +62,11 @@ fn assert_all_do_work<C: Case>(table: Table, prefix: &str, cases: &[C]) {
     assert!(left.is_empty(), "no case of {} has work for {left:?}", C::KERNEL);
 }
 
-macro_rules! kernels {
+macro_rules! tests {
+    ($($kernel:ident: $held:expr;)*) => {
+        tests! { cuda "": $($kernel)* }
+        tests! { metal "metal:": $($kernel)* }
+    };
     ($device:ident $prefix:literal: $($kernel:ident)*) => {
         mod $device {
             $(#[test]
@@ -92,15 +78,7 @@ macro_rules! kernels {
     };
 }
 
-kernels! { cuda "":
-    activation append_kv attention attention_fold embed gather kv_copy logit_mask lora matmul norm
-    pool rope sample spec_verify token_logprob varlen_mask
-}
-
-kernels! { metal "metal:":
-    activation append_kv attention attention_fold embed gather kv_copy logit_mask lora matmul norm
-    pool rope sample spec_verify token_logprob varlen_mask
-}
+device_kernels!(tests);
 
 #[test]
 fn every_entry_is_of_a_kernel() {

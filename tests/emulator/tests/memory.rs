@@ -4,15 +4,17 @@
 use backends::cpu::Cpu;
 use backends::plugin::Plugin;
 use checkpoint::Checkpoint;
-use engine::engine::{InFlight, Settings};
+use engine::engine::{InFlight, OpenError, Settings};
 use engine::model::{Model, Source};
+use engine::processor::Keep;
 use engine::weights::{Aside, Quantize};
 use kernels_core::device::Backend;
+use kernels_core::error::Fault;
 use kernels_core::simd::Level;
 use kernels_core::workers::Inline;
 use pagewise_tests::model::golden::{GOLDENS, Golden};
 use pagewise_tests::model::{load, thin};
-use pagewise_tests::serving::{Making, Served, greedy, prompt, settings};
+use pagewise_tests::serving::{Making, Served, generate, greedy, prompt, settings};
 
 fn device() -> Plugin {
     Plugin::of_table(emulator::cuda(), 0).expect("the emulator is there")
@@ -143,7 +145,7 @@ mod binary {
             String::from_utf8(out.stdout).expect("UTF-8")
         };
         let device = told(&["--device", "cuda:0", "--plugins", plugins.path()]);
-        assert!(device.contains("numerics cuda-emulated-1"), "{device}");
+        assert!(device.contains("numerics cuda-emulated-2"), "{device}");
         let line =
             |text: &str| text.lines().find(|it| it.starts_with("memory ")).map(str::to_owned);
         assert!(line(&device).is_some_and(|line| line.contains("4.0 GiB available")), "{device}");
@@ -154,6 +156,75 @@ mod binary {
 /// What buffers of an engine take of its device.
 fn allocated(served: &Served) -> u64 {
     served.engine.device_memory().expect("it is no host's").allocated_bytes
+}
+
+/// An engine whose device has so much memory.
+fn within(bytes: u64) -> Served {
+    emulator::memory_bytes(bytes);
+    let devices: [Box<dyn Backend>; 2] = [Box::new(device()), Box::new(device())];
+    emulator::memory_bytes(4 << 30);
+    Served::made(settings(), Making { devices: Some(devices), ..Making::default() })
+}
+
+#[test]
+fn a_model_that_does_not_fit_is_refused_and_leaves_nothing() {
+    let checkpoint = thin::checkpoint();
+    let bytes = weights_bytes(&checkpoint, None);
+    for most in [0, bytes / 2, bytes - 1] {
+        emulator::memory_bytes(most);
+        let mut device = device();
+        let refused = load(&mut device, &checkpoint, None).expect_err("it has no room");
+        assert!(refused.to_string().contains("cannot grow by"), "{refused}");
+        assert_eq!(device.allocated_bytes(), 0, "of {most}");
+    }
+    emulator::memory_bytes(bytes);
+    load(&mut device(), &checkpoint, None).expect("just so much is enough");
+}
+
+/// What all of an engine takes of its device.
+fn taken(served: &Served) -> u64 {
+    let memory = served.engine.device_memory().expect("it is no host's");
+    memory.total_bytes - memory.free_bytes
+}
+
+#[test]
+fn no_request_takes_memory_that_was_not_taken_at_the_start() {
+    /// Where its programs are told of faults.
+    const FAULTS: u64 = 4 << 10;
+    let start = taken(&within(4 << 30));
+    let mut served = within(start + FAULTS);
+    let mut asked = greedy(1, &prompt(1, 5), 3);
+    let wants = generate(&mut asked);
+    (wants.top, wants.kept, wants.prompt_top) = (Some(100), Some(Keep::Tokens), Some(5));
+    (wants.sampling.bias, wants.chosen) = ([(3, -1.0)].into(), [4, 5].into());
+    served.submit(asked);
+    served.submit(greedy(2, &prompt(2, 5), 3));
+    served.run();
+    for id in [1, 2] {
+        assert_eq!(served.answers[&id].tokens(0).len(), 3, "request {id}");
+    }
+    assert_eq!(served.engine.counters().failed_steps, 0);
+    assert!(taken(&served) > start, "it recorded what it had not");
+}
+
+#[test]
+fn weights_that_do_not_fit_beside_those_that_serve_are_refused_and_these_go_on() {
+    let checkpoint = thin::checkpoint();
+    let weights = weights_bytes(&checkpoint, None);
+    let mut served = within(taken(&within(4 << 30)) + weights - 1);
+    let start = allocated(&served);
+    served.submit(greedy(1, &prompt(1, 5), 3));
+    served.step();
+    let mut aside = Aside::default();
+    let other = Model::load(&mut aside, &source(&checkpoint, None), &mut |_, _| {});
+    let made = (aside, other.expect("it loads"));
+    let refused = served.engine.replace_weights(made, InFlight::Wait).expect_err("no room");
+    let OpenError::Backend(refused) = refused else { panic!("{refused}") };
+    assert!(matches!(refused.fault, Fault::OutOfMemory { .. }), "{refused}");
+    assert_eq!(allocated(&served), start, "what was brought is given back");
+    assert_eq!(served.engine.failure(), None, "a device without room has not failed");
+    served.run();
+    assert_eq!(served.answers[&1].tokens(0).len(), 3);
 }
 
 #[test]

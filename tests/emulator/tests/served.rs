@@ -89,7 +89,7 @@ fn a_server_on_a_device_answers_as_one_on_the_cpu() {
     let [expected, by] = answer(&Server::start(&[]));
     assert!(!expected.is_empty() && by == "pagewise-cpu-1", "{expected:?} by {by}");
     for (plugins, devices, by) in [
-        (&cuda, ["cuda:0", "auto"], "pagewise-cuda-emulated-1"),
+        (&cuda, ["cuda:0", "auto"], "pagewise-cuda-emulated-2"),
         (&metal, ["metal", "auto"], "pagewise-metal-emulated-1"),
     ] {
         for device in devices {

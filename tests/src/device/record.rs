@@ -129,7 +129,7 @@ pub fn beside_peers(rows: &[Row]) -> String {
 mod tests {
     use super::{HEADER, beside_peers, complete, csv, rows};
 
-    const OURS: &str = "attention,decode,cuda-sm90-1,1,200,1000,GB/s read,5,,";
+    const OURS: &str = "attention,decode,cuda-sm90-2,1,200,1000,GB/s read,5,,";
 
     #[test]
     fn what_is_written_is_read_and_what_is_cut_off_is_left_out() {

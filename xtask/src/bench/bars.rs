@@ -11,9 +11,10 @@
 //! - `under PEER`: the same of a time;
 //! - `figure`: the figure itself;
 //! - `least`: the same where more is better;
-//! - `ns`: the time of a call.
+//! - `ns`: the time of a call;
+//! - `spread`: the same over the least of all shapes of the bar.
 //!
-//! `parts`, `under`, `figure` and `ns` are at most the bar, the others at least.
+//! `parts`, `under`, `figure`, `ns` and `spread` are at most the bar, the others at least.
 //!
 //! A kernel of `cuda attention` is one that cards are held to, and no other machine.
 //!
@@ -65,6 +66,8 @@ pub enum Measure {
     Least,
     /// Time of a call.
     Nanoseconds,
+    /// Time of a call over the least of all shapes.
+    Spread,
 }
 
 /// All bars.
@@ -86,6 +89,7 @@ fn parse(line: &str) -> Option<Bar> {
         "figure" => Measure::Figure,
         "least" => Measure::Least,
         "ns" => Measure::Nanoseconds,
+        "spread" => Measure::Spread,
         other => match other.split_once(' ')? {
             ("parts", parts) => Measure::Parts(parts.split('+').map(str::to_owned).collect()),
             ("over", peer) => Measure::Over(peer.into()),
@@ -136,8 +140,8 @@ impl Bar {
 
     /// Whether less is better.
     pub fn is_most(&self) -> bool {
-        use Measure::{Figure, Nanoseconds, Parts, Under};
-        matches!(self.measure, Parts(_) | Under(_) | Figure | Nanoseconds)
+        use Measure::{Figure, Nanoseconds, Parts, Spread, Under};
+        matches!(self.measure, Parts(_) | Under(_) | Figure | Nanoseconds | Spread)
     }
 
     /// Whether it holds for a machine of which something of its kernel was measured.
@@ -185,6 +189,14 @@ impl Bar {
             }
             Measure::Figure | Measure::Least => Some(row.figure),
             Measure::Nanoseconds => row.median_ns,
+            Measure::Spread => {
+                let beside = |other: &&Row| {
+                    let same = (&other.level, other.threads) == (&row.level, row.threads);
+                    same && self.names(other)
+                };
+                let all = record.rows.iter().filter(beside).filter_map(|other| other.median_ns);
+                Some(row.median_ns? / all.min_by(f64::total_cmp)?)
+            }
         }
     }
 }
@@ -289,7 +301,7 @@ mod tests {
             );
             Record::parse(&record).expect("a record")
         };
-        let (card, cpu) = (record("cuda-sm90-1"), record("avx2"));
+        let (card, cpu) = (record("cuda-sm90-2"), record("avx2"));
         let of = |line: &str| parse(line).expect("a bar");
         let [time, of_cpu] = ["cuda attention", "attention"]
             .map(|kernel| of(&format!("decode,{kernel},* page 1,ns,110")));
@@ -297,8 +309,10 @@ mod tests {
         assert!(of_cpu.is_of(&cpu) && !of_cpu.is_of(&card));
         assert_eq!(time.reached(&card).map(|best| best.0), Some(125.0));
         assert!(!time.is_reached(125.0) && time.is_reached(110.0));
-        let pages = of("pages,cuda attention,* page 1,than page 1>page 16,0.87");
-        assert_eq!(pages.reached(&card).map(|best| best.0), Some(0.8));
+        // Whichever of them is the slow one.
+        let pages = of("pages,cuda attention,* page *,spread,1.15");
+        assert_eq!(pages.reached(&card), Some((1.25, "decode page 1")));
+        assert!(!pages.is_reached(1.25) && pages.is_reached(1.1));
     }
 
     #[test]

@@ -176,9 +176,11 @@ fn shown(bar: &Bar, value: f64) -> String {
     match bar.measure {
         Measure::Share => percent(value),
         Measure::Parts(_) => format!("{:.1} %", value * 100.0),
-        Measure::Than(..) | Measure::Threads | Measure::Over(_) | Measure::Under(_) => {
-            format!("{value:.2}×")
-        }
+        Measure::Than(..)
+        | Measure::Threads
+        | Measure::Over(_)
+        | Measure::Under(_)
+        | Measure::Spread => format!("{value:.2}×"),
         Measure::Figure | Measure::Least => format!("{value:.3}"),
         Measure::Nanoseconds => format!("{:.1} µs", value / 1e3),
     }
