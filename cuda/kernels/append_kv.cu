@@ -130,7 +130,7 @@ static __device__ void check_body(const append_kv_arguments &a) {
     const pwk_append_kv &p = a.p;
     uint32_t *shared = reinterpret_cast<uint32_t *>(SHARED());
     const uint32_t rows = live_in_block(a.launch, APPEND_ROWS, a.rows, p.rows_max);
-    if (in_block(shared, is_refused(a.launch)) != 0) {
+    if (is_refused_in_block(a.launch)) {
         return;
     }
     used_slots used = {a.slots, 0, rows};

@@ -9,41 +9,22 @@
  * Not measured yet.
  */
 #include "attention_call.h"
+#include "checks.h"
 
 constexpr uint32_t PLAN_THREADS = 512;
 constexpr uint32_t FOLD_WARPS = 4;
-constexpr uint32_t NONE = 0xffffffffu;
 
 /* ---- checks ---- */
 
 /* The least of all threads' numbers, in every thread. */
 static __device__ uint32_t least_of_block(uint32_t number) {
-    uint32_t *least = reinterpret_cast<uint32_t *>(SHARED());
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        *least = NONE;
-    }
-    __syncthreads();
-    if (number != NONE) {
-        atomicMin(least, number);
-    }
-    __syncthreads();
-    const uint32_t all = *least;
-    __syncthreads();
-    return all;
-}
-
-static __device__ void refuse_element(const attention_arguments &a, uint32_t field, uint64_t at,
-                                      int64_t least, int64_t most, int64_t got) {
-    if (threadIdx.x == 0) {
-        refuse(a.launch, PWK_FAULT_ELEMENT, field, at, least, most, got);
-    }
+    return least_in_block(reinterpret_cast<uint32_t *>(SHARED()), number);
 }
 
 /* Whether starts ascend and stay within `most`; else the first that does not is refused. */
 static __device__ bool is_ascending(const attention_arguments &a, uint32_t field,
                                     const uint32_t *starts, uint32_t seqs, uint32_t most) {
-    uint32_t bad = NONE;
+    uint32_t bad = PWK_NONE;
     for (uint32_t at = threadIdx.x; at <= seqs; at += PLAN_THREADS) {
         const uint32_t least = at == 0 ? 0 : starts[at - 1];
         if (starts[at] < least || starts[at] > most) {
@@ -51,22 +32,22 @@ static __device__ bool is_ascending(const attention_arguments &a, uint32_t field
         }
     }
     bad = least_of_block(bad);
-    if (bad != NONE) {
-        refuse_element(a, field, bad, bad == 0 ? 0 : starts[bad - 1], most, starts[bad]);
+    if (bad != PWK_NONE) {
+        refuse_element(a.launch, field, bad, bad == 0 ? 0 : starts[bad - 1], most, starts[bad]);
     }
-    return bad == NONE;
+    return bad == PWK_NONE;
 }
 
 static __device__ bool are_lengths_right(const attention_arguments &a, uint32_t seqs) {
-    uint32_t bad = NONE;
+    uint32_t bad = PWK_NONE;
     for (uint32_t seq = threadIdx.x; seq < seqs; seq += PLAN_THREADS) {
-        bad = bad == NONE && a.kv_len[seq] > a.p.kv_len_max ? seq : bad;
+        bad = bad == PWK_NONE && a.kv_len[seq] > a.p.kv_len_max ? seq : bad;
     }
     bad = least_of_block(bad);
-    if (bad != NONE) {
-        refuse_element(a, ATTENTION_KV_LEN, bad, 0, a.p.kv_len_max, a.kv_len[bad]);
+    if (bad != PWK_NONE) {
+        refuse_element(a.launch, ATTENTION_KV_LEN, bad, 0, a.p.kv_len_max, a.kv_len[bad]);
     }
-    return bad == NONE;
+    return bad == PWK_NONE;
 }
 
 /* Page ids that a sequence's positions take; its first position is at most its length. */
@@ -89,7 +70,7 @@ static __device__ uint32_t bad_page(const attention_arguments &a, uint32_t seq, 
             return at;
         }
     }
-    return NONE;
+    return PWK_NONE;
 }
 
 static __device__ bool has_pages(const attention_arguments &a, uint32_t seq) {
@@ -99,26 +80,27 @@ static __device__ bool has_pages(const attention_arguments &a, uint32_t seq) {
 /* Whether each sequence has its pages; else the first that has not is refused. */
 static __device__ bool are_pages_right(const attention_arguments &a, uint32_t seqs) {
     const uint32_t lane = threadIdx.x % 32;
-    uint32_t bad = NONE;
-    for (uint32_t seq = threadIdx.x / 32; seq < seqs && bad == NONE; seq += PLAN_THREADS / 32) {
-        if (!has_pages(a, seq) || bad_page(a, seq, lane) != NONE) {
+    uint32_t bad = PWK_NONE;
+    for (uint32_t seq = threadIdx.x / 32; seq < seqs && bad == PWK_NONE; seq += PLAN_THREADS / 32) {
+        if (!has_pages(a, seq) || bad_page(a, seq, lane) != PWK_NONE) {
             bad = seq;
         }
     }
     bad = least_of_block(bad);
-    if (bad == NONE) {
+    if (bad == PWK_NONE) {
         return true;
     }
     const uint32_t first = first_of(a, bad), kv_len = a.kv_len[bad], len = a.p.kv.page_len;
     if (first > kv_len) {
-        refuse_element(a, ATTENTION_FIRST_POSITION, bad, 0, kv_len, first);
+        refuse_element(a.launch, ATTENTION_FIRST_POSITION, bad, 0, kv_len, first);
     } else if (needed_of(a, bad) > list_length(a, bad)) {
         const uint64_t most = (first / len + list_length(a, bad)) * len;
-        refuse_element(a, ATTENTION_KV_LEN, bad, 0, static_cast<int64_t>(most), kv_len);
+        refuse_element(a.launch, ATTENTION_KV_LEN, bad, 0, static_cast<int64_t>(most), kv_len);
     } else {
-        const uint32_t page = least_of_block(threadIdx.x < 32 ? bad_page(a, bad, lane) : NONE);
+        const uint32_t page = least_of_block(threadIdx.x < 32 ? bad_page(a, bad, lane) : PWK_NONE);
         const uint64_t at = listed_of(a, bad) + page;
-        refuse_element(a, ATTENTION_PAGE_IDS, at, 0, int64_t(a.p.kv.pages) - 1, a.page_ids[at]);
+        refuse_element(a.launch, ATTENTION_PAGE_IDS, at, 0, int64_t(a.p.kv.pages) - 1,
+                       a.page_ids[at]);
     }
     return false;
 }
@@ -177,7 +159,7 @@ static __device__ asked ask(const attention_arguments &a, uint32_t seq) {
 }
 
 static __device__ void attention_plan_body(const attention_arguments &a) {
-    const uint32_t seqs = live(a.launch, ATTENTION_SEQS, a.seqs, a.p.seqs_max);
+    const uint32_t seqs = live_in_block(a.launch, ATTENTION_SEQS, a.seqs, a.p.seqs_max);
     attention_plan *plan = plan_of(a);
     const bool right =
         is_ascending(a, ATTENTION_Q_START, a.q_start, seqs, a.p.rows_max) &&

@@ -4,29 +4,22 @@
 #ifndef PAGEWISE_CHECKS_H
 #define PAGEWISE_CHECKS_H
 
-#include "kernel.h"
+#include "step_elements.h"
 
 /* The least index below `count` where `bad` holds, or PWK_NONE. By a whole block, the same in
  * every thread; `found` is a word of shared memory. */
 template <class Bad>
 static __device__ uint32_t first_where(uint32_t *found, uint32_t count, Bad bad) {
     __syncthreads();
-    if (threadIdx.x == 0) {
-        *found = PWK_NONE;
+    uint32_t first = PWK_NONE;
+    for (uint64_t at = threadIdx.x; at < count && first == PWK_NONE; at += blockDim.x) {
+        first = bad(static_cast<uint32_t>(at)) ? static_cast<uint32_t>(at) : PWK_NONE;
     }
-    __syncthreads();
-    for (uint64_t at = threadIdx.x; at < count; at += blockDim.x) {
-        if (bad(static_cast<uint32_t>(at))) {
-            atomicMin(found, static_cast<uint32_t>(at));
-            break;
-        }
-    }
-    __syncthreads();
-    return *found;
+    return least_in_block(found, first);
 }
 
 /* An element of words: its place in its buffer, and what it may be. */
-PWK_FN void refuse_element(const pwk_launch &launch, uint32_t field, uint32_t at, int64_t least,
+PWK_FN void refuse_element(const pwk_launch &launch, uint32_t field, uint64_t at, int64_t least,
                            int64_t most, uint32_t got) {
     if (threadIdx.x == 0) {
         refuse(launch, PWK_FAULT_ELEMENT, field, at, least, most, got);

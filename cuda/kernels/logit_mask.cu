@@ -138,14 +138,14 @@ static __device__ bool is_counting_fine(const logit_mask_arguments &a, uint32_t 
 static __device__ void check_body(const logit_mask_arguments &a) {
     uint32_t *found = reinterpret_cast<uint32_t *>(SHARED());
     const pwk_logit_mask &p = a.p;
-    const uint32_t rows = live(a.launch, LOGIT_ROWS, a.rows, p.rows_max);
+    const uint32_t rows = live_in_block(a.launch, LOGIT_ROWS, a.rows, p.rows_max);
     const uint32_t row =
         first_where(found, rows, [&](uint32_t i) { return is_row_wrong(p, a.settings[i]); });
     if (row != PWK_NONE) {
         refuse_row(a, row);
         return;
     }
-    if (is_refused(a.launch) ||
+    if (is_refused_in_block(a.launch) ||
         !are_starts_fine(a, found, rows, LOGIT_BANNED_STARTS, a.banned_starts, p.banned_max) ||
         !are_starts_fine(a, found, rows, LOGIT_BIAS_STARTS, a.bias_starts, p.bias_max) ||
         !are_starts_fine(a, found, rows, LOGIT_COUNTED_STARTS, a.counted_starts,

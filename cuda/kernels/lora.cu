@@ -10,7 +10,7 @@
  * A lane reads one element of a line that its warp, or its next steps, read whole.
  * Not measured yet.
  */
-#include "kernel.h"
+#include "checks.h"
 
 struct lora_arguments {
     pwk_lora p;
@@ -51,7 +51,7 @@ PWK_FN bool is_good(const lora_arguments &a, uint32_t slot) {
     if (slot >= a.p.slots || a.ranks[slot] == 0 || a.ranks[slot] > a.p.rank_max) {
         return false;
     }
-    return (__float_as_uint(a.scales[slot]) & 0x7f800000u) != 0x7f800000u;
+    return is_finite(a.scales[slot]);
 }
 
 /* Tells what is wrong with a row's slot. */
@@ -70,21 +70,12 @@ static __device__ void refuse_row(const lora_arguments &a, uint32_t row) {
 
 /* One block: the first row that names a bad slot is told. */
 static __device__ void check_body(const lora_arguments &a) {
-    uint32_t *first = reinterpret_cast<uint32_t *>(SHARED());
-    const uint32_t rows = lora_rows(a);
-    if (threadIdx.x == 0) {
-        *first = PWK_LORA_NONE;
-    }
-    __syncthreads();
-    for (uint32_t row = threadIdx.x; row < rows; row += THREADS) {
-        if (!is_good(a, a.adapters[row])) {
-            atomicMin(first, row);
-            break;
-        }
-    }
-    __syncthreads();
-    if (threadIdx.x == 0 && *first != PWK_LORA_NONE) {
-        refuse_row(a, *first);
+    uint32_t *found = reinterpret_cast<uint32_t *>(SHARED());
+    const uint32_t row = first_where(found, lora_rows(a), [&](uint32_t i) {
+        return !is_good(a, a.adapters[i]);
+    });
+    if (row != PWK_NONE && threadIdx.x == 0) {
+        refuse_row(a, row);
     }
 }
 

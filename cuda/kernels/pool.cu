@@ -37,7 +37,7 @@ static __device__ uint32_t checked_seqs(const pool_arguments &a, bool check) {
     }
     uint32_t *shared = reinterpret_cast<uint32_t *>(SHARED());
     const bool right =
-        in_block(shared, is_refused(a.launch)) == 0 &&
+        !is_refused_in_block(a.launch) &&
         check_ascending(a.launch, shared, POOL_STARTS, a.starts, seqs + 1, a.p.rows_max);
     return right ? seqs : 0;
 }

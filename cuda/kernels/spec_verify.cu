@@ -113,31 +113,25 @@ static __device__ bool are_starts_fine(const spec_verify_arguments &a, uint32_t 
 
 static __device__ void check_body(const spec_verify_arguments &a) {
     uint32_t *found = reinterpret_cast<uint32_t *>(SHARED());
-    const uint32_t sequences = live(a.launch, VERIFY_SEQUENCES, a.sequences, a.p.sequences_max);
-    if (is_refused(a.launch) || !are_starts_fine(a, found, sequences)) {
+    const uint32_t sequences =
+        live_in_block(a.launch, VERIFY_SEQUENCES, a.sequences, a.p.sequences_max);
+    if (is_refused_in_block(a.launch) || !are_starts_fine(a, found, sequences)) {
         return;
     }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        *found = PWK_NONE;
-    }
-    __syncthreads();
-    for (uint32_t sequence = threadIdx.x / 32; sequence < sequences;
+    uint32_t wrong = PWK_NONE;
+    for (uint32_t sequence = threadIdx.x / 32; sequence < sequences && wrong == PWK_NONE;
          sequence += blockDim.x / 32) {
         const uint32_t first = a.node_start[sequence], end = a.node_start[sequence + 1];
-        bool wrong = false;
         for (uint32_t at = first + threadIdx.x % 32; at < end; at += 32) {
-            wrong |= fault_of_node(a, first, at - first).field != PWK_NONE;
-            wrong |= is_sampled_wrong(a, at);
-        }
-        if (wrong) {
-            atomicMin(found, sequence);
+            const bool fine = fault_of_node(a, first, at - first).field == PWK_NONE &&
+                              !is_sampled_wrong(a, at);
+            wrong = fine ? wrong : sequence;
         }
     }
-    __syncthreads();
-    if (*found != PWK_NONE) {
+    wrong = least_in_block(found, wrong);
+    if (wrong != PWK_NONE) {
         if (threadIdx.x == 0) {
-            refuse_sequence(a, *found);
+            refuse_sequence(a, wrong);
         }
         return;
     }
@@ -512,8 +506,9 @@ static __device__ uint32_t moves_before(uint32_t own, uint32_t &all) {
 }
 
 static __device__ void move_body(const spec_verify_arguments &a) {
-    const uint32_t sequences = live(a.launch, VERIFY_SEQUENCES, a.sequences, a.p.sequences_max);
-    if (is_refused(a.launch)) {
+    const uint32_t sequences =
+        live_in_block(a.launch, VERIFY_SEQUENCES, a.sequences, a.p.sequences_max);
+    if (is_refused_in_block(a.launch)) {
         return;
     }
     uint32_t moved = 0;

@@ -78,6 +78,12 @@ PWK_FN uint32_t live_in_block(const pwk_launch &launch, uint32_t field, const ui
     return in_block(reinterpret_cast<uint32_t *>(SHARED()), used);
 }
 
+/* Whether a command is refused, the same in every thread even while another block refuses. */
+PWK_FN bool is_refused_in_block(const pwk_launch &launch) {
+    const uint32_t refused = threadIdx.x == 0 && is_refused(launch) ? 1 : 0;
+    return in_block(reinterpret_cast<uint32_t *>(SHARED()), refused) != 0;
+}
+
 /* One number a row, and how many rows are in use. */
 struct row_numbers {
     uint32_t field; /* place of the numbers among the buffers */

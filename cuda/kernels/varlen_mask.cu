@@ -154,8 +154,9 @@ static __device__ bool are_offsets_fine(const varlen_mask_arguments &a, uint32_t
 
 static __device__ void check_body(const varlen_mask_arguments &a) {
     uint32_t *found = reinterpret_cast<uint32_t *>(SHARED());
-    const uint32_t sequences = live(a.launch, MASK_SEQUENCES, a.sequences, a.p.sequences_max);
-    if (is_refused(a.launch) ||
+    const uint32_t sequences =
+        live_in_block(a.launch, MASK_SEQUENCES, a.sequences, a.p.sequences_max);
+    if (is_refused_in_block(a.launch) ||
         !are_offsets_fine(a, MASK_ROW_START, found, a.row_start, sequences, a.p.rows_max)) {
         return;
     }
@@ -164,19 +165,14 @@ static __device__ void check_body(const varlen_mask_arguments &a) {
                           a.p.documents_max)) {
         return;
     }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        *found = PWK_NONE;
+    uint32_t wrong = PWK_NONE;
+    for (uint32_t at = threadIdx.x / 32; at < sequences && wrong == PWK_NONE;
+         at += blockDim.x / 32) {
+        wrong = is_sequence_wrong(a, mask_sequence(a, at)) ? at : PWK_NONE;
     }
-    __syncthreads();
-    for (uint32_t at = threadIdx.x / 32; at < sequences; at += blockDim.x / 32) {
-        if (is_sequence_wrong(a, mask_sequence(a, at)) && threadIdx.x % 32 == 0) {
-            atomicMin(found, at);
-        }
-    }
-    __syncthreads();
-    if (*found != PWK_NONE && threadIdx.x == 0) {
-        refuse_sequence(a, *found);
+    wrong = least_in_block(found, wrong);
+    if (wrong != PWK_NONE && threadIdx.x == 0) {
+        refuse_sequence(a, wrong);
     }
 }
 

@@ -2,6 +2,7 @@
 #![cfg(emulated)]
 
 use backends::plugin::Plugin;
+use emulator::seed;
 use kernels_core::simd::Level;
 use kernels_core::workers::Inline;
 use pagewise_tests::cases;
@@ -10,7 +11,8 @@ use pagewise_tests::harness::{Case, Recorded};
 /// Spoils a case in the n-th of some ways, if it has what that takes.
 type Spoil<C> = fn(&mut C, usize) -> bool;
 
-/// Holds what a device tells of spoiled cases to what the CPU tells of them.
+/// Holds what a device tells of spoiled cases to what the CPU tells of them, in whatever order
+/// its threads come.
 fn assert_refusals<C: Case + Clone>(cases: &[C], ways: usize, spoil: Spoil<C>) {
     for table in [emulator::cuda(), emulator::metal()] {
         let device = Plugin::of_table(table, 0).expect("the emulator is there");
@@ -25,12 +27,13 @@ fn assert_refusals_on<C: Case + Clone>(
     spoil: Spoil<C>,
 ) {
     let mut refused = vec![0; ways];
-    for case in cases {
+    for (at, case) in cases.iter().enumerate() {
         for (way, count) in refused.iter_mut().enumerate() {
             let mut spoiled = case.clone();
             if !spoil(&mut spoiled, way) {
                 continue;
             }
+            seed((at * ways + way) as u64);
             let got = spoiled.call(&mut Recorded(&mut device));
             match spoiled.run(Level::best(), &Inline) {
                 Ok(_) => assert!(got.is_ok(), "{}, way {way}: {:?}", case.name(), got.err()),
@@ -61,6 +64,12 @@ fn put(numbers: &mut [u32], last: bool, number: u32) -> bool {
 fn above(count: &mut Option<u32>) -> bool {
     *count = count.map(|_| u32::MAX);
     count.is_some()
+}
+
+/// Leaves room for all of some but one.
+fn crowd(capacity: &mut u32, used: usize) -> bool {
+    *capacity = (used as u32).saturating_sub(1);
+    *capacity > 0
 }
 
 #[test]
@@ -146,7 +155,8 @@ fn entries_of_kv_copy() {
 
 #[test]
 fn starts_of_varlen_mask() {
-    assert_refusals(&cases::varlen_mask::cases(), 6, |case, way| {
+    assert_refusals(&cases::varlen_mask::cases(), 7, |case, way| {
+        let used = case.sequences.len();
         let Some(last) = case.sequences.last_mut() else { return false };
         match way {
             0 => last.length = u32::MAX,
@@ -155,6 +165,7 @@ fn starts_of_varlen_mask() {
             3 if !last.documents.is_empty() => last.documents[0] = last.length,
             4 if !last.parents.is_empty() => last.parents[0] = 0,
             5 if last.parents.len() > 1 => last.parents[1] = 1,
+            6 => return crowd(&mut case.params.sequences_max, used),
             _ => return false,
         }
         true
@@ -209,7 +220,8 @@ fn settings_of_sample() {
 
 #[test]
 fn drafts_of_spec_verify() {
-    assert_refusals(&cases::spec_verify::cases(), 4, |case, way| {
+    assert_refusals(&cases::spec_verify::cases(), 5, |case, way| {
+        let used = case.sequences.len();
         let vocab = case.params.vocab;
         let Some(last) = case.sequences.last_mut() else { return false };
         match way {
@@ -217,8 +229,35 @@ fn drafts_of_spec_verify() {
             1 if last.parents.len() > 1 => last.parents[1] = 1,
             2 => return put(&mut last.sampled, true, vocab),
             3 => last.request.position = u32::MAX,
+            4 => return crowd(&mut case.params.sequences_max, used),
             _ => return false,
         }
         true
+    });
+}
+
+#[test]
+fn adapters_of_lora() {
+    assert_refusals(&cases::lora::cases(), 4, |case, way| match way {
+        0 => above(&mut case.rows),
+        1 => put(&mut case.adapters, true, case.params.slots),
+        2 => put(&mut case.ranks, false, case.params.rank_max + 1),
+        _ => {
+            case.scales.fill(f32::NAN);
+            true
+        }
+    });
+}
+
+#[test]
+fn starts_and_pages_of_attention() {
+    assert_refusals(&cases::attention::cases(), 4, |case, way| {
+        let used = case.shape.seqs.len();
+        match way {
+            0 => crowd(&mut case.params.seqs_max, used),
+            1 => put(&mut case.q_start, false, u32::MAX),
+            2 => put(&mut case.kv_len, false, u32::MAX),
+            _ => put(&mut case.page_ids, false, case.params.kv.pages),
+        }
     });
 }
