@@ -128,7 +128,7 @@ fn states(p: &params::Attention, facts: &Facts) -> u32 {
     all.min(room) as u32
 }
 
-/// Shared memory of a block, as `lay_out` in attention.cu takes it.
+/// Shared memory of a block, as `lay_out` in attention_unit.h takes it.
 fn shared_bytes(p: &params::Attention, kind: Kind, dims: u32, queries: u32) -> u32 {
     let kv = &p.kv;
     let (number, pieces) = match (kind, Dtype::ALL.into_iter().find(|q| *q as u32 == p.q_dtype)) {
