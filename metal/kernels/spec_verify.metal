@@ -1,47 +1,16 @@
 /* spec_verify: how far down its drafts the target follows each sequence, with the CPU's bits.
  *
- * Launches: 1. one threadgroup goes over the step's buffers, a SIMD group for each sequence.
- * 2. A threadgroup of 512 threads for each sequence walks down its tree: it reads the rows of
- * the nodes that it comes to and no others. Sums are made by teams of 64 threads, a block of
- * 4096 weights each. 3. With places, one threadgroup lists what kv_copy has to move, sequences
- * ascending.
+ * Launches, behind the check (spec_verify_check.metal): 1. A threadgroup of 512 threads for each
+ * sequence walks down its tree: it reads the rows of the nodes that it comes to and no others.
+ * Sums are made by teams of 64 threads, a block of 4096 weights each. 2. With places, one
+ * threadgroup lists what kv_copy has to move, sequences ascending.
  * Memory: 19 KiB of a threadgroup; with REJECTION a row of weights for each threadgroup as
  * workspace.
  * Emulated; not yet run on Apple hardware.
  */
-#include "checks.h"
+#include "spec_verify_call.h"
 #include "vocabulary.h"
 
-struct spec_verify_arguments {
-    pwk_spec_verify p;
-    device const uint32_t *node_start;
-    device const uint32_t *tokens;
-    device const uint32_t *parents;
-    device const float *target;
-    device const float *draft;
-    device const uint32_t *sampled;
-    device const pwk_verify_request *requests;
-    device const uint32_t *places;
-    device const uint32_t *sequences;
-    device uint32_t *path;
-    device uint32_t *accepted;
-    device uint32_t *next;
-    device uint32_t *status;
-    device uint32_t *entries;
-    device uint32_t *count;
-    launch_of_call launch;
-};
-
-/* Places among the buffers. */
-constant constexpr uint32_t VERIFY_NODE_START = 0;
-constant constexpr uint32_t VERIFY_TOKENS_FIELD = 1;
-constant constexpr uint32_t VERIFY_PARENTS = 2;
-constant constexpr uint32_t VERIFY_SAMPLED = 5;
-constant constexpr uint32_t VERIFY_REQUESTS = 6;
-constant constexpr uint32_t VERIFY_SEQUENCES = 8;
-
-constant constexpr uint32_t POSITION_MAX = 0x7fffffff; /* of a request */
-constant constexpr uint32_t CHECKERS = 256;
 constant constexpr uint32_t WALK_THREADS = 512;
 constant constexpr uint32_t WALK_GROUPS = WALK_THREADS / LANES; /* SIMD groups that walk */
 constant constexpr uint32_t TEAMS = WALK_THREADS / SUMS; /* blocks that are summed at once */
@@ -50,126 +19,7 @@ constant constexpr uint32_t IN_FLIGHT = 8; /* weights that a thread reads ahead 
 constant constexpr uint32_t MOVE_THREADS = 256;
 constant constexpr uint32_t ENTRY_WORDS = 5;
 
-/* ---- 1: checks ---- */
-
-/* The first fault of a sequence's node: its buffer, and what is allowed there. */
-struct node_fault {
-    uint32_t field; /* PWK_NONE: none */
-    int64_t most;
-    uint32_t got;
-};
-
-/* Of its token and its parent. A root has neither. */
-static node_fault fault_of_node(constant spec_verify_arguments &a, uint32_t first,
-                                uint32_t node) {
-    const uint32_t at = first + node;
-    if (node > 0 && a.tokens[at] >= a.p.vocab) {
-        return {VERIFY_TOKENS_FIELD, int64_t(a.p.vocab) - 1, a.tokens[at]};
-    }
-    if (node > 0 && a.parents != nullptr && a.parents[at] >= node) {
-        return {VERIFY_PARENTS, int64_t(node) - 1, a.parents[at]};
-    }
-    return {PWK_NONE, 0, 0};
-}
-
-static bool is_sampled_wrong(constant spec_verify_arguments &a, uint32_t at) {
-    return a.sampled != nullptr && a.sampled[at] >= a.p.vocab && a.sampled[at] != PWK_NONE;
-}
-
-/* Tells the first thing that is wrong with a sequence, by one thread. */
-static void refuse_sequence(constant spec_verify_arguments &a, Place place, uint32_t sequence) {
-    const uint32_t first = a.node_start[sequence], end = a.node_start[sequence + 1];
-    for (uint32_t at = first; at < end; at++) {
-        const node_fault fault = fault_of_node(a, first, at - first);
-        if (fault.field != PWK_NONE) {
-            refuse_element(a.launch, place, fault.field, at, 0, fault.most, fault.got);
-            return;
-        }
-    }
-    for (uint32_t at = first; at < end; at++) {
-        if (is_sampled_wrong(a, at)) {
-            refuse_element(a.launch, place, VERIFY_SAMPLED, at, 0, int64_t(a.p.vocab) - 1,
-                           a.sampled[at]);
-            return;
-        }
-    }
-}
-
-/* Where a sequence that begins there may end at most. */
-static uint32_t end_most(constant spec_verify_arguments &a, uint32_t start) {
-    const uint32_t end = start + PWK_TREE_NODES_MAX;
-    return end < a.p.nodes_max ? end : a.p.nodes_max;
-}
-
-/* Starts of sequences that are not from 0 by 1 to 64. */
-struct is_start_wrong {
-    constant spec_verify_arguments *a;
-
-    bool operator()(uint32_t i) const {
-        const uint32_t start = a->node_start[i];
-        if (i == 0) {
-            return start != 0;
-        }
-        const uint32_t before = a->node_start[i - 1];
-        return start <= before || start > end_most(*a, before);
-    }
-};
-
-static bool are_starts_fine(constant spec_verify_arguments &a, Place place, uint32_t sequences) {
-    device const uint32_t *starts = a.node_start;
-    const is_start_wrong bad = {&a};
-    const uint32_t at = first_where(place, check_word(place), sequences + 1, bad);
-    if (at == PWK_NONE) {
-        return true;
-    }
-    const int64_t least = at == 0 ? 0 : int64_t(starts[at - 1]) + 1;
-    const int64_t most = at == 0 ? 0 : int64_t(end_most(a, starts[at - 1]));
-    refuse_element(a.launch, place, VERIFY_NODE_START, at, least, most, starts[at]);
-    return false;
-}
-
-/* Requests that begin too late. */
-struct is_request_wrong {
-    device const pwk_verify_request *requests;
-
-    bool operator()(uint32_t i) const { return requests[i].position > POSITION_MAX; }
-};
-
-static void check_body(constant spec_verify_arguments &a, Place place) {
-    const uint32_t sequences =
-        live_in_block(a.launch, place, VERIFY_SEQUENCES, a.sequences, a.p.sequences_max);
-    if (is_refused_in_block(a.launch, place) || !are_starts_fine(a, place, sequences)) {
-        return;
-    }
-    uint32_t wrong = PWK_NONE;
-    for (uint32_t sequence = place.simdgroup; sequence < sequences && wrong == PWK_NONE;
-         sequence += CHECKERS / LANES) {
-        const uint32_t first = a.node_start[sequence], end = a.node_start[sequence + 1];
-        for (uint32_t at = first + place.lane; at < end; at += LANES) {
-            const bool fine = fault_of_node(a, first, at - first).field == PWK_NONE &&
-                              !is_sampled_wrong(a, at);
-            wrong = fine ? wrong : sequence;
-        }
-    }
-    wrong = least_in_block(place, check_word(place), wrong);
-    if (wrong != PWK_NONE) {
-        if (place.thread_index == 0) {
-            refuse_sequence(a, place, wrong);
-        }
-        return;
-    }
-    if (a.requests == nullptr) {
-        return;
-    }
-    const is_request_wrong bad = {a.requests};
-    const uint32_t at = first_where(place, check_word(place), sequences, bad);
-    if (at != PWK_NONE) {
-        refuse_element(a.launch, place, VERIFY_REQUESTS, at, 0, POSITION_MAX,
-                       a.requests[at].position);
-    }
-}
-
-/* ---- 2: walks ---- */
+/* ---- walks ---- */
 
 struct walk_shared {
     atomic_uint found; /* what checks take */
@@ -531,7 +381,7 @@ static void walk_body(constant spec_verify_arguments &a, Place place) {
     }
 }
 
-/* ---- 3: moves ---- */
+/* ---- moves ---- */
 
 /* Nodes of a path that are not where they belong; how many. */
 static uint32_t count_moves(constant spec_verify_arguments &a, uint32_t sequence) {
@@ -585,8 +435,8 @@ static uint32_t moves_before(Place place, uint32_t own, thread uint32_t &all) {
 
 static void move_body(constant spec_verify_arguments &a, Place place) {
     const uint32_t sequences =
-        live(a.launch, place, VERIFY_SEQUENCES, a.sequences, a.p.sequences_max);
-    if (is_refused(a.launch)) {
+        live_in_block(a.launch, place, VERIFY_SEQUENCES, a.sequences, a.p.sequences_max);
+    if (is_refused_in_block(a.launch, place)) {
         return;
     }
     uint32_t moved = 0;
@@ -606,6 +456,5 @@ static void move_body(constant spec_verify_arguments &a, Place place) {
     }
 }
 
-ENTRY(pw_spec_verify_check, CHECKERS, spec_verify_arguments, check_body)
 ENTRY(pw_spec_verify, WALK_THREADS, spec_verify_arguments, walk_body)
 ENTRY(pw_spec_verify_move, MOVE_THREADS, spec_verify_arguments, move_body)
