@@ -1,5 +1,5 @@
-/* Eight floats of a row at once: 16 bytes of f16 or bf16, 32 of f32, where rows lie so; else
- * one by one. The values are the same.
+/* Floats that are on their way at once. Eight of a row: 16 bytes of f16 or bf16, 32 of f32,
+ * where rows lie so; else one by one. Or some that lie apart. The values are the same.
  */
 #ifndef PAGEWISE_PIECES_H
 #define PAGEWISE_PIECES_H
@@ -20,38 +20,55 @@ PWK_FN bool is_wide_row(uint32_t dtype, const void *start, uint64_t row_stride) 
     return is_wide(start, row_stride * float_bytes(dtype));
 }
 
-/* The floats from `at` on, `count` of them at most; zeros past those. */
-PWK_FN void load_piece(uint32_t dtype, const void *from, uint64_t at, uint32_t count, bool wide,
-                       float (&x)[PIECE]) {
+/* Eight floats as they are stored: a word each of f32, else two in each of the first four. */
+struct piece_bits {
+    uint32_t words[PIECE];
+};
+
+/* Those from `at` on, `count` of them at most; zeros past those. Where they are wide, nothing
+ * waits for them before they are widened. */
+PWK_FN piece_bits load_bits(uint32_t dtype, const void *from, uint64_t at, uint32_t count,
+                            bool wide) {
+    piece_bits bits = {};
+    const bool is_f32 = dtype == PWK_DTYPE_F32;
     if (!wide || count < PIECE) {
 #pragma unroll
         for (uint32_t i = 0; i < PIECE; i++) {
-            x[i] = i < count ? load_float(dtype, from, at + i) : 0.0f;
+            if (i < count && is_f32) {
+                bits.words[i] = static_cast<const uint32_t *>(from)[at + i];
+            } else if (i < count) {
+                const uint32_t half = static_cast<const uint16_t *>(from)[at + i];
+                bits.words[i / 2] |= half << (i % 2 * 16);
+            }
         }
-        return;
+        return bits;
     }
     const uint4 *words = reinterpret_cast<const uint4 *>(static_cast<const char *>(from) +
                                                          at * float_bytes(dtype));
     const uint4 low = words[0];
-    const uint32_t half[4] = {low.x, low.y, low.z, low.w};
+    const uint4 high = is_f32 ? words[1] : make_uint4(0, 0, 0, 0);
+    return {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
+}
+
+PWK_FN void widen_piece(uint32_t dtype, const piece_bits &bits, float (&x)[PIECE]) {
     if (dtype == PWK_DTYPE_F32) {
-        const uint4 high = words[1];
-        const uint32_t rest[4] = {high.x, high.y, high.z, high.w};
 #pragma unroll
-        for (uint32_t i = 0; i < 4; i++) {
-            x[i] = __uint_as_float(half[i]);
-            x[4 + i] = __uint_as_float(rest[i]);
+        for (uint32_t i = 0; i < PIECE; i++) {
+            x[i] = __uint_as_float(bits.words[i]);
         }
         return;
     }
 #pragma unroll
-    for (uint32_t i = 0; i < 4; i++) {
-        const bool is_f16 = dtype == PWK_DTYPE_F16;
-        const uint16_t first = static_cast<uint16_t>(half[i]);
-        x[2 * i] = is_f16 ? ops::of_f16(first) : pwk_of_bf16(first);
-        const uint16_t second = static_cast<uint16_t>(half[i] >> 16);
-        x[2 * i + 1] = is_f16 ? ops::of_f16(second) : pwk_of_bf16(second);
+    for (uint32_t i = 0; i < PIECE; i++) {
+        const uint16_t half = static_cast<uint16_t>(bits.words[i / 2] >> (i % 2 * 16));
+        x[i] = dtype == PWK_DTYPE_F16 ? ops::of_f16(half) : pwk_of_bf16(half);
     }
+}
+
+/* The floats from `at` on, `count` of them at most; zeros past those. */
+PWK_FN void load_piece(uint32_t dtype, const void *from, uint64_t at, uint32_t count, bool wide,
+                       float (&x)[PIECE]) {
+    widen_piece(dtype, load_bits(dtype, from, at, count, wide), x);
 }
 
 /* Two floats as the 16-bit type has them, the first one low. */
@@ -90,6 +107,36 @@ PWK_FN void store_piece(uint32_t dtype, void *to, uint64_t at, uint32_t count, b
 /* Elements of the piece that begins there, of a row of so many. */
 PWK_FN uint32_t piece_count(uint64_t at, uint32_t columns) {
     return at + PIECE <= columns ? PIECE : columns - static_cast<uint32_t>(at);
+}
+
+/* The first `count` of COUNT floats that lie `stride` apart, all loaded before the first is
+ * widened; zeros past those. */
+template <uint32_t COUNT>
+PWK_FN void load_apart(uint32_t dtype, const void *from, uint64_t at, uint64_t stride,
+                       uint32_t count, float (&x)[COUNT]) {
+    if (dtype == PWK_DTYPE_F32) {
+#pragma unroll
+        for (uint32_t i = 0; i < COUNT; i++) {
+            x[i] = i < count ? static_cast<const float *>(from)[at + i * stride] : 0.0f;
+        }
+        return;
+    }
+    uint16_t bits[COUNT];
+#pragma unroll
+    for (uint32_t i = 0; i < COUNT; i++) {
+        bits[i] = i < count ? static_cast<const uint16_t *>(from)[at + i * stride] : 0;
+    }
+    if (dtype == PWK_DTYPE_F16) {
+#pragma unroll
+        for (uint32_t i = 0; i < COUNT; i++) {
+            x[i] = ops::of_f16(bits[i]);
+        }
+    } else {
+#pragma unroll
+        for (uint32_t i = 0; i < COUNT; i++) {
+            x[i] = pwk_of_bf16(bits[i]);
+        }
+    }
 }
 
 #endif /* PAGEWISE_PIECES_H */
