@@ -7,10 +7,12 @@
  * ascending in shared memory. Up: a block takes as many rows and 256 outputs, a thread one
  * output. Neighbouring rows of one adapter share each load of its weights; so a prompt reads
  * them once for eight rows. Memory: 24 KiB shared down, 8 KiB up; h in the workspace.
- * A lane reads one element of a line that its warp, or its next steps, read whole.
+ * A lane reads one element of a line that its warp, or its next steps, read whole, and 16 of
+ * them before it uses the first.
  * Not measured yet.
  */
 #include "checks.h"
+#include "pieces.h"
 
 struct lora_arguments {
     pwk_lora p;
@@ -37,6 +39,7 @@ constexpr uint32_t WARPS = THREADS / 32;
 constexpr uint32_t ROWS = 8;       /* of a block at most */
 constexpr uint32_t STAGED = 64;    /* inputs of a row in shared memory */
 constexpr uint32_t RANK_MAX = 256; /* the largest rank */
+constexpr uint32_t AHEAD = 16;     /* weights of a lane on their way at once */
 
 static __device__ uint32_t lora_rows(const lora_arguments &a) {
     return live(a.launch, LORA_FIELD_ROWS, a.rows, a.p.rows_max);
@@ -114,24 +117,31 @@ static __device__ __forceinline__ void for_rows(const lora_arguments &a, const E
     }
 }
 
+/* Adds `count` products of a lane's weights, STRIDE apart, with rows in shared memory, PITCH
+ * apart: of one row where COUNT is 1, else of up to ROWS. Past the end 0 times -0 leaves a sum
+ * as it is. */
+template <uint32_t COUNT, uint32_t STRIDE, uint32_t PITCH>
+PWK_FN void add_products(uint32_t dtype, const void *weights, uint64_t at, const float *x,
+                         uint32_t count, float (&sums)[ROWS]) {
+    for (uint32_t first = 0; first < count; first += AHEAD) {
+        float w[AHEAD];
+        load_apart(dtype, weights, at + uint64_t(first) * STRIDE, STRIDE, count - first, w);
+#pragma unroll
+        for (uint32_t i = 0; i < AHEAD; i++) {
+            const uint32_t k = first + i;
+#pragma unroll
+            for (uint32_t row = 0; row < COUNT; row++) {
+                const float other = k < count ? x[row * PITCH + k] : -0.0f;
+                sums[row] = __fmaf_rn(w[i], other, sums[row]);
+            }
+        }
+    }
+}
+
 /* ---- h = x A' ---- */
 
 PWK_FN float *h_of(const lora_arguments &a, uint64_t row) {
     return reinterpret_cast<float *>(a.launch.workspace) + row * a.p.rank_max;
-}
-
-/* Adds `count` inputs of some rows for a lane's rank: one where COUNT is 1, else up to ROWS. */
-template <uint32_t COUNT>
-PWK_FN void add_inputs(uint32_t dtype, const void *weights, uint64_t at, const float *x,
-                       uint32_t count, float (&sums)[ROWS]) {
-#pragma unroll 4
-    for (uint32_t k = 0; k < count; k++) {
-        const float w = load_float(dtype, weights, at + uint64_t(k) * PWK_LORA_RANKS);
-#pragma unroll
-        for (uint32_t row = 0; row < COUNT; row++) {
-            sums[row] = __fmaf_rn(w, x[row * STAGED + k], sums[row]);
-        }
-    }
 }
 
 /* A warp's segment of some rows, for lane l's rank, into to[row][l]. */
@@ -159,9 +169,10 @@ static __device__ __forceinline__ void down_segment(const lora_arguments &a,
         __syncwarp();
         const uint64_t words = own + uint64_t(begin + at) * PWK_LORA_RANKS;
         if (works && same.count == 1) {
-            add_inputs<1>(p.weight_dtype, a.a, words, x, count, sums);
+            add_products<1, PWK_LORA_RANKS, STAGED>(p.weight_dtype, a.a, words, x, count, sums);
         } else if (works) {
-            add_inputs<ROWS>(p.weight_dtype, a.a, words, x, count, sums);
+            add_products<ROWS, PWK_LORA_RANKS, STAGED>(p.weight_dtype, a.a, words, x, count,
+                                                       sums);
         }
     }
 #pragma unroll
@@ -203,20 +214,6 @@ static __device__ void down_body(const lora_arguments &a) {
 
 /* ---- out += scale h B' ---- */
 
-/* The terms of one output, of one row where COUNT is 1, else of up to ROWS. */
-template <uint32_t COUNT>
-PWK_FN void add_ranks(uint32_t dtype, const void *weights, uint64_t at, const float *h,
-                      uint32_t rank, float (&terms)[ROWS]) {
-#pragma unroll 4
-    for (uint32_t j = 0; j < rank; j++) {
-        const float w = load_float(dtype, weights, at + uint64_t(j) * PWK_LORA_OUTPUTS);
-#pragma unroll
-        for (uint32_t row = 0; row < COUNT; row++) {
-            terms[row] = __fmaf_rn(w, h[row * RANK_MAX + j], terms[row]);
-        }
-    }
-}
-
 /* A thread's output of some rows. */
 static __device__ __forceinline__ void up_rows(const lora_arguments &a, const same_rows &same) {
     float *h = reinterpret_cast<float *>(SHARED());
@@ -234,9 +231,10 @@ static __device__ __forceinline__ void up_rows(const lora_arguments &a, const sa
             slab + panel * rank * PWK_LORA_OUTPUTS + output % PWK_LORA_OUTPUTS;
         float terms[ROWS] = {};
         if (same.count == 1) {
-            add_ranks<1>(p.weight_dtype, a.b, own, h, rank, terms);
+            add_products<1, PWK_LORA_OUTPUTS, RANK_MAX>(p.weight_dtype, a.b, own, h, rank, terms);
         } else {
-            add_ranks<ROWS>(p.weight_dtype, a.b, own, h, rank, terms);
+            add_products<ROWS, PWK_LORA_OUTPUTS, RANK_MAX>(p.weight_dtype, a.b, own, h, rank,
+                                                           terms);
         }
         const float scale = a.scales[same.slot];
 #pragma unroll
