@@ -5,7 +5,8 @@
  * A thread takes a sequence, a warp the page ids of one; prefix sums go through shared
  * memory. A sequence is cut into splits while it has fewer units than the device has blocks
  * and while there is room for its states: neither changes a bit.
- * The fold takes a warp for each row and head of sequences that were cut.
+ * The fold takes a warp for each row, head and 32 dims of sequences that were cut; each works
+ * out the factors for itself.
  * Not measured yet.
  */
 #include "attention_call.h"
@@ -13,6 +14,8 @@
 
 constexpr uint32_t PLAN_THREADS = 512;
 constexpr uint32_t FOLD_WARPS = 4;
+constexpr uint32_t IDS_AHEAD = 16;   /* page ids of a lane on their way at once */
+constexpr uint32_t SPLITS_AHEAD = 8; /* splits of a query on their way at once */
 
 /* ---- checks ---- */
 
@@ -65,9 +68,18 @@ static __device__ uint64_t list_length(const attention_arguments &a, uint32_t se
 static __device__ uint32_t bad_page(const attention_arguments &a, uint32_t seq, uint32_t lane) {
     const uint64_t listed = listed_of(a, seq);
     const uint32_t needed = needed_of(a, seq);
-    for (uint32_t at = lane; at < needed; at += 32) {
-        if (a.page_ids[listed + at] >= a.p.kv.pages) {
-            return at;
+    for (uint32_t first = lane; first < needed; first += 32 * IDS_AHEAD) {
+        uint32_t ids[IDS_AHEAD];
+#pragma unroll
+        for (uint32_t i = 0; i < IDS_AHEAD; i++) {
+            const uint32_t at = first + 32 * i;
+            ids[i] = at < needed ? a.page_ids[listed + at] : 0;
+        }
+#pragma unroll
+        for (uint32_t i = 0; i < IDS_AHEAD; i++) {
+            if (ids[i] >= a.p.kv.pages) {
+                return first + 32 * i;
+            }
         }
     }
     return PWK_NONE;
@@ -198,35 +210,38 @@ static __device__ uint32_t seq_of_row(const attention_arguments &a, uint32_t seq
     return low;
 }
 
-/* Folds the splits of a row and head, by a warp, and writes its output. */
+/* Folds the splits of a row and head in dims from `first` on, by a warp, and writes its
+ * output. An empty split's values are loaded and not used. */
 static __device__ void fold_query(const attention_arguments &a, uint32_t seq, uint32_t row,
-                                  uint32_t head) {
+                                  uint32_t head, uint32_t first) {
     const attention_seq plan = seqs_of(a)[seq];
-    const uint32_t group = group_of(a), lane = threadIdx.x % 32;
+    const uint32_t group = group_of(a), dims = a.p.kv.head_dim, dim = first + threadIdx.x % 32;
     const uint64_t query = uint64_t(row - a.q_start[seq]) * group + head % group;
     const float *state = state_of(a, plan, seq, head / group, 0, query);
     const uint64_t stride = queries_of(a, seq) * state_floats(a);
     softmax_state all = softmax_empty();
-    float values[8] = {};
-    for (uint32_t split = 0; split < plan.split_count; split++, state += stride) {
-        const softmax_fold fold = fold_later(all, {state[0], state[1]});
-        for (uint32_t i = 0; i < 8; i++) {
-            const uint32_t dim = 32 * i + lane;
-            if (!fold.nothing && dim < a.p.kv.head_dim) {
-                values[i] = folded(fold, values[i], state[4 + dim]);
-            }
+    float value = 0.0f;
+    for (uint32_t split = 0; split < plan.split_count; split += SPLITS_AHEAD) {
+        softmax_state later[SPLITS_AHEAD];
+        float values[SPLITS_AHEAD];
+#pragma unroll
+        for (uint32_t i = 0; i < SPLITS_AHEAD; i++, state += stride) {
+            const bool some = split + i < plan.split_count;
+            later[i] = some ? softmax_state{state[0], state[1]} : softmax_empty();
+            values[i] = some && dim < dims ? state[4 + dim] : 0.0f;
+        }
+#pragma unroll
+        for (uint32_t i = 0; i < SPLITS_AHEAD; i++) {
+            value = folded(fold_later(all, later[i]), value, values[i]);
         }
     }
     const softmax_end end =
         softmax_ends(all, a.sinks == nullptr ? -PWK_INFINITY : a.sinks[head]);
-    const uint64_t out = row * a.p.out_row_stride + uint64_t(head) * a.p.kv.head_dim;
-    for (uint32_t i = 0; i < 8; i++) {
-        const uint32_t dim = 32 * i + lane;
-        if (dim < a.p.kv.head_dim) {
-            store_float(a.p.out_dtype, a.out, out + dim, ended(end, values[i]));
-        }
+    if (dim < dims) {
+        const uint64_t out = row * a.p.out_row_stride + uint64_t(head) * dims;
+        store_float(a.p.out_dtype, a.out, out + dim, ended(end, value));
     }
-    if (a.lse != nullptr && lane == 0) {
+    if (a.lse != nullptr && dim == 0) {
         a.lse[uint64_t(row) * a.p.q_heads + head] = end.lse;
     }
 }
@@ -238,13 +253,16 @@ static __device__ void attention_merge_body(const attention_arguments &a) {
     }
     const uint64_t first = uint64_t(a.q_start[0]) * a.p.q_heads;
     const uint64_t last = uint64_t(a.q_start[seqs]) * a.p.q_heads;
+    const uint64_t parts = (a.p.kv.head_dim + 31) / 32;
     const uint64_t warps = uint64_t(gridDim.x) * FOLD_WARPS;
-    uint64_t query = first + uint64_t(blockIdx.x) * FOLD_WARPS + threadIdx.x / 32;
-    for (; query < last; query += warps) {
+    uint64_t item = first * parts + uint64_t(blockIdx.x) * FOLD_WARPS + threadIdx.x / 32;
+    for (; item < last * parts; item += warps) {
+        const uint64_t query = item / parts;
         const uint32_t row = static_cast<uint32_t>(query / a.p.q_heads);
         const uint32_t seq = seq_of_row(a, seqs, row);
         if (seqs_of(a)[seq].states != NO_STATES) {
-            fold_query(a, seq, row, static_cast<uint32_t>(query % a.p.q_heads));
+            const uint32_t head = static_cast<uint32_t>(query % a.p.q_heads);
+            fold_query(a, seq, row, head, static_cast<uint32_t>(item % parts) * 32);
         }
     }
 }

@@ -87,12 +87,9 @@ pub fn lower(attention: &Attention<Raw>, facts: &Facts) -> Result<Launches, Erro
     }
     if states > 0 {
         let queries = u64::from(p.rows_max) * u64::from(p.q_heads);
-        let fold = looping(
-            "pw_attention_merge",
-            32 * FOLD_WARPS,
-            queries.div_ceil(FOLD_WARPS.into()),
-            facts,
-        );
+        let warps = queries * u64::from(p.kv.head_dim.div_ceil(32));
+        let fold_blocks = warps.div_ceil(FOLD_WARPS.into());
+        let fold = looping("pw_attention_merge", 32 * FOLD_WARPS, fold_blocks, facts);
         launches.push(Launch { told, ..fold });
     }
     let seqs = u64::from(p.seqs_max) * SEQ_BYTES;

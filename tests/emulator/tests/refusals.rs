@@ -251,13 +251,26 @@ fn adapters_of_lora() {
 
 #[test]
 fn starts_and_pages_of_attention() {
-    assert_refusals(&cases::attention::cases(), 4, |case, way| {
-        let used = case.shape.seqs.len();
+    assert_refusals(&cases::attention::cases(), 5, |case, way| {
+        let (used, kv) = (case.shape.seqs.len(), case.params.kv);
         match way {
-            0 => crowd(&mut case.params.seqs_max, used),
-            1 => put(&mut case.q_start, false, u32::MAX),
-            2 => put(&mut case.kv_len, false, u32::MAX),
-            _ => put(&mut case.page_ids, false, case.params.kv.pages),
+            0 => return crowd(&mut case.params.seqs_max, used),
+            1 => return put(&mut case.q_start, false, u32::MAX),
+            2 => return put(&mut case.kv_len, false, u32::MAX),
+            3 => return put(&mut case.page_ids, false, kv.pages),
+            _ => {
+                // The last page of a sequence of more pages than a warp has lanes.
+                let is_long = |&seq: &usize| case.kv_len[seq] > 32 * kv.page_len;
+                let long = (0..used).rev().find(is_long);
+                let (Some(seq), Some(starts), None) =
+                    (long, &case.page_start, &case.first_position)
+                else {
+                    return false;
+                };
+                let last = starts[seq] + (case.kv_len[seq] - 1) / kv.page_len;
+                case.page_ids[last as usize] = kv.pages;
+            }
         }
+        true
     });
 }
