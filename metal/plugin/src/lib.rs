@@ -15,6 +15,8 @@ mod kernels;
 mod memory;
 #[cfg(any(target_os = "macos", test))]
 mod refusal;
+#[cfg(any(target_os = "macos", test))]
+mod sent;
 #[cfg(target_os = "macos")]
 mod work;
 

@@ -1,15 +1,17 @@
 //! What work is enqueued on, recorded as and waited for: streams, graphs and events.
 //!
 //! A stream is a command queue. What is enqueued is encoded into one open command buffer, which
-//! is committed where an event is recorded; buffers of a queue run in the order of their
-//! commits, dispatches of an encoder one after the other. Buffers that kernels are told by
-//! address are named to each encoder by `useResources`, which macOS has since 10.13: that keeps
-//! them where the GPU reaches them, and orders encoders that use the same. A residency set
-//! (macOS 15) would save naming them anew.
+//! is committed where an event is recorded, and after so many launches: macOS ends one that
+//! takes seconds. Buffers of a queue begin in the order of their commits, and dispatches of an
+//! encoder run one after the other. Memory that kernels are told by address is named to each
+//! encoder by `useResources`, which macOS has since 10.13: that keeps it where the GPU reaches
+//! it, and as Metal tracks it, orders encoders that use the same, of one command buffer or two.
+//! A residency set (macOS 15) would save naming it anew, and would order nothing.
 
 use crate::failure;
 use crate::kernels::{Kernels, Pipeline};
 use crate::memory::Pieces;
+use crate::sent::{Sent, State};
 use kernels_core::Error;
 use objc2::rc::Retained;
 use objc2::runtime::ProtocolObject;
@@ -23,6 +25,10 @@ use std::ptr::NonNull;
 /// An object of Metal's that is held.
 pub type Held<T> = Retained<ProtocolObject<T>>;
 
+/// Launches of a command buffer.
+const LAUNCHES_MAX: u32 = 32;
+/// Command buffers that a queue has not finished; one more would have to wait.
+const BUFFERS_MAX: usize = 1024;
 /// Threadgroup memory comes in multiples of so many bytes, and every entry takes some.
 const SHARED_ALIGN: usize = 16;
 
@@ -31,8 +37,9 @@ pub struct Stream {
     queue: Held<dyn MTLCommandQueue>,
     /// What is not committed yet.
     open: Option<Open>,
-    /// What was committed last.
-    committed: Option<Held<dyn MTLCommandBuffer>>,
+    /// Launches in it.
+    launches: u32,
+    sent: Sent<Held<dyn MTLCommandBuffer>>,
     recorded: Option<Graph>,
 }
 
@@ -69,8 +76,9 @@ pub struct Place<'a> {
 impl Stream {
     /// One of its own.
     pub fn own(device: &ProtocolObject<dyn MTLDevice>) -> Result<Self, Error> {
-        let queue = device.newCommandQueue().ok_or_else(|| failure::nothing("queue"))?;
-        Ok(Self { queue, open: None, committed: None, recorded: None })
+        let queue = device.newCommandQueueWithMaxCommandBufferCount(BUFFERS_MAX);
+        let queue = queue.ok_or_else(|| failure::nothing("queue"))?;
+        Ok(Self { queue, open: None, launches: 0, sent: Sent::default(), recorded: None })
     }
 
     /// From here on launches are recorded.
@@ -97,6 +105,10 @@ impl Stream {
         let pipeline = place.kernels.pipeline(launch.entry);
         let encoder = self.compute(place.pieces)?;
         dispatch(encoder, pipeline, launch, arguments);
+        self.launches += 1;
+        if self.launches == LAUNCHES_MAX {
+            self.commit();
+        }
         Ok(())
     }
 
@@ -114,8 +126,10 @@ impl Stream {
     ) -> Result<&ProtocolObject<dyn MTLComputeCommandEncoder>, Error> {
         if !matches!(self.open, Some(Open { encoder: Encoder::Compute { .. }, .. })) {
             let commands = self.commands()?;
-            let encoder = commands.computeCommandEncoder();
-            let encoder = encoder.ok_or_else(|| failure::nothing("encoder"))?;
+            let Some(encoder) = commands.computeCommandEncoder() else {
+                self.send(commands);
+                return Err(failure::nothing("encoder"));
+            };
             // None is named yet; pieces have changed at least once where there are any.
             let encoder = Encoder::Compute { encoder, named_at: 0 };
             self.open = Some(Open { commands, encoder });
@@ -135,8 +149,10 @@ impl Stream {
     pub fn blit(&mut self) -> Result<&ProtocolObject<dyn MTLBlitCommandEncoder>, Error> {
         if !matches!(self.open, Some(Open { encoder: Encoder::Blit(_), .. })) {
             let commands = self.commands()?;
-            let encoder = commands.blitCommandEncoder();
-            let encoder = encoder.ok_or_else(|| failure::nothing("encoder"))?;
+            let Some(encoder) = commands.blitCommandEncoder() else {
+                self.send(commands);
+                return Err(failure::nothing("encoder"));
+            };
             self.open = Some(Open { commands, encoder: Encoder::Blit(encoder) });
         }
         match &self.open {
@@ -156,21 +172,27 @@ impl Stream {
     /// Sends what is open to the GPU.
     pub fn commit(&mut self) {
         if let Some(open) = self.open.take() {
-            let commands = open.ended();
-            commands.commit();
-            self.committed = Some(commands);
+            self.send(open.ended());
         }
+    }
+
+    /// Sends commands that no encoder is open for: what was enqueued before is done even where
+    /// there is none for the next.
+    fn send(&mut self, commands: Held<dyn MTLCommandBuffer>) {
+        commands.commit();
+        self.sent.push(commands, |commands| state(commands));
+        self.launches = 0;
     }
 
     /// Whether nothing is open or under way: then the CPU may do what is next.
     pub fn is_idle(&self) -> bool {
-        self.open.is_none() && self.committed.as_deref().is_none_or(has_ended)
+        self.open.is_none() && self.sent.state(|commands| state(commands)) != State::UnderWay
     }
 
     /// Waits for all that was enqueued.
     pub fn wait(&mut self) -> Result<(), Error> {
         self.commit();
-        self.committed.as_deref().map_or(Ok(()), wait)
+        wait(&self.sent)
     }
 }
 
@@ -228,52 +250,47 @@ fn dispatch(
     encoder.dispatchThreadgroups_threadsPerThreadgroup(grid, block);
 }
 
-/// A point of a stream: what was committed last there.
+/// A point of a stream: what was sent there since the one before.
 #[derive(Default)]
 pub struct Event {
-    committed: Option<Held<dyn MTLCommandBuffer>>,
+    sent: Sent<Held<dyn MTLCommandBuffer>>,
 }
 
 impl Event {
     /// It is here now.
     pub fn record(&mut self, stream: &mut Stream) {
         stream.commit();
-        self.committed = stream.committed.clone();
+        self.sent = stream.sent.mark();
     }
 
     /// Whether all before it is done.
     pub fn is_done(&self) -> Result<bool, Error> {
-        match self.committed.as_deref() {
-            Some(commands) if has_ended(commands) => outcome(commands).map(|()| true),
-            Some(_) => Ok(false),
-            None => Ok(true),
+        match self.sent.state(|commands| state(commands)) {
+            State::UnderWay => Ok(false),
+            State::Done => Ok(true),
+            State::Failed(error) => Err(error),
         }
     }
 
     /// Waits until it is.
     pub fn wait(&self) -> Result<(), Error> {
-        self.committed.as_deref().map_or(Ok(()), wait)
+        wait(&self.sent)
     }
 }
 
-fn has_ended(commands: &ProtocolObject<dyn MTLCommandBuffer>) -> bool {
-    let status = commands.status();
-    status == MTLCommandBufferStatus::Completed || status == MTLCommandBufferStatus::Error
-}
-
-fn wait(commands: &ProtocolObject<dyn MTLCommandBuffer>) -> Result<(), Error> {
-    commands.waitUntilCompleted();
-    outcome(commands)
-}
-
-/// What came of commands that have ended.
-fn outcome(commands: &ProtocolObject<dyn MTLCommandBuffer>) -> Result<(), Error> {
-    if commands.status() != MTLCommandBufferStatus::Error {
-        return Ok(());
+/// Waits until all have ended.
+fn wait(sent: &Sent<Held<dyn MTLCommandBuffer>>) -> Result<(), Error> {
+    sent.iter().for_each(|commands| commands.waitUntilCompleted());
+    match sent.state(|commands| state(commands)) {
+        State::Failed(error) => Err(error),
+        _ => Ok(()),
     }
-    let error = commands.error();
-    Err(error.map_or_else(
-        || failure::nothing("command_buffer"),
-        |error| failure::of("command_buffer", &error),
-    ))
+}
+
+fn state(commands: &ProtocolObject<dyn MTLCommandBuffer>) -> State {
+    match commands.status() {
+        MTLCommandBufferStatus::Completed => State::Done,
+        MTLCommandBufferStatus::Error => State::Failed(failure::of_commands(commands)),
+        _ => State::UnderWay,
+    }
 }
