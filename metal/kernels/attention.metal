@@ -110,7 +110,7 @@ static void score_keys(constant attention_arguments &a, Place place, attention_r
     const uint64_t cell =
         there ? key_cell(a, run.head, place_of(a, run.seq, position)) : uint64_t(0);
     simdgroup_float8x8 sums[4];
-    for (uint32_t j = 0; j < 4; j++) {
+    UNROLLED for (uint32_t j = 0; j < 4; j++) {
         sums[j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
     }
     for (uint32_t dim = 0; dim < a.p.kv.head_dim; dim += 8) {
@@ -120,14 +120,14 @@ static void score_keys(constant attention_arguments &a, Place place, attention_r
         simdgroup_barrier(mem_flags::mem_threadgroup);
         simdgroup_float8x8 left;
         simdgroup_load(left, desk->q + dim, DIMS_MAX);
-        for (uint32_t j = 0; j < 4; j++) {
+        UNROLLED for (uint32_t j = 0; j < 4; j++) {
             simdgroup_float8x8 right;
             simdgroup_load(right, staged + j * 8, 32);
             simdgroup_multiply_accumulate(sums[j], left, right, sums[j]);
         }
         simdgroup_barrier(mem_flags::mem_threadgroup);
     }
-    for (uint32_t j = 0; j < 4; j++) {
+    UNROLLED for (uint32_t j = 0; j < 4; j++) {
         simdgroup_store(sums[j], to + j * 8, SPLIT);
     }
 }
@@ -213,7 +213,7 @@ static void sum_values(constant attention_arguments &a, Place place, attention_r
     const uint32_t width = (a.p.kv.head_dim / 8 + SIMDGROUPS - 1) / SIMDGROUPS * 8;
     const uint32_t dim = place.simdgroup * width;
     simdgroup_float8x8 sums[VALUE_DIMS / 8];
-    for (uint32_t j = 0; j < VALUE_DIMS / 8; j++) {
+    UNROLLED for (uint32_t j = 0; j < VALUE_DIMS / 8; j++) {
         sums[j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
     }
     bool odd = false;
@@ -226,10 +226,12 @@ static void sum_values(constant attention_arguments &a, Place place, attention_r
         simdgroup_barrier(mem_flags::mem_threadgroup);
         simdgroup_float8x8 left;
         simdgroup_load(left, desk->scores + key, SPLIT);
-        for (uint32_t j = 0; j < width / 8; j++) {
-            simdgroup_float8x8 right;
-            simdgroup_load(right, staged + j * 8, width);
-            simdgroup_multiply_accumulate(sums[j], left, right, sums[j]);
+        UNROLLED for (uint32_t j = 0; j < VALUE_DIMS / 8; j++) {
+            if (j * 8 < width) {
+                simdgroup_float8x8 right;
+                simdgroup_load(right, staged + j * 8, width);
+                simdgroup_multiply_accumulate(sums[j], left, right, sums[j]);
+            }
         }
         simdgroup_barrier(mem_flags::mem_threadgroup);
     }
@@ -239,8 +241,8 @@ static void sum_values(constant attention_arguments &a, Place place, attention_r
         atomic_store_explicit(reinterpret_cast<threadgroup atomic_uint *>(&desk->odd), 1u,
                               memory_order_relaxed);
     }
-    for (uint32_t j = 0; j < width / 8; j++) {
-        if (dim + j * 8 < a.p.kv.head_dim) {
+    UNROLLED for (uint32_t j = 0; j < VALUE_DIMS / 8; j++) {
+        if (j * 8 < width && dim + j * 8 < a.p.kv.head_dim) {
             simdgroup_store(sums[j], desk->staged + dim + j * 8, DIMS_MAX);
         }
     }

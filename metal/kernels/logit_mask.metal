@@ -73,7 +73,8 @@ static device ushort *counts_before(constant logit_mask_arguments &a) {
 }
 
 static bool is_penalised(thread const pwk_logit_mask_row &asked) {
-    return asked.repetition != 1.0f || asked.presence != 0.0f || asked.frequency != 0.0f;
+    return asked.repetition != 1.0f || !pwk_is_zero(asked.presence) ||
+           !pwk_is_zero(asked.frequency);
 }
 
 /* Lets the threads of a threadgroup see what each has written, to its memory and to buffers. */
@@ -90,6 +91,14 @@ static bool are_finite(thread const pwk_logit_mask_row &row) {
            is_finite(row.frequency);
 }
 
+/* Whether a number is above zero: by its bits, as pwk_is_zero. */
+static bool is_positive(float x) { return int(PWK_BITS(x)) > 0; }
+
+static bool are_in_range(thread const pwk_logit_mask_row &row) {
+    return (pwk_is_zero(row.temperature) || is_positive(row.temperature)) &&
+           is_positive(row.repetition);
+}
+
 /* Rows that ask for what they may not. */
 struct is_row_wrong {
     constant logit_mask_arguments *a;
@@ -98,9 +107,8 @@ struct is_row_wrong {
         const pwk_logit_mask_row row = a->settings[i];
         const bool indices = is_index(row.mask, a->p.masks) && is_index(row.action, a->p.masks) &&
                              is_index(row.slot, a->p.slots);
-        const bool ranges = row.temperature >= 0.0f && row.repetition > 0.0f;
         const bool slotless = row.slot == PWK_NONE && is_penalised(row);
-        return !indices || !are_finite(row) || !ranges || slotless;
+        return !indices || !are_finite(row) || !are_in_range(row) || slotless;
     }
 };
 
@@ -144,7 +152,7 @@ static void refuse_row(constant logit_mask_arguments &a, Place place, uint32_t a
         }
     }
     const bool finite = are_finite(row);
-    const bool below = row.temperature < 0.0f || row.repetition <= 0.0f;
+    const bool below = !are_in_range(row);
     if (finite && !below) {
         refuse_element(a.launch, place, LOGIT_SETTINGS, at, 0, int64_t(a.p.slots) - 1, row.slot);
     } else if (place.thread_index == 0) {

@@ -22,20 +22,6 @@ struct matmul_arguments {
 
 constant constexpr uint32_t MATMUL_ROWS = 4; /* place of `rows` among the buffers */
 
-static product product_of(constant matmul_arguments &a) {
-    product p;
-    p.x = a.x;
-    p.x_row_stride = a.p.x_row_stride;
-    p.x_dtype = a.p.x_dtype;
-    p.rows_max = a.p.rows_max;
-    p.weight = a.p.weight;
-    p.packed = a.weight;
-    p.bias = a.bias;
-    p.bias_dtype = a.p.bias_dtype;
-    p.converted = a.launch.workspace;
-    return p;
-}
-
 static void convert_body(constant matmul_arguments &a, Place place) {
     const product p = product_of(a);
     convert_rows(p, place, live(a.launch, place, MATMUL_ROWS, a.rows, a.p.rows_max));

@@ -21,7 +21,10 @@
 using namespace metal;
 
 /* Products and sums are fused where a kernel says so, and nowhere else. */
-#pragma METAL fp contract(off)
+#pragma STDC FP_CONTRACT OFF
+
+/* Before a loop over matrices: an array of them has no memory, only registers by name. */
+#define UNROLLED _Pragma("clang loop unroll(full)")
 
 /* Where a thread is. Threadgroups have one dimension. */
 struct Place {

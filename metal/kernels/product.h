@@ -32,12 +32,19 @@ struct product {
     uint64_t x_row_stride;
     uint32_t x_dtype;
     uint32_t rows_max;
-    pwk_weight weight;
+    constant pwk_weight &weight;
     device const uchar *packed;
     device const uchar *bias;
     uint32_t bias_dtype;
     device uchar *converted;
 };
+
+/* That of a call of either kernel. */
+template <class Arguments>
+static product product_of(constant Arguments &a) {
+    return {a.x, a.p.x_row_stride, a.p.x_dtype, a.p.rows_max, a.p.weight,
+            a.weight, a.bias, a.p.bias_dtype, a.launch.workspace};
+}
 
 /* Rows [first, rows) of which a threadgroup takes some, times one tile. */
 struct product_place {
@@ -48,18 +55,18 @@ struct product_place {
 
 /* ---- places ---- */
 
-PWK_FN bool has_groups(thread const pwk_weight &w) { return w.group != 0; }
+PWK_FN bool has_groups(constant pwk_weight &w) { return w.group != 0; }
 
-PWK_FN uint32_t segments_of(thread const pwk_weight &w) {
+PWK_FN uint32_t segments_of(constant pwk_weight &w) {
     return (w.inputs + SEGMENT - 1) / SEGMENT;
 }
 
-PWK_FN uint32_t segment_end(thread const pwk_weight &w, uint32_t segment) {
+PWK_FN uint32_t segment_end(constant pwk_weight &w, uint32_t segment) {
     const uint32_t begin = segment * SEGMENT;
     return w.inputs - begin < SEGMENT ? w.inputs : begin + SEGMENT;
 }
 
-PWK_FN uint32_t tiles_of(thread const pwk_weight &w) { return (w.outputs + TILE - 1) / TILE; }
+PWK_FN uint32_t tiles_of(constant pwk_weight &w) { return (w.outputs + TILE - 1) / TILE; }
 
 /* Scales of its groups that a quantised row has behind all rows. */
 PWK_FN device uint2 *row_tail(thread const product &p, uint64_t row) {
@@ -68,25 +75,25 @@ PWK_FN device uint2 *row_tail(thread const product &p, uint64_t row) {
 }
 
 /* Bytes of all quantised rows. */
-PWK_FN uint64_t converted_bytes(thread const pwk_weight &w, uint32_t rows_max) {
+PWK_FN uint64_t converted_bytes(constant pwk_weight &w, uint32_t rows_max) {
     const uint64_t each = has_groups(w) ? uint64_t(w.inputs) + w.inputs / w.group * 8 : 0;
     return rows_max * each;
 }
 
-PWK_FN uint32_t scale_bytes(thread const pwk_weight &w) {
+PWK_FN uint32_t scale_bytes(constant pwk_weight &w) {
     return w.scale_dtype == PWK_DTYPE_F32 ? 4 : 2;
 }
 
 /* Bytes of the scales of a group of a tile, and of its biases. */
-PWK_FN uint32_t head_bytes(thread const pwk_weight &w) {
+PWK_FN uint32_t head_bytes(constant pwk_weight &w) {
     return TILE * scale_bytes(w) * (w.scheme == PWK_SCHEME_AFFINE ? 2 : 1);
 }
 
-PWK_FN uint32_t group_bytes(thread const pwk_weight &w) {
+PWK_FN uint32_t group_bytes(constant pwk_weight &w) {
     return head_bytes(w) + TILE * w.group / (w.dtype == PWK_DTYPE_I4 ? 2 : 1);
 }
 
-PWK_FN uint64_t tile_bytes(thread const pwk_weight &w) {
+PWK_FN uint64_t tile_bytes(constant pwk_weight &w) {
     if (has_groups(w)) {
         return uint64_t(w.inputs / w.group) * group_bytes(w);
     }
@@ -115,7 +122,7 @@ PWK_FN uint32_t largest_of(uint32_t bits, uint32_t lanes) {
 /* 128 inputs of a row, of which a lane takes four from k on: signed bytes, and the scale and
  * what belongs to it for each group. */
 PWK_FN void quantise_part(thread const product &p, uint64_t row, uint32_t k) {
-    const pwk_weight w = p.weight;
+    constant pwk_weight &w = p.weight;
     const bool there = k < w.inputs;
     float x[4];
     uint32_t most_bits = 0;
@@ -204,7 +211,7 @@ PWK_FN void add_chunk(thread simdgroup_float8x8 *sums, threadgroup const float *
     for (uint32_t k = 0; k < CHUNK; k += 8) {
         simdgroup_float8x8 left;
         simdgroup_load(left, x + k, CHUNK);
-        for (uint32_t j = 0; j < TILE / 8; j++) {
+        UNROLLED for (uint32_t j = 0; j < TILE / 8; j++) {
             simdgroup_float8x8 right;
             simdgroup_load(right, weight + k * TILE + j * 8, TILE);
             simdgroup_multiply_accumulate(sums[j], left, right, sums[j]);
@@ -213,13 +220,13 @@ PWK_FN void add_chunk(thread simdgroup_float8x8 *sums, threadgroup const float *
 }
 
 PWK_FN void clear_sums(thread simdgroup_float8x8 *sums) {
-    for (uint32_t j = 0; j < TILE / 8; j++) {
+    UNROLLED for (uint32_t j = 0; j < TILE / 8; j++) {
         sums[j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
     }
 }
 
 PWK_FN void store_sums(thread const simdgroup_float8x8 *sums, threadgroup float *to) {
-    for (uint32_t j = 0; j < TILE / 8; j++) {
+    UNROLLED for (uint32_t j = 0; j < TILE / 8; j++) {
         simdgroup_store(sums[j], to + j * 8, TILE);
     }
 }
@@ -319,7 +326,7 @@ PWK_FN void group_dots(thread const product &p, Place place, product_place at, u
 /* A segment of 8 rows by one SIMD group, lane l output l, into `to`, `[8][32]`. */
 PWK_FN void group_segment(thread const product &p, Place place, product_place at,
                           uint32_t segment, threadgroup float *to) {
-    const pwk_weight w = p.weight;
+    constant pwk_weight &w = p.weight;
     const bool affine = w.scheme == PWK_SCHEME_AFFINE;
     const uint32_t end = segment_end(w, segment);
     device const uchar *tile = p.packed + at.tile * tile_bytes(w);

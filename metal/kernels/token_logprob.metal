@@ -30,25 +30,11 @@ constant constexpr uint32_t LOGPROB_ROWS = 6;
 constant constexpr uint32_t BLOCK = 4096; /* logits of a vocabulary block */
 constant constexpr uint32_t FOLD_THREADS = 64;
 
-static product product_of(constant token_logprob_arguments &a) {
-    product p;
-    p.x = a.x;
-    p.x_row_stride = a.p.x_row_stride;
-    p.x_dtype = a.p.x_dtype;
-    p.rows_max = a.p.rows_max;
-    p.weight = a.p.weight;
-    p.packed = a.weight;
-    p.bias = a.bias;
-    p.bias_dtype = a.p.bias_dtype;
-    p.converted = a.launch.workspace;
-    return p;
-}
-
 static uint32_t logprob_rows(constant token_logprob_arguments &a, Place place) {
     return live(a.launch, place, LOGPROB_ROWS, a.rows, a.p.rows_max);
 }
 
-PWK_FN uint32_t blocks_of(thread const pwk_weight &w) { return (w.outputs + BLOCK - 1) / BLOCK; }
+PWK_FN uint32_t blocks_of(constant pwk_weight &w) { return (w.outputs + BLOCK - 1) / BLOCK; }
 
 /* ---- the workspace: quantised rows, partial results, logits ---- */
 
