@@ -102,44 +102,48 @@ inline void simdgroup_barrier(mem_flags flags, Site site = Site::current()) {
     emulator::warp_barrier(emulator::warp_lanes(), site, orders_shared(flags));
 }
 
+/* What the threads of a SIMD group tell each other: Metal takes no number of eight bytes. */
 template <class T>
+concept Told = std::is_same_v<T, half> || (std::is_arithmetic_v<T> && sizeof(T) <= 4);
+
+template <Told T>
 T simd_sum(T value, Site site = Site::current()) {
     return emulator::reduced<emulator::Sum>(value, site);
 }
 
-template <class T>
+template <Told T>
 T simd_max(T value, Site site = Site::current()) {
     return emulator::reduced<emulator::Largest>(value, site);
 }
 
-template <class T>
+template <Told T>
 T simd_min(T value, Site site = Site::current()) {
     return emulator::reduced<emulator::Smallest>(value, site);
 }
 
-template <class T>
+template <Told T>
 T simd_shuffle(T value, ushort lane, Site site = Site::current()) {
     return emulator::shuffled(value, lane, site);
 }
 
-template <class T>
+template <Told T>
 T simd_broadcast(T value, ushort lane, Site site = Site::current()) {
     return emulator::shuffled(value, lane, site);
 }
 
-template <class T>
+template <Told T>
 T simd_shuffle_xor(T value, ushort lanes, Site site = Site::current()) {
     return emulator::shuffled(value, emulator::lane() ^ lanes, site);
 }
 
 /* Lanes that have none so far below or above keep what they brought: Metal leaves it open. */
-template <class T>
+template <Told T>
 T simd_shuffle_up(T value, ushort delta, Site site = Site::current()) {
     uint32_t lane = emulator::lane();
     return emulator::shuffled(value, lane < delta ? lane : lane - delta, site);
 }
 
-template <class T>
+template <Told T>
 T simd_shuffle_down(T value, ushort delta, Site site = Site::current()) {
     uint32_t lane = emulator::lane(), source = lane + delta;
     bool inside = source < 32 && (emulator::warp_lanes() >> source & 1) != 0;
