@@ -13,21 +13,22 @@ fn assert_kept(table: &'static plugin::pwp_table, kernel: &str) {
     (property(kernel).assert)(&mut Device { plugin, schedule: seed }, malformed());
 }
 
-/// A test of each kernel that has the property.
+/// A test of each kernel that has the property, on both devices.
 macro_rules! tests {
-    ($($kernel:ident($case:ident, $change:ident): $step:expr;)*) => {$(
-        mod $kernel {
-            #[test]
-            fn is_refused_or_answered_as_on_the_cpu() {
-                crate::assert_kept(emulator::cuda(), stringify!($kernel));
-            }
+    ($($kernel:ident($case:ident, $change:ident): $step:expr;)*) => {
+        tests! { cuda $($kernel)* }
+        tests! { metal $($kernel)* }
+    };
+    ($device:ident $($kernel:ident)*) => {
+        mod $device {
+            $(mod $kernel {
+                #[test]
+                fn is_refused_or_answered_as_on_the_cpu() {
+                    crate::assert_kept(emulator::$device(), stringify!($kernel));
+                }
+            })*
         }
-    )*};
+    };
 }
 
 device_properties!(tests);
-
-#[test]
-fn norm_of_metal_is_refused_or_answered_as_on_the_cpu() {
-    assert_kept(emulator::metal(), "norm");
-}
