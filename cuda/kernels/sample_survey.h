@@ -1,0 +1,117 @@
+/* The first pass of `sample` over its rows: what each block of logits comes to. */
+#ifndef PAGEWISE_SAMPLE_SURVEY_H
+#define PAGEWISE_SAMPLE_SURVEY_H
+
+#include "sample_call.h"
+#include "step_elements.h"
+
+static __device__ bool is_within(float x, float most) { return x >= 0.0f && x <= most; }
+
+static __device__ void check_settings(const sample_arguments &a, uint32_t rows) {
+    uint32_t *found = reinterpret_cast<uint32_t *>(SHARED());
+    const uint32_t at = first_where(found, rows, [&](uint32_t i) {
+        const pwk_sample_row asked = a.settings[i];
+        return !is_within(asked.temperature, PWK_FLT_MAX) || !is_within(asked.top_p, 1.0f) ||
+               !is_within(asked.min_p, 1.0f);
+    });
+    if (at == PWK_NONE || threadIdx.x != 0) {
+        return;
+    }
+    const pwk_sample_row asked = a.settings[at];
+    const float first = !is_within(asked.temperature, PWK_FLT_MAX) ? asked.temperature
+                        : !is_within(asked.top_p, 1.0f)            ? asked.top_p
+                                                                   : asked.min_p;
+    const uint32_t range = first < 0.0f ? PWK_FAULT_BELOW : PWK_FAULT_ABOVE;
+    const uint32_t kind = is_finite(first) ? range : PWK_FAULT_NOT_FINITE;
+    refuse(a.launch, kind, SAMPLE_SETTINGS, at, 0, 0, 0);
+}
+
+/* The largest of each group over the 32 lanes of a warp, lane g's of group g: each step hands
+ * half of what is left to the other half of the lanes. */
+template <uint32_t half>
+static __device__ float largest_of_groups(float (&most)[GROUPS]) {
+    const bool upper = (threadIdx.x & half) != 0;
+#pragma unroll
+    for (uint32_t i = 0; i < half; i++) {
+        const float give = upper ? most[i] : most[i + half];
+        const float keep = upper ? most[i + half] : most[i];
+        most[i] = pwk_max(__shfl_xor_sync(EVERY_LANE, give, int(half)), keep);
+    }
+    if constexpr (half > 1) {
+        return largest_of_groups<half / 2>(most);
+    } else {
+        return most[0];
+    }
+}
+
+/* The largest of each group of a block goes to `groups`; its exponentials come back. */
+static __device__ exponentials survey_block(const float *x, uint32_t count, float *groups) {
+    float *shared = reinterpret_cast<float *>(SHARED());
+    const uint32_t thread = threadIdx.x, lane = thread % 32;
+    float v[EACH];
+#pragma unroll
+    for (uint32_t i = 0; i < EACH; i++) {
+        const uint32_t at = i * SUMS + thread;
+        v[i] = at < count ? x[at] : -PWK_INFINITY;
+    }
+    float most[GROUPS];
+#pragma unroll
+    for (uint32_t i = 0; i < GROUPS; i++) {
+        // In this order both pass over a NaN.
+        most[i] = pwk_max(v[2 * i + 1], pwk_max(v[2 * i], -PWK_INFINITY));
+    }
+    shared[thread] = largest_of_groups<GROUPS / 2>(most);
+    __syncthreads();
+    const float group = pwk_max(shared[lane], shared[lane + 32]);
+    if (thread < 32 && thread * GROUP < count) {
+        groups[thread] = group;
+    }
+    float largest = group;
+    for (int lanes = 16; lanes > 0; lanes /= 2) {
+        largest = pwk_max(__shfl_xor_sync(EVERY_LANE, largest, lanes), largest);
+    }
+    __syncthreads();
+    const float least = anchor(largest);
+    float sum = 0.0f;
+#pragma unroll
+    for (uint32_t i = 0; i < EACH; i++) {
+        sum = sum + pwk_exp_below(v[i] - least);
+    }
+    const exponentials all = {largest, folded(shared, sum)};
+    __syncthreads();
+    return all;
+}
+
+static __device__ void survey_body(const sample_arguments &a) {
+    const pwk_sample &p = a.p;
+    const uint32_t rows = live_in_block(a.launch, SAMPLE_ROWS, a.rows, p.rows_max);
+    if (blockIdx.x == 0) {
+        check_settings(a, rows);
+        __syncthreads();
+    }
+    const uint32_t blocks = blocks_of(p), matrices = a.raw_logits == nullptr ? 1 : 2;
+    for (uint64_t piece = blockIdx.x; piece < uint64_t(rows) * blocks * matrices;
+         piece += gridDim.x) {
+        const bool raw = piece >= uint64_t(rows) * blocks;
+        const uint64_t own = raw ? piece - uint64_t(rows) * blocks : piece;
+        const uint64_t row = own / blocks;
+        const uint32_t block = uint32_t(own % blocks), first = block * BLOCK;
+        const row_desk desk = desk_of(a, row);
+        const float *x = raw ? a.raw_logits + row * p.raw_row_stride
+                             : a.logits + row * p.row_stride;
+        const uint32_t count = p.vocab - first < BLOCK ? p.vocab - first : BLOCK;
+        float *groups = (raw ? desk.raw_groups : desk.groups) + block * GROUPS;
+        const exponentials all = survey_block(x + first, count, groups);
+        if (threadIdx.x == 0) {
+            block_tally &tally = desk.blocks[block];
+            (raw ? tally.raw : tally.own) = all;
+        }
+        if (!raw && block == 0 && is_weighed(p, a.settings[row])) {
+            for (uint32_t bin = threadIdx.x; bin < MASS_BINS; bin += SUMS) {
+                desk.bins[bin] = 0;
+            }
+        }
+    }
+}
+
+#endif /* PAGEWISE_SAMPLE_SURVEY_H */

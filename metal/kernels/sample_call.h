@@ -1,0 +1,132 @@
+/* A call of `sample` as its launches share it: the argument, the workspace, how a row is asked
+ * for, and logits as its filters see them. */
+#ifndef PAGEWISE_METAL_SAMPLE_CALL_H
+#define PAGEWISE_METAL_SAMPLE_CALL_H
+
+#include "checks.h"
+#include "vocabulary.h"
+
+struct sample_arguments {
+    pwk_sample p;
+    device const float *logits;
+    device const float *raw_logits;
+    device const pwk_sample_row *settings;
+    device uint32_t *token;
+    device uint32_t *status;
+    device float *raw_logprob;
+    device float *processed_logprob;
+    device uint32_t *top_token;
+    device float *top_logprob;
+    device uint32_t *kept;
+    device uint32_t *kept_count;
+    device const uint32_t *rows;
+    launch_of_call launch;
+};
+
+constant constexpr uint32_t SAMPLE_SETTINGS = 2; /* places among the buffers */
+constant constexpr uint32_t SAMPLE_ROWS = 11;
+
+constant constexpr float MASS_ONE = 536870912.0f; /* of the most likely token */
+constant constexpr float MASS_LEAST = -21.0f;     /* below this z a mass is 0 */
+constant constexpr uint32_t MASS_BINS = 512;      /* the largest z first */
+constant constexpr float MASS_FINENESS = 24.0f;   /* bins for each unit of z */
+
+/* ---- the workspace ---- */
+
+/* What a row is drawn by: written by cut. */
+struct row_state {
+    exponentials own;
+    exponentials raw;
+    float factor;
+    float cut_logit;    /* tokens above are kept, */
+    uint32_t cut_token; /* and of its equals those up to this one */
+    float least_z;      /* of what min-p keeps */
+    float floor_score;  /* of the most likely token */
+    uint32_t status;
+    uint32_t reserved[6];
+};
+
+static_assert(sizeof(row_state) == 64, "lowering gives it so much");
+
+/* What a block of a row comes to. */
+struct block_tally {
+    exponentials own;
+    float processed; /* the sum of exp(z) over its tokens kept */
+    float score;
+    uint32_t token;
+    uint32_t count;
+    exponentials raw;
+};
+
+static_assert(sizeof(block_tally) == 32, "lowering gives it so much");
+
+/* A row's part of the workspace. */
+struct row_desk {
+    device row_state *state;
+    device atomic_uint *bins; /* [MASS_BINS] of two words */
+    device block_tally *blocks;
+    device float *groups;
+    device float *raw_groups;
+};
+
+static uint32_t blocks_of(constant pwk_sample &p) { return (p.vocab + BLOCK - 1) / BLOCK; }
+
+static uint32_t groups_of(constant pwk_sample &p) { return (p.vocab + GROUP - 1) / GROUP; }
+
+static row_desk desk_of(constant sample_arguments &a, uint64_t row) {
+    device uchar *start = a.launch.workspace + row * (uint64_t(a.launch.tile) * 4);
+    row_desk desk;
+    desk.state = reinterpret_cast<device row_state *>(start);
+    desk.bins = reinterpret_cast<device atomic_uint *>(desk.state + 1);
+    desk.blocks = reinterpret_cast<device block_tally *>(desk.bins + 2 * MASS_BINS);
+    desk.groups = reinterpret_cast<device float *>(desk.blocks + blocks_of(a.p));
+    desk.raw_groups = desk.groups + groups_of(a.p);
+    return desk;
+}
+
+/* ---- how a row is asked for ---- */
+
+static float factor_of(thread const pwk_sample_row &asked) {
+    const float inverse = 1.0f / asked.temperature;
+    return inverse > PWK_FLT_MAX ? PWK_FLT_MAX : inverse;
+}
+
+static bool has_top_k(constant pwk_sample &p, thread const pwk_sample_row &asked) {
+    return asked.top_k > 0 && asked.top_k < p.vocab;
+}
+
+/* Whether all tokens are kept, as they are. */
+static bool is_plain(constant pwk_sample &p, thread const pwk_sample_row &asked) {
+    return factor_of(asked) == 1.0f && !has_top_k(p, asked) && !(asked.top_p < 1.0f) &&
+           !(asked.min_p > 0.0f);
+}
+
+/* Whether top-p stands without top-k. */
+static bool is_weighed(constant pwk_sample &p, thread const pwk_sample_row &asked) {
+    return !pwk_is_zero(asked.temperature) && asked.top_p < 1.0f && !has_top_k(p, asked);
+}
+
+static noise_source source_of(thread const pwk_sample_row &asked) {
+    return {asked.seed, asked.position, asked.fork, PWK_NOISE_SAMPLE};
+}
+
+/* ---- passes over a row ---- */
+
+/* Logits as the filters see them. */
+struct tempered {
+    float most;
+    float factor;
+};
+
+static float z_of(tempered z, float x) { return (x - z.most) * z.factor; }
+
+static uint32_t mass_of(tempered z, float x) {
+    return uint32_t(PWK_NEAREST(pwk_exp(z_of(z, x)) * MASS_ONE));
+}
+
+/* The bin of its mass: a larger z is never in a later one. */
+static uint32_t bin_of(tempered z, float x) {
+    return uint32_t(PWK_NEAREST(pwk_max(z_of(z, x), MASS_LEAST) * -MASS_FINENESS));
+}
+
+#endif /* PAGEWISE_METAL_SAMPLE_CALL_H */
