@@ -84,7 +84,55 @@ static row_desk desk_of(constant sample_arguments &a, uint64_t row) {
     return desk;
 }
 
+/* Structs come from device memory and go there member by member: a copy of a whole one between
+ * address spaces is not for every compiler. */
+
+static exponentials load_exponentials(device const exponentials *from) {
+    return {from->most, from->sum};
+}
+
+static void store_exponentials(device exponentials *to, exponentials all) {
+    to->most = all.most;
+    to->sum = all.sum;
+}
+
+static row_state load_state(device const row_state *from) {
+    row_state state = {};
+    state.own = load_exponentials(&from->own);
+    state.raw = load_exponentials(&from->raw);
+    state.factor = from->factor;
+    state.cut_logit = from->cut_logit;
+    state.cut_token = from->cut_token;
+    state.least_z = from->least_z;
+    state.floor_score = from->floor_score;
+    state.status = from->status;
+    return state;
+}
+
+static void store_state(device row_state *to, thread const row_state &state) {
+    store_exponentials(&to->own, state.own);
+    store_exponentials(&to->raw, state.raw);
+    to->factor = state.factor;
+    to->cut_logit = state.cut_logit;
+    to->cut_token = state.cut_token;
+    to->least_z = state.least_z;
+    to->floor_score = state.floor_score;
+    to->status = state.status;
+}
+
 /* ---- how a row is asked for ---- */
+
+static pwk_sample_row load_asked(device const pwk_sample_row *from) {
+    pwk_sample_row asked;
+    asked.seed = from->seed;
+    asked.position = from->position;
+    asked.fork = from->fork;
+    asked.temperature = from->temperature;
+    asked.top_k = from->top_k;
+    asked.top_p = from->top_p;
+    asked.min_p = from->min_p;
+    return asked;
+}
 
 static float factor_of(thread const pwk_sample_row &asked) {
     const float inverse = 1.0f / asked.temperature;

@@ -36,8 +36,8 @@ struct cut_shared {
 
 static_assert(sizeof(cut_shared) == 24664, "lowering gives it so much");
 
-static threadgroup cut_shared &shared_of_cut(Place place) {
-    return *reinterpret_cast<threadgroup cut_shared *>(SHARED());
+static threadgroup cut_shared *shared_of_cut(Place place) {
+    return reinterpret_cast<threadgroup cut_shared *>(SHARED());
 }
 
 /* What of a row may be kept: tokens from a logit on, or those of one bin. */
@@ -81,9 +81,9 @@ static bool takes_token(thread const candidates &all, uint32_t token, thread flo
 
 /* Puts them aside, if there is room: SIMD groups take groups. */
 static void gather(Place place, thread candidates &all) {
-    threadgroup cut_shared &shared = shared_of_cut(place);
+    threadgroup cut_shared *shared = shared_of_cut(place);
     const uint32_t groups = (all.vocab + GROUP - 1) / GROUP;
-    in_block(place, &shared.count, 0);
+    in_block(place, &shared->count, 0);
     for (uint32_t group = place.simdgroup; group < groups; group += CUT_GROUPS) {
         if (!wants_group(all.wanted, all.groups[group])) {
             continue;
@@ -95,29 +95,29 @@ static void gather(Place place, thread candidates &all) {
             const uint32_t bits = uint32_t(simd_vote::vote_t(simd_ballot(taken)));
             uint32_t first = 0;
             if (place.lane == 0 && bits != 0) {
-                first = atomic_fetch_add_explicit(&shared.count, popcount(bits),
+                first = atomic_fetch_add_explicit(&shared->count, popcount(bits),
                                                   memory_order_relaxed);
             }
             first = simd_broadcast(first, ushort(0));
             const uint32_t at = first + popcount(bits & ((1u << place.lane) - 1));
             if (taken && at < ASIDE) {
-                shared.logits[at] = x;
-                shared.tokens[at] = token;
+                shared->logits[at] = x;
+                shared->tokens[at] = token;
             }
         }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    all.count = atomic_load_explicit(&shared.count, memory_order_relaxed);
+    all.count = atomic_load_explicit(&shared->count, memory_order_relaxed);
     all.aside = all.count <= ASIDE;
 }
 
 /* Calls `act(x, token)` for each of them, in any order. */
 template <class Act>
 static void for_each(Place place, thread const candidates &all, thread Act &act) {
-    threadgroup const cut_shared &shared = shared_of_cut(place);
+    threadgroup const cut_shared *shared = shared_of_cut(place);
     if (all.aside) {
         for (uint32_t i = place.thread_index; i < all.count; i += CUT_THREADS) {
-            act(shared.logits[i], shared.tokens[i]);
+            act(shared->logits[i], shared->tokens[i]);
         }
         return;
     }
@@ -144,14 +144,14 @@ static uint64_t shuffle_up(uint64_t number, ushort lanes) {
 }
 
 /* The bin of a range in which weights, summed from the last bin down, come to `limit`, and
- * their sum above it; PWK_NONE in `shared.bin` if all of them do not. */
+ * their sum above it; PWK_NONE in `shared->bin` if all of them do not. */
 static void find_bin(Place place, uint64_t limit) {
-    threadgroup cut_shared &shared = shared_of_cut(place);
+    threadgroup cut_shared *shared = shared_of_cut(place);
     const uint32_t each = CUT_BINS / CUT_THREADS, thread_index = place.thread_index;
     const uint32_t last = CUT_BINS - 1 - thread_index * each;
     uint64_t own = 0;
     for (uint32_t i = 0; i < each; i++) {
-        own += load_wide(shared.bins + 2 * (last - i));
+        own += load_wide(shared->bins + 2 * (last - i));
     }
     uint64_t sum = own;
     for (ushort lanes = 1; lanes < LANES; lanes *= 2) {
@@ -159,26 +159,26 @@ static void find_bin(Place place, uint64_t limit) {
         sum += place.lane >= lanes ? before : 0;
     }
     if (place.lane == LANES - 1) {
-        store_wide(shared.sums + 2 * place.simdgroup, sum);
+        store_wide(shared->sums + 2 * place.simdgroup, sum);
     }
     if (thread_index == 0) {
-        atomic_store_explicit(&shared.bin, PWK_NONE, memory_order_relaxed);
+        atomic_store_explicit(&shared->bin, PWK_NONE, memory_order_relaxed);
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     uint64_t above = sum - own;
     for (uint32_t group = 0; group < place.simdgroup; group++) {
-        above += load_wide(shared.sums + 2 * group);
+        above += load_wide(shared->sums + 2 * group);
     }
     if (above < limit && above + own >= limit) {
         uint32_t bin = last;
-        uint64_t weight = load_wide(shared.bins + 2 * bin);
+        uint64_t weight = load_wide(shared->bins + 2 * bin);
         while (above + weight < limit) {
             above += weight;
             bin--;
-            weight = load_wide(shared.bins + 2 * bin);
+            weight = load_wide(shared->bins + 2 * bin);
         }
-        atomic_store_explicit(&shared.bin, bin, memory_order_relaxed);
-        store_wide(shared.above, above);
+        atomic_store_explicit(&shared->bin, bin, memory_order_relaxed);
+        store_wide(shared->above, above);
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
 }
@@ -210,24 +210,24 @@ static void add_key(thread const key_range &range, uint32_t key, uint32_t weight
 template <class Weights>
 static crossed crossing(Place place, thread const Weights &weights, uint64_t limit,
                         uint32_t least, uint32_t most) {
-    threadgroup cut_shared &shared = shared_of_cut(place);
+    threadgroup cut_shared *shared = shared_of_cut(place);
     uint64_t above = 0;
     do {
         const uint32_t bits = 32 - clz(most - least);
         const uint32_t shift = bits > 10 ? bits - 10 : 0;
         for (uint32_t word = place.thread_index; word < 2 * CUT_BINS; word += CUT_THREADS) {
-            atomic_store_explicit(shared.bins + word, 0u, memory_order_relaxed);
+            atomic_store_explicit(shared->bins + word, 0u, memory_order_relaxed);
         }
         threadgroup_barrier(mem_flags::mem_threadgroup);
-        const key_range range = {shared.bins, least, most, shift};
+        const key_range range = {shared->bins, least, most, shift};
         weights.add_all(place, range);
         threadgroup_barrier(mem_flags::mem_threadgroup);
         find_bin(place, limit - above);
-        const uint32_t bin = atomic_load_explicit(&shared.bin, memory_order_relaxed);
+        const uint32_t bin = atomic_load_explicit(&shared->bin, memory_order_relaxed);
         if (bin == PWK_NONE) {
             return {false, 0, 0};
         }
-        above += load_wide(shared.above);
+        above += load_wide(shared->above);
         least += bin << shift;
         const uint32_t span = (1u << shift) - 1;
         most = most - least < span ? most : least + span;

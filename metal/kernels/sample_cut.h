@@ -46,18 +46,18 @@ struct sum_above {
 
 /* The sum of the masses above a key, the same in every thread. */
 static uint64_t mass_above(Place place, thread const candidates &all, tempered z, uint32_t key) {
-    threadgroup cut_shared &shared = shared_of_cut(place);
+    threadgroup cut_shared *shared = shared_of_cut(place);
     if (place.thread_index == 0) {
-        store_wide(shared.above, 0);
+        store_wide(shared->above, 0);
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     sum_above own = {z, key, 0};
     for_each(place, all, own);
     if (own.sum > 0) {
-        add_wide(shared.above, own.sum);
+        add_wide(shared->above, own.sum);
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    const uint64_t sum = load_wide(shared.above);
+    const uint64_t sum = load_wide(shared->above);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     return sum;
 }
@@ -103,25 +103,25 @@ static cut_end end_of_top_k(constant sample_arguments &a, Place place,
 /* The end by top-p alone. */
 static cut_end end_of_top_p(constant sample_arguments &a, Place place,
                             thread const cut_work &work) {
-    threadgroup cut_shared &shared = shared_of_cut(place);
+    threadgroup cut_shared *shared = shared_of_cut(place);
     /* The first bin has the largest z: the last one of a range. */
     for (uint32_t bin = place.thread_index; bin < CUT_BINS; bin += CUT_THREADS) {
         const uint64_t mass = bin < MASS_BINS ? load_wide(work.desk.bins + 2 * bin) : 0;
-        store_wide(shared.bins + 2 * (CUT_BINS - 1 - bin), mass);
+        store_wide(shared->bins + 2 * (CUT_BINS - 1 - bin), mass);
     }
     if (place.thread_index == 0) {
-        store_wide(shared.above, 0);
+        store_wide(shared->above, 0);
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (uint32_t bin = place.thread_index; bin < MASS_BINS; bin += CUT_THREADS) {
-        add_wide(shared.above, load_wide(work.desk.bins + 2 * bin));
+        add_wide(shared->above, load_wide(work.desk.bins + 2 * bin));
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    const uint64_t mass = share_of(load_wide(shared.above), work.asked.top_p);
+    const uint64_t mass = share_of(load_wide(shared->above), work.asked.top_p);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     find_bin(place, mass);
-    const uint32_t bin = CUT_BINS - 1 - atomic_load_explicit(&shared.bin, memory_order_relaxed);
-    const uint64_t above = load_wide(shared.above);
+    const uint32_t bin = CUT_BINS - 1 - atomic_load_explicit(&shared->bin, memory_order_relaxed);
+    const uint64_t above = load_wide(shared->above);
     candidates all = {work.row, work.desk.groups, a.p.vocab, {true, 0.0f, work.z, bin}, false, 0};
     gather(place, all);
     return end_of_mass(place, all, work.z, mass - above, key_of(-PWK_FLT_MAX));
@@ -138,12 +138,12 @@ struct is_equal {
 /* The first token that has the largest logit. */
 static uint32_t first_token(constant pwk_sample &p, Place place, thread const row_desk &desk,
                             device const float *row, float most) {
-    threadgroup cut_shared &shared = shared_of_cut(place);
+    threadgroup cut_shared *shared = shared_of_cut(place);
     const is_equal groups = {desk.groups, most};
-    const uint32_t start = first_where(place, &shared.found, groups_of(p), groups) * GROUP;
+    const uint32_t start = first_where(place, &shared->found, groups_of(p), groups) * GROUP;
     const uint32_t count = p.vocab - start < GROUP ? p.vocab - start : GROUP;
     const is_equal tokens = {row + start, most};
-    return start + first_where(place, &shared.found, count, tokens);
+    return start + first_where(place, &shared->found, count, tokens);
 }
 
 /* Blocks' exponentials, of logits or of raw ones. */
@@ -152,8 +152,7 @@ struct block_exponentials {
     bool raw;
 
     exponentials operator()(uint32_t block) const {
-        return raw ? exponentials{blocks[block].raw.most, blocks[block].raw.sum}
-                   : exponentials{blocks[block].own.most, blocks[block].own.sum};
+        return load_exponentials(raw ? &blocks[block].raw : &blocks[block].own);
     }
 };
 
@@ -178,7 +177,7 @@ static void cut_row(constant sample_arguments &a, Place place, uint64_t at) {
     const row_desk desk = desk_of(a, at);
     row_state state = totals_of(a, place, desk);
     if (state.status == PWK_STATUS_OK) {
-        const pwk_sample_row asked = a.settings[at];
+        const pwk_sample_row asked = load_asked(a.settings + at);
         device const float *row = a.logits + at * a.p.row_stride;
         state.factor = factor_of(asked);
         const tempered z = {state.own.most, state.factor};
@@ -202,7 +201,7 @@ static void cut_row(constant sample_arguments &a, Place place, uint64_t at) {
         state.cut_token = end.token;
     }
     if (place.thread_index == 0) {
-        *desk.state = state;
+        store_state(desk.state, state);
     }
 }
 
@@ -227,7 +226,7 @@ struct list_tokens {
 /* Puts the tokens that the list takes, at most TOP_MAX, where the bins were; how many. */
 static uint32_t pick_top(Place place, thread const candidates &all, uint32_t n, float most,
                          threadgroup float *logits, threadgroup uint32_t *tokens) {
-    threadgroup cut_shared &shared = shared_of_cut(place);
+    threadgroup cut_shared *shared = shared_of_cut(place);
     const float least = all.wanted.least;
     const float lowest = least > -PWK_INFINITY ? least : -PWK_FLT_MAX;
     const count_weights weights = {all};
@@ -238,15 +237,15 @@ static uint32_t pick_top(Place place, thread const candidates &all, uint32_t n, 
         end.token = last_of_ties(place, all, end.logit, n - at.above);
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    in_block(place, &shared.bin, 0);
-    list_tokens act = {&shared, logits, tokens, end};
+    in_block(place, &shared->bin, 0);
+    list_tokens act = {shared, logits, tokens, end};
     for_each(place, all, act);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    return atomic_load_explicit(&shared.bin, memory_order_relaxed);
+    return atomic_load_explicit(&shared->bin, memory_order_relaxed);
 }
 
 static void top_row(constant sample_arguments &a, Place place, uint64_t at) {
-    threadgroup cut_shared &shared = shared_of_cut(place);
+    threadgroup cut_shared *shared = shared_of_cut(place);
     const row_desk desk = desk_of(a, at);
     const uint32_t n = a.p.top_n, thread_index = place.thread_index;
     const bool raw = a.raw_logits != nullptr;
@@ -255,7 +254,7 @@ static void top_row(constant sample_arguments &a, Place place, uint64_t at) {
     device const float *groups = raw ? desk.raw_groups : desk.groups;
     const row_state state = totals_of(a, place, desk);
     uint32_t count = 0;
-    threadgroup float *logits = reinterpret_cast<threadgroup float *>(shared.bins);
+    threadgroup float *logits = reinterpret_cast<threadgroup float *>(shared->bins);
     threadgroup uint32_t *tokens = reinterpret_cast<threadgroup uint32_t *>(logits + TOP_MAX);
     if (state.status == PWK_STATUS_OK) {
         const float least = nth_group(place, groups, groups_of(a.p), n, state.raw.most);

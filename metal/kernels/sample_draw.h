@@ -145,8 +145,8 @@ static void draw_body(constant sample_arguments &a, Place place) {
         const uint32_t number = uint32_t(piece % blocks), first = number * BLOCK;
         const row_desk desk = desk_of(a, row);
         draw_block block;
-        block.state = *desk.state;
-        block.asked = a.settings[row];
+        block.state = load_state(desk.state);
+        block.asked = load_asked(a.settings + row);
         block.row = a.logits + row * p.row_stride;
         block.first = first;
         block.end = p.vocab - first < BLOCK ? p.vocab : first + BLOCK;
@@ -182,7 +182,7 @@ static void put_answer(constant sample_arguments &a, uint64_t row, thread const 
     if (a.kept_count != nullptr) {
         a.kept_count[row] = count;
     }
-    const pwk_sample_row asked = a.settings[row];
+    const pwk_sample_row asked = load_asked(a.settings + row);
     float raw = PWK_NAN, processed = PWK_NAN;
     if (fine) {
         const float x = a.logits[row * a.p.row_stride + token];
@@ -205,7 +205,7 @@ static void put_answer(constant sample_arguments &a, uint64_t row, thread const 
 static void finish_row(constant sample_arguments &a, Place place, uint64_t row) {
     const uint32_t lane = place.lane, blocks = blocks_of(a.p);
     const row_desk desk = desk_of(a, row);
-    const row_state state = *desk.state;
+    const row_state state = load_state(desk.state);
     scored best = {-PWK_INFINITY, PWK_NONE};
     uint32_t count = 0;
     float sum = 0.0f;

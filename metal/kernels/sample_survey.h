@@ -11,7 +11,7 @@ struct is_row_wrong {
     device const pwk_sample_row *settings;
 
     bool operator()(uint32_t i) const {
-        const pwk_sample_row asked = settings[i];
+        const pwk_sample_row asked = load_asked(settings + i);
         return !is_within(asked.temperature, PWK_FLT_MAX) || !is_within(asked.top_p, 1.0f) ||
                !is_within(asked.min_p, 1.0f);
     }
@@ -23,7 +23,7 @@ static void check_settings(constant sample_arguments &a, Place place, uint32_t r
     if (at == PWK_NONE || place.thread_index != 0) {
         return;
     }
-    const pwk_sample_row asked = a.settings[at];
+    const pwk_sample_row asked = load_asked(a.settings + at);
     const float rest = !is_within(asked.top_p, 1.0f) ? asked.top_p : asked.min_p;
     const float first = !is_within(asked.temperature, PWK_FLT_MAX) ? asked.temperature : rest;
     const uint32_t range = first < 0.0f ? PWK_FAULT_BELOW : PWK_FAULT_ABOVE;
@@ -85,11 +85,11 @@ static void survey_body(constant sample_arguments &a, Place place) {
         device float *groups = (raw ? desk.raw_groups : desk.groups) + block * GROUPS;
         const exponentials all = survey_block(place, x + first, count, groups);
         if (place.thread_index == 0 && raw) {
-            desk.blocks[block].raw = all;
+            store_exponentials(&desk.blocks[block].raw, all);
         } else if (place.thread_index == 0) {
-            desk.blocks[block].own = all;
+            store_exponentials(&desk.blocks[block].own, all);
         }
-        const pwk_sample_row asked = a.settings[row];
+        const pwk_sample_row asked = load_asked(a.settings + row);
         if (!raw && block == 0 && is_weighed(p, asked)) {
             for (uint32_t word = place.thread_index; word < 2 * MASS_BINS; word += SUMS) {
                 atomic_store_explicit(desk.bins + word, 0u, memory_order_relaxed);

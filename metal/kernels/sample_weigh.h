@@ -50,7 +50,7 @@ static void weigh_body(constant sample_arguments &a, Place place) {
     const uint32_t blocks = blocks_of(p);
     for (uint64_t piece = place.group.x; piece < rows * blocks; piece += place.group_count.x) {
         const uint64_t row = piece / blocks;
-        const pwk_sample_row asked = a.settings[row];
+        const pwk_sample_row asked = load_asked(a.settings + row);
         if (!is_weighed(p, asked)) {
             continue;
         }
