@@ -205,16 +205,28 @@ pub fn cases() -> Vec<SampleCase> {
     cases.push(Shape { top_n: 128, ..Shape::plain(1, 100) }.case());
     // Rows enough that the order in which blocks fold shows in a logarithm.
     cases.push(Shape { spread: Spread::Normal(1.0), ..Shape::plain(24, 12_500) }.case());
+    cases.push(holed());
     cases.extend(reported());
     cases
+}
+
+/// No filter, and groups of 128 of which no token, some, or all are masked.
+fn holed() -> SampleCase {
+    let mut case = Shape::plain(2, 9000).case();
+    case.name = "no filter, holes in some groups".into();
+    let mask = f32::NEG_INFINITY.to_le_bytes();
+    for token in [0, 191, 4095, 4096, 4351, 8192].into_iter().chain(640..768) {
+        case.logits.as_mut_slice()[token * 4..][..4].copy_from_slice(&mask);
+    }
+    case
 }
 
 /// Rows that have no token, beside one that has.
 fn reported() -> Vec<SampleCase> {
     let asked = SampleRow { temperature: 0.9, top_k: 9, ..PLAIN };
-    let ugly = |name: &str, raw, at: usize, x: f32| {
+    let ugly = |name: &str, asked: SampleRow, raw, at: usize, x: f32| {
         let mut case = Shape { raw, asked, ..Shape::plain(3, 4200) }.case();
-        case.name = format!("{name} at {at}, raw {raw}");
+        case.name = format!("{name} at {at}, raw {raw}, top_k {}", asked.top_k);
         let logits = if raw { case.raw_logits.as_mut() } else { Some(&mut case.logits) };
         let logits = logits.expect("the shape has them").as_mut_slice();
         logits[(4200 + at) * 4..][..4].copy_from_slice(&x.to_le_bytes());
@@ -223,9 +235,11 @@ fn reported() -> Vec<SampleCase> {
     let mut cases = Vec::new();
     for raw in [false, true] {
         for at in [0, 17, 4095, 4096, 4199] {
-            cases.push(ugly("NaN", raw, at, f32::NAN));
-            cases.push(ugly("infinity", raw, at, f32::INFINITY));
+            cases.push(ugly("NaN", asked, raw, at, f32::NAN));
+            cases.push(ugly("infinity", asked, raw, at, f32::INFINITY));
         }
+        cases.push(ugly("NaN", PLAIN, raw, 4199, f32::NAN));
+        cases.push(ugly("infinity", PLAIN, raw, 17, f32::INFINITY));
     }
     let mut masked = Shape { asked, ..Shape::plain(3, 4200) }.case();
     masked.name = "all masked".into();
