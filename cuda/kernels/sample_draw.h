@@ -4,6 +4,8 @@
 
 #include "sample_call.h"
 
+constexpr uint32_t SCORED_AT_ONCE = 2; /* groups whose words a warp makes before it reads */
+
 /* What a block of a row is drawn by. */
 struct draw_block {
     const row_state &state;
@@ -14,6 +16,7 @@ struct draw_block {
     const float *groups;
     uint32_t *kept; /* words of the row, or null */
     uint32_t visited; /* a bit for each group that can hold a kept token */
+    uint32_t whole;   /* and for each of which all tokens are known to be kept */
 
     __device__ tempered z() const { return {state.own.most, state.factor}; }
 
@@ -40,7 +43,8 @@ static __device__ float reach(float z, float floor) {
     return z + GUMBEL_MOST < floor ? -1.0f : pwk_exp(z - floor) * 1.001f;
 }
 
-/* The best of this thread's tokens: warps take every second group, half a warp 64 tokens. */
+/* The best of this thread's tokens: warps take every second group, half a warp 64 tokens. Words
+ * come first: few are small enough that their logits matter. */
 static __device__ scored score_block(const draw_block &block) {
     const uint32_t lane = threadIdx.x % 32;
     const noise_source source = source_of(block.asked);
@@ -50,31 +54,29 @@ static __device__ scored score_block(const draw_block &block) {
     uint32_t left = __ballot_sync(EVERY_LANE, own_limit >= 0.0f) & block.visited &
                     (threadIdx.x < 32 ? 0x55555555u : 0xaaaaaaaau);
     while (left != 0) {
-        uint32_t group[AT_ONCE];
-        float x[AT_ONCE][4];
+        uint32_t unit[SCORED_AT_ONCE];
+        float v[SCORED_AT_ONCE][4], x[SCORED_AT_ONCE][4];
 #pragma unroll
-        for (uint32_t i = 0; i < AT_ONCE; i++) {
-            group[i] = next_group(left);
-            const uint32_t token = block.first + group[i] * GROUP + lane / 16 * 64 + lane % 16;
+        for (uint32_t i = 0; i < SCORED_AT_ONCE; i++) {
+            const uint32_t group = next_group(left);
+            const float some = __shfl_sync(EVERY_LANE, own_limit, int(group % 32));
+            const float limit = group != PWK_NONE ? some : -1.0f;
+            unit[i] = block.first + group * GROUP + lane / 16 * 64;
+            const pwk_words words = noise_words(source, unit[i], lane % 16);
 #pragma unroll
             for (uint32_t j = 0; j < 4; j++) {
-                x[i][j] = group[i] != PWK_NONE ? block.logit(token + j * 16) : -PWK_INFINITY;
+                const uint32_t token = unit[i] + j * 16 + lane % 16;
+                v[i][j] = noise_uniform(words.word[j]);
+                x[i][j] = v[i][j] <= limit ? block.logit(token) : -PWK_INFINITY;
             }
         }
 #pragma unroll
-        for (uint32_t i = 0; i < AT_ONCE; i++) {
-            if (group[i] == PWK_NONE) {
-                continue;
-            }
-            const float limit = __shfl_sync(EVERY_LANE, own_limit, int(group[i]));
-            const uint32_t unit = block.first + group[i] * GROUP + lane / 16 * 64;
-            const pwk_words words = noise_words(source, unit, lane % 16);
+        for (uint32_t i = 0; i < SCORED_AT_ONCE; i++) {
 #pragma unroll
             for (uint32_t j = 0; j < 4; j++) {
-                const uint32_t token = unit + j * 16 + lane % 16;
-                const float v = noise_uniform(words.word[j]);
-                if (v <= limit && block.is_kept(x[i][j], token)) {
-                    best = better(best, {z.of(x[i][j]) + gumbel(v), token});
+                const uint32_t token = unit[i] + j * 16 + lane % 16;
+                if (block.is_kept(x[i][j], token)) {
+                    best = better(best, {z.of(x[i][j]) + gumbel(v[i][j]), token});
                 }
             }
         }
@@ -87,7 +89,8 @@ static __device__ float tally_block(const draw_block &block, uint32_t &count) {
     const uint32_t lane = threadIdx.x % 32;
     const tempered z = block.z();
     float sum = 0.0f;
-    for (uint32_t left = block.visited; left != 0;) {
+    count = uint32_t(__popc(block.whole)) * (GROUP / 2);
+    for (uint32_t left = block.visited & ~block.whole; left != 0;) {
         uint32_t token[2 * AT_ONCE];
         float x[2 * AT_ONCE];
 #pragma unroll
@@ -114,11 +117,13 @@ static __device__ float tally_block(const draw_block &block, uint32_t &count) {
     return sum;
 }
 
-/* Clears the bits of the groups of a block that are not visited. */
-static __device__ void clear_bits(const draw_block &block) {
+/* The bits of the groups of a block that tally_block does not read. */
+static __device__ void put_known_bits(const draw_block &block) {
+    const uint32_t read = block.visited & ~block.whole;
     for (uint32_t word = threadIdx.x; word < BLOCK / 32; word += SUMS) {
-        if (block.first + word * 32 < block.end && !(block.visited >> (word / 4) & 1u)) {
-            block.kept[block.first / 32 + word] = 0;
+        const uint32_t whole = block.whole >> (word / 4) & 1u;
+        if (block.first + word * 32 < block.end && (read >> (word / 4) & 1u) == 0) {
+            block.kept[block.first / 32 + word] = whole != 0 ? 0xffffffffu : 0;
         }
     }
 }
@@ -163,12 +168,13 @@ static __device__ void draw_body(const sample_arguments &a) {
         draw_block block = {state, asked, a.logits + row * p.row_stride, first,
                             p.vocab - first < BLOCK ? p.vocab : first + BLOCK,
                             desk.groups + number * GROUPS,
-                            a.kept == nullptr ? nullptr : a.kept + row * p.kept_words, 0};
+                            a.kept == nullptr ? nullptr : a.kept + row * p.kept_words, 0, 0};
         if (state.status == PWK_STATUS_OK) {
             block.visited = visited_groups(block);
+            block.whole = is_plain(p, asked) ? desk.blocks[number].whole : 0;
         }
         if (block.kept != nullptr) {
-            clear_bits(block);
+            put_known_bits(block);
         }
         const bool summed = a.processed_logprob != nullptr && !is_plain(p, asked);
         scored best = {-PWK_INFINITY, PWK_NONE};

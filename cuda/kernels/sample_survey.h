@@ -44,15 +44,40 @@ static __device__ float largest_of_groups(float (&most)[GROUPS]) {
     }
 }
 
-/* The largest of each group of a block goes to `groups`; its exponentials come back. */
-static __device__ exponentials survey_block(const float *x, uint32_t count, float *groups) {
+/* A bit for each group of which no lane of a warp has a token of -infinity. */
+static __device__ uint32_t whole_groups(const float (&v)[EACH]) {
+    uint32_t holes = 0;
+#pragma unroll
+    for (uint32_t i = 0; i < GROUPS; i++) {
+        const bool whole = v[2 * i] > -PWK_INFINITY && v[2 * i + 1] > -PWK_INFINITY;
+        holes |= whole ? 0 : 1u << i;
+    }
+    for (int lanes = 16; lanes > 0; lanes /= 2) {
+        holes |= __shfl_xor_sync(EVERY_LANE, holes, lanes);
+    }
+    return ~holes;
+}
+
+/* What a block comes to, beside the largest of its groups. */
+struct surveyed {
+    exponentials all;
+    uint32_t whole; /* as block_tally has it */
+};
+
+/* The largest of each group of a block goes to `groups`; the rest comes back. */
+static __device__ surveyed survey_block(const float *x, uint32_t count, float *groups) {
     float *shared = reinterpret_cast<float *>(SHARED());
+    uint32_t *whole_of_warps = reinterpret_cast<uint32_t *>(shared) + SUMS;
     const uint32_t thread = threadIdx.x, lane = thread % 32;
     float v[EACH];
 #pragma unroll
     for (uint32_t i = 0; i < EACH; i++) {
         const uint32_t at = i * SUMS + thread;
         v[i] = at < count ? x[at] : -PWK_INFINITY;
+    }
+    const uint32_t whole_of_warp = whole_groups(v);
+    if (lane == 0) {
+        whole_of_warps[thread / 32] = whole_of_warp;
     }
     float most[GROUPS];
 #pragma unroll
@@ -66,6 +91,7 @@ static __device__ exponentials survey_block(const float *x, uint32_t count, floa
     if (thread < 32 && thread * GROUP < count) {
         groups[thread] = group;
     }
+    const uint32_t whole = whole_of_warps[0] & whole_of_warps[1];
     float largest = group;
     for (int lanes = 16; lanes > 0; lanes /= 2) {
         largest = pwk_max(__shfl_xor_sync(EVERY_LANE, largest, lanes), largest);
@@ -79,7 +105,7 @@ static __device__ exponentials survey_block(const float *x, uint32_t count, floa
     }
     const exponentials all = {largest, folded(shared, sum)};
     __syncthreads();
-    return all;
+    return {all, whole};
 }
 
 static __device__ void survey_body(const sample_arguments &a) {
@@ -101,10 +127,13 @@ static __device__ void survey_body(const sample_arguments &a) {
                              : a.logits + row * p.row_stride;
         const uint32_t count = p.vocab - first < BLOCK ? p.vocab - first : BLOCK;
         float *groups = (raw ? desk.raw_groups : desk.groups) + block * GROUPS;
-        const exponentials all = survey_block(x + first, count, groups);
-        if (threadIdx.x == 0) {
-            block_tally &tally = desk.blocks[block];
-            (raw ? tally.raw : tally.own) = all;
+        const surveyed found = survey_block(x + first, count, groups);
+        block_tally &tally = desk.blocks[block];
+        if (threadIdx.x == 0 && raw) {
+            tally.raw = found.all;
+        } else if (threadIdx.x == 0) {
+            tally.own = found.all;
+            tally.whole = found.whole;
         }
         if (!raw && block == 0 && is_weighed(p, a.settings[row])) {
             for (uint32_t bin = threadIdx.x; bin < MASS_BINS; bin += SUMS) {

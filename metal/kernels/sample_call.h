@@ -56,9 +56,10 @@ struct block_tally {
     uint32_t token;
     uint32_t count;
     exponentials raw;
+    uint32_t whole; /* a bit for each group that has no token of -infinity */
 };
 
-static_assert(sizeof(block_tally) == 32, "lowering gives it so much");
+static_assert(sizeof(block_tally) == 36, "lowering gives it so much");
 
 /* A row's part of the workspace. */
 struct row_desk {

@@ -16,6 +16,7 @@ struct draw_block {
     device const float *groups;
     device uint32_t *kept; /* words of the row, or null */
     uint32_t visited;      /* a bit for each group that can hold a kept token */
+    uint32_t whole;        /* and for each of which all tokens are known to be kept */
 };
 
 static tempered tempered_of(thread const draw_block &block) {
@@ -40,7 +41,7 @@ static float reach(float z, float least) {
 }
 
 /* The best of this thread's tokens: SIMD groups take every second group, half of one 64
- * tokens. */
+ * tokens. Words come first: few are small enough that their logits matter. */
 static scored score_block(Place place, thread const draw_block &block) {
     const uint32_t lane = place.lane;
     const noise_source source = source_of(block.asked);
@@ -61,9 +62,9 @@ static scored score_block(Place place, thread const draw_block &block) {
         const pwk_words words = noise_words(source, unit, lane % 16);
         for (uint32_t i = 0; i < 4; i++) {
             const uint32_t token = unit + i * 16 + lane % 16;
-            const float x = logit_at(block, token);
             const float v = noise_uniform(words.word[i]);
-            if (v <= limit && is_kept(block, x, token)) {
+            const float x = v <= limit ? logit_at(block, token) : -PWK_INFINITY;
+            if (is_kept(block, x, token)) {
                 const scored own = {z_of(z, x) + gumbel(v), token};
                 best = better(best, own);
             }
@@ -76,7 +77,8 @@ static scored score_block(Place place, thread const draw_block &block) {
 static float tally_block(Place place, thread const draw_block &block, thread uint32_t &count) {
     const tempered z = tempered_of(block);
     float sum = 0.0f;
-    for (uint32_t left = block.visited; left != 0; left &= left - 1) {
+    count = popcount(block.whole) * (GROUP / 2);
+    for (uint32_t left = block.visited & ~block.whole; left != 0; left &= left - 1) {
         const uint32_t group = ctz(left);
         for (uint32_t i = 0; i < 2; i++) {
             const uint32_t token = block.first + group * GROUP + i * SUMS + place.thread_index;
@@ -96,11 +98,13 @@ static float tally_block(Place place, thread const draw_block &block, thread uin
     return sum;
 }
 
-/* Clears the bits of the groups of a block that are not visited. */
-static void clear_bits(Place place, thread const draw_block &block) {
+/* The bits of the groups of a block that tally_block does not read. */
+static void put_known_bits(Place place, thread const draw_block &block) {
+    const uint32_t read = block.visited & ~block.whole;
     for (uint32_t word = place.thread_index; word < BLOCK / 32; word += SUMS) {
-        if (block.first + word * 32 < block.end && ((block.visited >> (word / 4)) & 1u) == 0) {
-            block.kept[block.first / 32 + word] = 0;
+        const uint32_t whole = (block.whole >> (word / 4)) & 1u;
+        if (block.first + word * 32 < block.end && ((read >> (word / 4)) & 1u) == 0) {
+            block.kept[block.first / 32 + word] = whole != 0 ? 0xffffffffu : 0;
         }
     }
 }
@@ -154,8 +158,9 @@ static void draw_body(constant sample_arguments &a, Place place) {
         block.kept = a.kept == nullptr ? nullptr : a.kept + row * p.kept_words;
         const bool fine = block.state.status == PWK_STATUS_OK;
         block.visited = fine ? visited_groups(place, block) : 0;
+        block.whole = fine && is_plain(p, block.asked) ? desk.blocks[number].whole : 0;
         if (block.kept != nullptr) {
-            clear_bits(place, block);
+            put_known_bits(place, block);
         }
         const bool summed = a.processed_logprob != nullptr && !is_plain(p, block.asked);
         scored best = {-PWK_INFINITY, PWK_NONE};

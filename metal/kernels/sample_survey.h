@@ -31,13 +31,21 @@ static void check_settings(constant sample_arguments &a, Place place, uint32_t r
     refuse(a.launch, kind, SAMPLE_SETTINGS, at, 0, 0, 0);
 }
 
-/* The largest of each group of a block goes to `groups`; its exponentials come back. */
-static exponentials survey_block(Place place, device const float *x, uint32_t count,
-                                 device float *groups) {
+/* What a block comes to, beside the largest of its groups. */
+struct surveyed {
+    exponentials all;
+    uint32_t whole; /* as block_tally has it */
+};
+
+/* The largest of each group of a block goes to `groups`; the rest comes back. */
+static surveyed survey_block(Place place, device const float *x, uint32_t count,
+                             device float *groups) {
     threadgroup float *shared = reinterpret_cast<threadgroup float *>(SHARED());
+    threadgroup uint32_t *whole_of_halves = reinterpret_cast<threadgroup uint32_t *>(shared) + SUMS;
     const uint32_t thread_index = place.thread_index, lane = place.lane;
     float v[BLOCK / SUMS];
     float largest_of_half = -PWK_INFINITY;
+    uint32_t whole_of_half = 0;
     for (uint32_t group = 0; group < GROUPS; group++) {
         const uint32_t first = 2 * group * SUMS + thread_index, second = first + SUMS;
         v[2 * group] = first < count ? x[first] : -PWK_INFINITY;
@@ -46,13 +54,19 @@ static exponentials survey_block(Place place, device const float *x, uint32_t co
         const float own = pwk_max(v[2 * group + 1], pwk_max(v[2 * group], -PWK_INFINITY));
         const float most = simd_max(own);
         largest_of_half = lane == group ? most : largest_of_half;
+        const bool some = v[2 * group] > -PWK_INFINITY && v[2 * group + 1] > -PWK_INFINITY;
+        whole_of_half |= simd_all(some) ? 1u << group : 0;
     }
     shared[thread_index] = largest_of_half;
+    if (lane == 0) {
+        whole_of_halves[place.simdgroup] = whole_of_half;
+    }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     const float group = pwk_max(shared[lane], shared[lane + LANES]);
     if (thread_index < GROUPS && thread_index * GROUP < count) {
         groups[thread_index] = group;
     }
+    const uint32_t whole = whole_of_halves[0] & whole_of_halves[1];
     const float largest = simd_max(group);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     const float least = anchor(largest);
@@ -62,7 +76,7 @@ static exponentials survey_block(Place place, device const float *x, uint32_t co
     }
     const exponentials all = {largest, folded(place, shared, sum)};
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    return all;
+    return {all, whole};
 }
 
 static void survey_body(constant sample_arguments &a, Place place) {
@@ -83,11 +97,13 @@ static void survey_body(constant sample_arguments &a, Place place) {
             raw ? a.raw_logits + row * p.raw_row_stride : a.logits + row * p.row_stride;
         const uint32_t count = p.vocab - first < BLOCK ? p.vocab - first : BLOCK;
         device float *groups = (raw ? desk.raw_groups : desk.groups) + block * GROUPS;
-        const exponentials all = survey_block(place, x + first, count, groups);
+        const surveyed found = survey_block(place, x + first, count, groups);
+        device block_tally *tally = desk.blocks + block;
         if (place.thread_index == 0 && raw) {
-            store_exponentials(&desk.blocks[block].raw, all);
+            store_exponentials(&tally->raw, found.all);
         } else if (place.thread_index == 0) {
-            store_exponentials(&desk.blocks[block].own, all);
+            store_exponentials(&tally->own, found.all);
+            tally->whole = found.whole;
         }
         const pwk_sample_row asked = load_asked(a.settings + row);
         if (!raw && block == 0 && is_weighed(p, asked)) {

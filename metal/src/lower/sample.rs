@@ -18,7 +18,7 @@ const FINISHERS: u32 = 128;
 /// Bytes of a row's state in the workspace, and of its bins.
 const ROW_BYTES: u32 = 64 + 512 * 8;
 /// Bytes of a block's tally.
-const TALLY_BYTES: u32 = 32;
+const TALLY_BYTES: u32 = 36;
 /// Threadgroups of a core that the passes over logits are given.
 const BLOCKS_EACH: u32 = 32;
 /// Threadgroup memory of the selection: a few words, bins, and tokens set aside.
@@ -39,7 +39,7 @@ pub fn lower(sample: &Sample<Raw>, facts: &Facts) -> Result<Launches, Error> {
     };
     let matrices = if sample.raw_logits.span().is_some() { 2 } else { 1 };
     let roles = if sample.top_token.span().is_some() { 2 } else { 1 };
-    let mut launches = Launches::one(pass("pw_sample_survey", matrices, SUMS));
+    let mut launches = Launches::one(pass("pw_sample_survey", matrices, SUMS + 2));
     launches.push(pass("pw_sample_weigh", 1, 512 * 2));
     let cut = looping("pw_sample_cut", CUT_THREADS, rows * roles, facts);
     launches.push(Launch { shared_bytes: CUT_BYTES.next_multiple_of(16), told, ..cut });
