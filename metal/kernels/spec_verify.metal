@@ -145,7 +145,10 @@ static way certain(constant spec_verify_arguments &a, Place place, walk_tree tre
     const is_child drafted = {&a, tree, node, leads.token};
     threadgroup atomic_uint *found = &shared_of_walk(place).found;
     const uint32_t child = first_where(place, found, tree.count - node - 1, drafted);
-    return child == PWK_NONE ? leads : way_to_child(node + 1 + child);
+    if (child != PWK_NONE) {
+        leads = way_to_child(node + 1 + child);
+    }
+    return leads;
 }
 
 /* Weights as they are. */
