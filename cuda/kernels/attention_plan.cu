@@ -260,10 +260,14 @@ static __device__ void attention_merge_body(const attention_arguments &a) {
         const uint64_t query = item / parts;
         const uint32_t row = static_cast<uint32_t>(query / a.p.q_heads);
         const uint32_t seq = seq_of_row(a, seqs, row);
-        if (seqs_of(a)[seq].states != NO_STATES) {
-            const uint32_t head = static_cast<uint32_t>(query % a.p.q_heads);
-            fold_query(a, seq, row, head, static_cast<uint32_t>(item % parts) * 32);
+        if (seqs_of(a)[seq].states == NO_STATES) {
+            // One that was not cut is passed over at once: it may have as many rows as there are.
+            const uint64_t end = uint64_t(a.q_start[seq + 1]) * a.p.q_heads * parts;
+            item += (end - 1 - item) / warps * warps;
+            continue;
         }
+        const uint32_t head = static_cast<uint32_t>(query % a.p.q_heads);
+        fold_query(a, seq, row, head, static_cast<uint32_t>(item % parts) * 32);
     }
 }
 

@@ -2,11 +2,12 @@
  * bf16 and f16 weights go through tensor cores with f32 sums, held to the rule of errors.
  *
  * Tiling: rows are converted into the workspace by a launch of their own; then few rows go by
- * 16 and many by 128, as product_forms.h says, each a launch that returns at once where the
+ * 16 and many by 64 or 128, as product_forms.h says, each a launch that returns at once where the
  * count, which only the device knows, is the other's. Both run the same instructions in the
  * same order on a row, so its bits do not depend on which took it. f32 weights know the first
- * form alone. Memory: 18 KiB shared for few rows (50 KiB with f32 weights), 24 KiB a piece of
- * x for many. A lane reads weights as whole lines of 128 bytes, 64 of f16.
+ * form alone. Memory: 18 KiB shared for few rows (50 KiB with f32 weights), 24 KiB for many
+ * of one piece, else 12 KiB a piece. A lane reads weights as whole lines of 128 bytes, 64 of
+ * f16.
  * Not measured yet.
  * instructions: HMMA, IMMA, LDGSTS
  */
@@ -128,7 +129,7 @@ FEW(f16_2, 2, by_products<float_form<f16_weight, 2, 1>>)
 MANY(i4, group_form<true, 2>)
 MANY(i8, group_form<false, 2>)
 MANY(bf16_1, float_form<bf16_weight, 1, 4>)
-MANY(bf16_2, float_form<bf16_weight, 2, 4>)
-MANY(bf16_3, float_form<bf16_weight, 3, 4>)
+MANY(bf16_2, float_form<bf16_weight, 2, 2>)
+MANY(bf16_3, float_form<bf16_weight, 3, 2>)
 MANY(f16_1, float_form<f16_weight, 1, 4>)
-MANY(f16_2, float_form<f16_weight, 2, 4>)
+MANY(f16_2, float_form<f16_weight, 2, 2>)

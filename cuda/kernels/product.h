@@ -340,6 +340,7 @@ struct tile_sums {
 /* A chunk of a tile of bf16: word 4i + j is the pair 4t + i of output 4g + j. */
 struct bf16_weight {
     static constexpr uint32_t CHUNK = 32;
+    static constexpr bool IS_SCALED = false; /* what it multiplies, if in pieces */
     uint32_t words[16];
 
     template <bool SHARED_BY_WARPS>
@@ -387,6 +388,7 @@ struct bf16_weight {
 /* A chunk of a tile of f16: word 2i + h is input 8t + i of outputs 4g + 2h and 4g + 2h + 1. */
 struct f16_weight {
     static constexpr uint32_t CHUNK = 32;
+    static constexpr bool IS_SCALED = true;
     uint32_t words[16];
 
     template <bool SHARED_BY_WARPS>
@@ -424,18 +426,16 @@ struct f16_weight {
     }
 };
 
-/* Adds one piece of a chunk of 16 rows: x[h] is lane t's 16 bytes of row 8h + g. */
+/* Adds one piece of a step of 16 rows, for column block j: x[h] is lane t's 16 bytes of row
+ * 8h + g. */
 template <class Weight>
-PWK_FN void add_products(float (&sums)[4][4], const uint4 (&x)[2], const Weight &weight,
-                         uint32_t step) {
+PWK_FN void add_products(float (&sums)[4], const uint4 (&x)[2], const Weight &weight,
+                         uint32_t step, uint32_t j) {
     const uint32_t a[4] = {word_of(x[0], 2 * step), word_of(x[1], 2 * step),
                            word_of(x[0], 2 * step + 1), word_of(x[1], 2 * step + 1)};
-#pragma unroll
-    for (uint32_t j = 0; j < 4; j++) {
-        uint32_t b[2];
-        weight.operand(step, j, b);
-        Weight::multiply(sums[j], a, b);
-    }
+    uint32_t b[2];
+    weight.operand(step, j, b);
+    Weight::multiply(sums, a, b);
 }
 
 /* ---- weights in groups ---- */

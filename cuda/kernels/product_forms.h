@@ -41,24 +41,29 @@ struct float_form {
                                         uint32_t chunk, uint64_t, uint32_t, const X &x) {
         weight.finish(p.weight, chunk);
 #pragma unroll
-        for (uint32_t m = 0; m < M; m++) {
-            float own[4][4] = {};
+        for (uint32_t i = 0; i < M * 4; i++) {
+            const uint32_t m = i / 4, j = i % 4;
+            float own[4] = {};
 #pragma unroll
             for (uint32_t piece = PIECES; piece-- > 0;) {
                 const uint4 of[2] = {x.sixteen(m, piece, 0), x.sixteen(m, piece, 1)};
-                add_products(own, of, weight, 0);
-                add_products(own, of, weight, 1);
+                add_products(own, of, weight, 0, j);
+                add_products(own, of, weight, 1, j);
             }
 #pragma unroll
-            for (uint32_t i = 0; i < 16; i++) {
-                sums.of[m][i / 4][i % 4] += own[i / 4][i % 4];
+            for (uint32_t k = 0; k < 4; k++) {
+                sums.of[m][j][k] += own[k];
             }
         }
     }
 
-    /* Undoes what the segment's rows were scaled by. */
+    /* Undoes what the segment's rows were scaled by, which those of one piece, or of bf16, are
+     * not. */
     __device__ __forceinline__ void end(const product &p, uint32_t segment, uint64_t first,
                                         uint32_t rows) {
+        if (!Of::IS_SCALED || PIECES == 1) {
+            return;
+        }
 #pragma unroll
         for (uint32_t i = 0; i < M * 2; i++) {
             const uint32_t m = i / 2, h = i % 2;

@@ -3,7 +3,7 @@
  *
  * Tiling: a threadgroup of two SIMD groups takes one vector, thread t its elements t, t + 64
  * and so on, which are the contract's 64 partial sums. Memory: 64 floats of a threadgroup.
- * Not measured yet.
+ * Not measured yet. Emulated; not yet run on Apple hardware.
  */
 #include "kernel.h"
 

@@ -6,6 +6,8 @@ use crate::tidy::source::Tree;
 use std::fmt::Write as _;
 use std::path::Path;
 
+/// The kernels that devices are held to.
+const DEVICES: &str = "tests/src/device/parity.rs";
 /// The page this writes.
 pub const PAGE: &str = "docs/parity.md";
 
@@ -64,6 +66,9 @@ fn row(tree: &Tree, kernels: &[Kernel], stem: &str) -> String {
         (_, _, true) => by_vectors,
         _ => "plain",
     };
+    // Devices take their cases from one list, which the emulator's tests go over.
+    let listed = tree.text(DEVICES).is_some_and(|list| list.contains(&format!(" {stem}: |")));
+    let on_devices = if listed { "emulated" } else { "untested" };
     let cells = [
         if tree.under(&folder).any(|(path, _)| path[folder.len()..].starts_with("spec")) {
             "ok"
@@ -74,8 +79,8 @@ fn row(tree: &Tree, kernels: &[Kernel], stem: &str) -> String {
         level("ok"),
         level("ok"),
         level("emulated"),
-        there(format!("cuda/kernels/{stem}.cu"), "emulated"),
-        there(format!("metal/kernels/{stem}.metal"), "emulated"),
+        there(format!("cuda/kernels/{stem}.cu"), on_devices),
+        there(format!("metal/kernels/{stem}.metal"), on_devices),
         there(format!("ffi/src/kernels/{stem}.rs"), "ok"),
     ];
     format!("| {stem} | {} | {} |", commands.join(", "), cells.join(" | "))
@@ -83,7 +88,7 @@ fn row(tree: &Tree, kernels: &[Kernel], stem: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::page;
+    use super::{DEVICES, page};
     use crate::kernels::LIST;
     use crate::tidy::source::Tree;
 
@@ -102,5 +107,10 @@ mod tests {
         let tested = page(&Tree::of(&files)).expect("there is a list");
         let row = "| norm | `Norm` | ok | ok | ok | ok | emulated | absent | absent | absent |";
         assert!(tested.contains(row), "{tested}");
+        files.push(("cuda/kernels/norm.cu", ""));
+        let on_devices = |files: &[_]| page(&Tree::of(files)).expect("there is a list");
+        assert!(on_devices(&files).contains("| emulated | untested | absent |"));
+        files.push((DEVICES, "            norm: |_| Held::Bits;"));
+        assert!(on_devices(&files).contains("| emulated | emulated | absent |"));
     }
 }

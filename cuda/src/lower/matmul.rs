@@ -81,7 +81,8 @@ impl Form {
 
     /// Rows of a block that takes many.
     fn many_rows(self) -> u64 {
-        if matches!(self, Self::I4 | Self::I8) { 64 } else { 128 }
+        // More sums than these do not fit beside pieces, or beside sums of groups.
+        if matches!(self, Self::Bf16(1) | Self::F16(1)) { 128 } else { 64 }
     }
 
     /// Shared memory of a block that takes so many rows.

@@ -40,9 +40,21 @@ pub(super) struct Device {
     scores: Option<Scores>,
     /// `[rows_max, hidden]` f32, of the last step.
     hidden: Slice,
+    /// Room for one of them, divided by its length.
+    pooled: Slice,
     /// The weights of the last step, and the slots of its rows.
     last: (u64, Vec<u32>),
     programs: HashMap<Kind, Program>,
+    asked: Asked,
+}
+
+/// What a device is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// All that requests may ask for.
+    Anything,
+    /// The tokens that a drafter guesses.
+    Guesses,
 }
 
 /// What a program does, with which weights.
@@ -118,6 +130,7 @@ impl Device {
         model: Model,
         weights: u64,
         capacity: Capacity,
+        asked: Asked,
     ) -> Result<Self, Error> {
         let mut backend = Watched::new(backend);
         let to = backend.as_mut();
@@ -130,6 +143,7 @@ impl Device {
         let copies = words(to, capacity.seqs_max * (size_of::<Copy>() / 4) as u32)?;
         let copy_count = words(to, 1u32)?;
         let sampled = Sampled::alloc(to, rows, TOPS[TOPS.len() - 1])?;
+        let pooled = words(to, 2 * (1 + u64::from(config.hidden)))?;
         let mut device = Self {
             backend,
             models: BTreeMap::from([(weights, model)]),
@@ -146,22 +160,29 @@ impl Device {
             masked: None,
             scores: None,
             hidden: indices,
+            pooled,
             last: (weights, Vec::new()),
             programs: HashMap::new(),
+            asked,
         };
-        // So that what cannot be served is refused now. Where memory ends for good, all that
-        // requests may ask for is taken now, too: none runs it out under the answers of others.
-        let most = device.memory().is_some();
-        let [most_draws, least_draws] = [
-            Sampling { masked: true, adapted: false, kept: true, top: TOPS[TOPS.len() - 1] },
-            Sampling { masked: false, adapted: false, kept: false, top: 0 },
-        ];
-        if most {
-            device.program(Kind::step(weights, most_draws))?;
-            device.program(Kind::Scores { weights })?;
-        }
-        device.program(Kind::step(weights, least_draws))?;
+        device.take_most(weights)?;
+        // So that what cannot be served is refused now.
+        let draws = Sampling { masked: false, adapted: false, kept: false, top: 0 };
+        device.program(Kind::step(weights, draws))?;
         Ok(device)
+    }
+
+    /// Where memory is a device's own, all that requests may ask for is taken before they do, the
+    /// largest first, so that programs share its scratch: none runs memory out under the answers
+    /// of others. What is left for a program of another kind is its graph.
+    fn take_most(&mut self, weights: u64) -> Result<(), Error> {
+        if self.asked == Asked::Guesses || self.memory().is_none() {
+            return Ok(());
+        }
+        let top = TOPS[TOPS.len() - 1];
+        let draws = Sampling { masked: true, adapted: false, kept: true, top };
+        self.program(Kind::step(weights, draws))?;
+        self.program(Kind::Scores { weights }).map(drop)
     }
 
     /// The shape of its model.
@@ -231,17 +252,24 @@ impl Device {
 
     /// Takes memory for keys and values again.
     pub fn take_pages(&mut self) -> Result<(), Error> {
-        if !self.has_pages() {
-            self.slabs = Slabs::alloc(self.backend.as_mut(), &self.config, &self.capacity)?;
+        if self.has_pages() {
+            return Ok(());
         }
-        Ok(())
+        self.slabs = Slabs::alloc(self.backend.as_mut(), &self.config, &self.capacity)?;
+        let models: Vec<u64> = self.models.keys().copied().collect();
+        let taken = models.into_iter().try_for_each(|weights| self.take_most(weights));
+        if taken.is_err() {
+            self.release_pages()?;
+        }
+        taken
     }
 
     /// Takes other weights beside those it has.
     pub fn add_model(&mut self, weights: u64, aside: Aside, model: Model) -> Result<(), Error> {
         let model = aside.bring(model, self.backend.as_mut())?;
         self.insert_model(weights, model);
-        Ok(())
+        // Before those that go take the scratch along.
+        self.take_most(weights).inspect_err(|_| self.drop_model(weights))
     }
 
     /// The same, in the place of those that have the number now, which go.
@@ -422,10 +450,7 @@ impl Device {
 
     /// A hidden state divided by its length.
     pub fn normalised(&mut self, hidden: &[f32]) -> Result<Vec<f32>, Error> {
-        let to = self.backend.as_mut();
-        let room = words(to, 2 * (1 + hidden.len() as u64))?;
-        let normalised = record::normalise(to, room, hidden);
-        to.release(room.buffer).and(normalised)
+        record::normalise(self.backend.as_mut(), self.pooled, hidden)
     }
 
     /// The program of a kind, recorded if it is the first of it.

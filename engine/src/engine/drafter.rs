@@ -8,7 +8,7 @@
 
 use super::admit::Run;
 use super::check::refused;
-use super::device::{Device, Draws, Work};
+use super::device::{Asked, Device, Draws, Work};
 use super::sampling::sample_row;
 use super::versions::policy_at;
 use super::{Engine, OpenError};
@@ -57,7 +57,8 @@ impl Engine {
             let expected = format!("a model of {vocab} tokens, as the one it guesses for");
             return Err(refused("drafter", expected, other).into());
         }
-        let device = Device::new(backend, model, DRAFTER, self.settings.capacity())?;
+        let capacity = self.settings.capacity();
+        let device = Device::new(backend, model, DRAFTER, capacity, Asked::Guesses)?;
         Ok(self.guessed_by(By::Model(Box::new(device))))
     }
 

@@ -35,7 +35,7 @@ use crate::schedule::{Balance, Limits};
 use crate::vocabulary::Vocabulary;
 use admit::Run;
 use check::refused;
-use device::Device;
+use device::{Asked, Device};
 use draft::Fared;
 use drafter::Drafter;
 use episodes::Episode;
@@ -145,7 +145,8 @@ impl Engine {
         let config = model.config();
         let vocab = config.vocab;
         let eos: Vec<u32> = config.eos.iter().copied().filter(|&token| token < vocab).collect();
-        let device = Device::new(backend, model, settings.weights, settings.capacity())?;
+        let capacity = settings.capacity();
+        let device = Device::new(backend, model, settings.weights, capacity, Asked::Anything)?;
         Ok(Self {
             device,
             limits: settings.limits(),

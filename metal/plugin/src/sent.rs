@@ -15,6 +15,9 @@ pub enum State {
 #[derive(Clone)]
 pub struct Sent<B> {
     buffers: Vec<B>,
+    /// Those under way that earlier events stand for: buffers begin in order, and need not end
+    /// in it.
+    before: Vec<B>,
     /// An event stands for them: the next one begins anew.
     is_marked: bool,
 }
@@ -22,7 +25,7 @@ pub struct Sent<B> {
 // Deriving it would ask the same of `B`.
 impl<B> Default for Sent<B> {
     fn default() -> Self {
-        Self { buffers: Vec::new(), is_marked: false }
+        Self { buffers: Vec::new(), before: Vec::new(), is_marked: false }
     }
 }
 
@@ -30,29 +33,35 @@ impl<B: Clone> Sent<B> {
     /// One more. Those that are done are let go.
     pub fn push(&mut self, buffer: B, state: impl Fn(&B) -> State) {
         if self.is_marked {
-            *self = Self::default();
+            self.before.append(&mut self.buffers);
+            self.is_marked = false;
         }
+        self.before.retain(|buffer| state(buffer) == State::UnderWay);
         self.buffers.retain(|buffer| state(buffer) != State::Done);
         self.buffers.push(buffer);
     }
 
-    /// All since the last mark; or, where there are none, those that the last mark stood for.
-    pub fn mark(&mut self) -> Self {
+    /// All since the last mark, and what is still under way of those before. A failure is of the
+    /// one mark that comes after it.
+    pub fn mark(&mut self, state: impl Fn(&B) -> State) -> Self {
+        if self.is_marked {
+            self.buffers.retain(|buffer| !matches!(state(buffer), State::Failed(_)));
+        }
         self.is_marked = true;
         self.clone()
     }
 
     /// In their order.
     pub fn iter(&self) -> impl Iterator<Item = &B> {
-        self.buffers.iter()
+        self.before.iter().chain(&self.buffers)
     }
 
-    /// The first failure there is once all have ended.
+    /// The first failure there is since the mark before, once all have ended.
     pub fn state(&self, state: impl Fn(&B) -> State) -> State {
-        let states: Vec<State> = self.iter().map(state).collect();
-        if states.contains(&State::UnderWay) {
+        if self.iter().any(|buffer| state(buffer) == State::UnderWay) {
             return State::UnderWay;
         }
+        let states: Vec<State> = self.buffers.iter().map(state).collect();
         states.into_iter().find(|state| *state != State::Done).unwrap_or(State::Done)
     }
 }
@@ -82,17 +91,38 @@ mod tests {
             (vec![Done, failed(2), failed(3), Done], failed(2)),
             (vec![failed(2), UnderWay], UnderWay),
         ] {
-            assert_eq!(sent(&states).mark().state(|state| *state), told, "{states:?}");
+            let event = sent(&states).mark(|state| *state);
+            assert_eq!(event.state(|state| *state), told, "{states:?}");
         }
     }
 
     #[test]
     fn what_was_sent_before_an_event_is_not_told_of_the_next_program() {
+        let told = |sent: &mut Sent<State>| sent.mark(|state| *state).state(|state| *state);
         let mut sent = sent(&[failed(2)]);
-        assert_eq!(sent.mark().state(|state| *state), failed(2));
-        assert_eq!(sent.mark().state(|state| *state), failed(2), "nothing was sent since");
+        assert_eq!(told(&mut sent), failed(2));
+        assert_eq!(told(&mut sent), State::Done, "nothing was sent since");
+        sent.push(failed(3), |state| *state);
+        assert_eq!(told(&mut sent), failed(3));
         sent.push(State::Done, |state| *state);
-        assert_eq!(sent.mark().state(|state| *state), State::Done);
+        assert_eq!(told(&mut sent), State::Done);
+    }
+
+    #[test]
+    fn what_an_earlier_event_stands_for_is_waited_for_and_not_told_again() {
+        let states = std::cell::RefCell::new(vec![State::UnderWay, State::UnderWay]);
+        let state = |at: &usize| states.borrow()[*at];
+        let mut sent = Sent::default();
+        sent.push(0, state);
+        sent.mark(state);
+        sent.push(1, state);
+        let event = sent.mark(state);
+        // The later one ends first.
+        states.borrow_mut()[1] = State::Done;
+        assert_eq!(event.state(state), State::UnderWay);
+        states.borrow_mut()[0] = failed(2);
+        assert_eq!(event.state(state), State::Done);
+        assert_eq!(event.iter().count(), 2, "both are waited for");
     }
 
     #[test]

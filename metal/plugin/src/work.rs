@@ -260,7 +260,7 @@ impl Event {
     /// It is here now.
     pub fn record(&mut self, stream: &mut Stream) {
         stream.commit();
-        self.sent = stream.sent.mark();
+        self.sent = stream.sent.mark(|commands| state(commands));
     }
 
     /// Whether all before it is done.

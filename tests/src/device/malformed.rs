@@ -81,9 +81,22 @@ macro_rules! device_properties {
                 Some(starts) if change.word % 2 == 0 => starts,
                 _ => case.slots.as_flattened_mut(),
             };
+            attention_fold(case, change): {
+                let cut = change.step.map_or(0, |cut| cut % 64);
+                case.out_bytes = case.out_bytes.saturating_sub(cut);
+                &mut []
+            };
             embed(case, change): &mut case.tokens;
             gather(case, change): &mut case.indices;
             kv_copy(case, change): case.entries.as_flattened_mut();
+            logit_mask(case, change): match &mut case.counted {
+                Some((tokens, _)) if change.word % 2 == 0 => tokens,
+                _ => bytemuck::cast_slice_mut(&mut case.settings),
+            };
+            lora(case, change): match change.word % 2 {
+                0 => &mut case.adapters,
+                _ => &mut case.ranks,
+            };
             norm(case, change): {
                 // It takes nothing of a step: its last buffer is too short instead.
                 let cut = change.step.map_or(0, |cut| cut % 64);
@@ -92,6 +105,7 @@ macro_rules! device_properties {
             };
             pool(case, change): &mut case.starts;
             rope(case, change): &mut case.positions;
+            sample(case, change): bytemuck::cast_slice_mut(&mut case.settings);
         }
     };
 }

@@ -194,8 +194,11 @@ impl Bar {
                     let same = (&other.level, other.threads) == (&row.level, row.threads);
                     same && self.names(other)
                 };
-                let all = record.rows.iter().filter(beside).filter_map(|other| other.median_ns);
-                Some(row.median_ns? / all.min_by(f64::total_cmp)?)
+                let rows = record.rows.iter().filter(beside);
+                let all: Vec<f64> = rows.filter_map(|other| other.median_ns).collect();
+                // One alone says nothing.
+                let least = all.iter().copied().min_by(f64::total_cmp).filter(|_| all.len() > 1);
+                Some(row.median_ns? / least?)
             }
         }
     }
@@ -313,6 +316,7 @@ mod tests {
         let pages = of("pages,cuda attention,* page *,spread,1.15");
         assert_eq!(pages.reached(&card), Some((1.25, "decode page 1")));
         assert!(!pages.is_reached(1.25) && pages.is_reached(1.1));
+        assert_eq!(of("pages,cuda attention,* page 1,spread,1.15").reached(&card), None);
     }
 
     #[test]

@@ -94,7 +94,7 @@ if ls wheels/*.whl >/dev/null 2>&1 && command -v python3 >/dev/null; then
     rm -rf "$out/packages"
     mkdir -p "$out/packages"
     for wheel in wheels/*.whl; do
-        python3 -m zipfile -e "$wheel" "$out/packages" || echo "$wheel: it is no archive"
+        timeout -k 2 10 python3 -m zipfile -e "$wheel" "$out/packages" || echo "$wheel: it is no archive"
     done
     PYTHONPATH=$out/packages${PYTHONPATH:+:$PYTHONPATH}
     export PYTHONPATH

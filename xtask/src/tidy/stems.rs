@@ -24,6 +24,11 @@ pub fn broken(tree: &Tree) -> Vec<String> {
             format!("tests/src/cases/{stem}"),
             format!("tests/tests/{stem}"),
         ];
+        for kernel in [format!("cuda/kernels/{stem}.cu"), format!("metal/kernels/{stem}.metal")] {
+            if tree.text(&kernel).is_none() {
+                faults.push(format!("{stem}: there is no {kernel}"));
+            }
+        }
         let lacking = forms.iter().filter(|form| !has(form));
         faults
             .extend(lacking.map(|form| format!("{stem}: there is no {form}.rs or {form}/mod.rs")));
@@ -51,13 +56,15 @@ mod tests {
     use crate::kernels::LIST;
     use crate::tidy::source::Tree;
 
-    const WHOLE: [(&str, &str); 7] = [
+    const WHOLE: [(&str, &str); 9] = [
         (LIST, "kernels! { Norm }"),
         ("kernels-core/src/norm/mod.rs", "pub struct Norm(\"norm\", params::Norm) {}"),
         ("kernels-core/src/norm/spec.rs", ""),
         ("kernels-core/src/norm/cpu/mod.rs", ""),
         ("tests/src/cases/norm.rs", ""),
         ("tests/tests/norm.rs", ""),
+        ("cuda/kernels/norm.cu", ""),
+        ("metal/kernels/norm.metal", ""),
         ("tests/hashes/cpu-1/norm.txt", ""),
     ];
 

@@ -91,7 +91,7 @@ impl Attending {
             _ => format!("{seqs}x{rows} of {positions}"),
         };
         let lie = if self.transposed { " transposed" } else { "" };
-        format!("{what} {shape} {kv} g{group} d{head_dim} page {page_len}{lie}")
+        format!("{what} {shape} {kv} g{group} d{head_dim}{lie} page {page_len}")
     }
 
     /// Decoding reads every key and value once; many rows compute.
