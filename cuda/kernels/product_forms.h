@@ -61,20 +61,19 @@ struct float_form {
      * not. */
     __device__ __forceinline__ void end(const product &p, uint32_t segment, uint64_t first,
                                         uint32_t rows) {
-        if (!Of::IS_SCALED || PIECES == 1) {
-            return;
-        }
+        if constexpr (Of::IS_SCALED && PIECES > 1) {
 #pragma unroll
-        for (uint32_t i = 0; i < M * 2; i++) {
-            const uint32_t m = i / 2, h = i % 2;
-            const uint64_t row = first + 16 * m + 8 * h + own_place().g;
-            float factor = 1.0f;
-            if (row < rows) {
-                factor = reinterpret_cast<const float *>(row_tail(p, row))[segment];
-            }
+            for (uint32_t i = 0; i < M * 2; i++) {
+                const uint32_t m = i / 2, h = i % 2;
+                const uint64_t row = first + 16 * m + 8 * h + own_place().g;
+                float factor = 1.0f;
+                if (row < rows) {
+                    factor = reinterpret_cast<const float *>(row_tail(p, row))[segment];
+                }
 #pragma unroll
-            for (uint32_t j = 0; j < 8; j++) {
-                sums.of[m][j / 2][2 * h + j % 2] *= factor;
+                for (uint32_t j = 0; j < 8; j++) {
+                    sums.of[m][j / 2][2 * h + j % 2] *= factor;
+                }
             }
         }
     }
