@@ -42,7 +42,7 @@ struct row_state {
     float cut_logit; /* tokens above are kept, */
     uint32_t cut_token; /* and of its equals those up to this one */
     float least_z; /* of what min-p keeps */
-    float floor; /* the score of the most likely token */
+    float floor; /* the score of a kept token: no lower one is drawn */
     uint32_t status;
     uint32_t reserved[6];
 };
@@ -69,6 +69,7 @@ struct row_desk {
     block_tally *blocks;
     float *groups;
     float *raw_groups;
+    uint8_t *leaders; /* in each group, the first token with its largest logit */
 };
 
 static __device__ uint32_t blocks_of(const pwk_sample &p) { return (p.vocab + BLOCK - 1) / BLOCK; }
@@ -83,6 +84,7 @@ static __device__ row_desk desk_of(const sample_arguments &a, uint64_t row) {
     desk.blocks = reinterpret_cast<block_tally *>(desk.bins + MASS_BINS);
     desk.groups = reinterpret_cast<float *>(desk.blocks + blocks_of(a.p));
     desk.raw_groups = desk.groups + groups_of(a.p);
+    desk.leaders = reinterpret_cast<uint8_t *>(desk.raw_groups + groups_of(a.p));
     return desk;
 }
 
@@ -137,5 +139,15 @@ struct tempered {
         return uint32_t(PWK_NEAREST(pwk_max(of(x), MASS_LEAST) * -MASS_FINENESS));
     }
 };
+
+static __device__ tempered tempered_of(const row_state &state) {
+    return {state.own.most, state.factor};
+}
+
+/* Whether a row's filters keep a token with that logit. */
+static __device__ bool is_kept(const row_state &state, float x, uint32_t token) {
+    const bool head = x > state.cut_logit || (x == state.cut_logit && token <= state.cut_token);
+    return head && tempered_of(state).of(x) >= state.least_z;
+}
 
 #endif /* PAGEWISE_SAMPLE_CALL_H */

@@ -173,14 +173,29 @@ static __device__ cut_end end_of_top_p(const sample_arguments &a, const row_desk
 }
 
 /* The first token that has the largest logit. */
-static __device__ uint32_t first_token(const pwk_sample &p, const row_desk &desk,
-                                       const float *row, float most) {
-    uint32_t *found = &shared_of_cut().count;
-    const uint32_t group = first_where(found, groups_of(p),
+static __device__ uint32_t first_token(const pwk_sample &p, const row_desk &desk, float most) {
+    const uint32_t group = first_where(&shared_of_cut().count, groups_of(p),
                                        [&](uint32_t i) { return desk.groups[i] == most; });
-    const uint32_t start = group * GROUP;
-    const uint32_t count = p.vocab - start < GROUP ? p.vocab - start : GROUP;
-    return start + first_where(found, count, [&](uint32_t i) { return row[start + i] == most; });
+    return group * GROUP + desk.leaders[group];
+}
+
+static __device__ float gumbel_of(const pwk_sample_row &asked, uint32_t token) {
+    return gumbel(noise_uniform(noise_word(source_of(asked), token)));
+}
+
+/* The best score of the tokens that are the largest of their groups and kept, or the state's
+ * floor where that is higher. In every thread. */
+static __device__ float highest_floor(const pwk_sample &p, const row_desk &desk,
+                                      const row_state &state, const pwk_sample_row &asked) {
+    float floor = state.floor;
+    for (uint32_t group = threadIdx.x; group < groups_of(p); group += CUT_THREADS) {
+        const float most = desk.groups[group], z = tempered_of(state).of(most);
+        const uint32_t token = group * GROUP + desk.leaders[group];
+        if (z + GUMBEL_MOST >= floor && is_kept(state, most, token)) {
+            floor = pwk_max(z + gumbel_of(asked, token), floor);
+        }
+    }
+    return logit_of(~least_in_block(&shared_of_cut().count, ~key_of(floor)));
 }
 
 /* A row's totals and status. */
@@ -205,8 +220,8 @@ static __device__ void cut_row(const sample_arguments &a, uint64_t at) {
     if (state.status == PWK_STATUS_OK) {
         state.factor = factor_of(asked);
         const tempered z = {state.own.most, state.factor};
-        const uint32_t first = first_token(a.p, desk, row, z.most);
-        state.floor = gumbel(noise_uniform(noise_word(source_of(asked), first)));
+        const uint32_t first = first_token(a.p, desk, z.most);
+        state.floor = gumbel_of(asked, first);
         state.least_z = -PWK_INFINITY;
         cut_end end = no_end();
         if (asked.temperature == 0.0f) {
@@ -221,6 +236,9 @@ static __device__ void cut_row(const sample_arguments &a, uint64_t at) {
         }
         state.cut_logit = end.logit;
         state.cut_token = end.token;
+        if (asked.temperature != 0.0f) {
+            state.floor = highest_floor(a.p, desk, state, asked);
+        }
     }
     if (threadIdx.x == 0) {
         *desk.state = state;

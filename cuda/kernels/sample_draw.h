@@ -18,8 +18,6 @@ struct draw_block {
     uint32_t visited; /* a bit for each group that can hold a kept token */
     uint32_t whole;   /* and for each of which all tokens are known to be kept */
 
-    __device__ tempered z() const { return {state.own.most, state.factor}; }
-
     /* The logit of a token; -infinity past the end. */
     __device__ float logit(uint32_t token) const {
         return token < end ? row[token] : -PWK_INFINITY;
@@ -28,12 +26,6 @@ struct draw_block {
     /* The largest logit of a group. */
     __device__ float largest(uint32_t group) const {
         return first + group * GROUP < end ? groups[group] : -PWK_INFINITY;
-    }
-
-    __device__ bool is_kept(float x, uint32_t token) const {
-        const bool head =
-            x > state.cut_logit || (x == state.cut_logit && token <= state.cut_token);
-        return head && z().of(x) >= state.least_z;
     }
 };
 
@@ -48,7 +40,7 @@ static __device__ float reach(float z, float floor) {
 static __device__ scored score_block(const draw_block &block) {
     const uint32_t lane = threadIdx.x % 32;
     const noise_source source = source_of(block.asked);
-    const tempered z = block.z();
+    const tempered z = tempered_of(block.state);
     scored best = {-PWK_INFINITY, PWK_NONE};
     const float own_limit = reach(z.of(block.largest(lane)), block.state.floor);
     uint32_t left = __ballot_sync(EVERY_LANE, own_limit >= 0.0f) & block.visited &
@@ -75,7 +67,7 @@ static __device__ scored score_block(const draw_block &block) {
 #pragma unroll
             for (uint32_t j = 0; j < 4; j++) {
                 const uint32_t token = unit[i] + j * 16 + lane % 16;
-                if (block.is_kept(x[i][j], token)) {
+                if (is_kept(block.state, x[i][j], token)) {
                     best = better(best, {z.of(x[i][j]) + gumbel(v[i][j]), token});
                 }
             }
@@ -87,7 +79,7 @@ static __device__ scored score_block(const draw_block &block) {
 /* The bits and the count of the tokens kept, and the sum of exp(z) over them. */
 static __device__ float tally_block(const draw_block &block, uint32_t &count) {
     const uint32_t lane = threadIdx.x % 32;
-    const tempered z = block.z();
+    const tempered z = tempered_of(block.state);
     float sum = 0.0f;
     count = uint32_t(__popc(block.whole)) * (GROUP / 2);
     for (uint32_t left = block.visited & ~block.whole; left != 0;) {
@@ -104,7 +96,7 @@ static __device__ float tally_block(const draw_block &block, uint32_t &count) {
         }
 #pragma unroll
         for (uint32_t i = 0; i < 2 * AT_ONCE; i++) {
-            const bool kept = block.is_kept(x[i], token[i]);
+            const bool kept = is_kept(block.state, x[i], token[i]);
             const float own = pwk_exp(z.of(x[i]));
             sum = sum + (kept ? own : 0.0f);
             const uint32_t bits = __ballot_sync(EVERY_LANE, kept);
@@ -130,7 +122,8 @@ static __device__ void put_known_bits(const draw_block &block) {
 
 /* The groups of a block that can hold a kept token, by either warp. */
 static __device__ uint32_t visited_groups(const draw_block &block) {
-    return __ballot_sync(EVERY_LANE, block.is_kept(block.largest(threadIdx.x % 32), 0));
+    const float most = block.largest(threadIdx.x % 32);
+    return __ballot_sync(EVERY_LANE, is_kept(block.state, most, 0));
 }
 
 /* What two warps found of a block, to its tally. */

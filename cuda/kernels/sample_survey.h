@@ -58,16 +58,33 @@ static __device__ uint32_t whole_groups(const float (&v)[EACH]) {
     return ~holes;
 }
 
+/* Where in each group of a block its first token with the largest logit is; GROUP stays where
+ * all are -infinity. `largest` has the groups of one warp, then of the other. */
+static __device__ void find_leaders(const float (&v)[EACH], const float *largest,
+                                    uint32_t *leaders) {
+    const uint32_t thread = threadIdx.x;
+#pragma unroll
+    for (uint32_t i = 0; i < GROUPS; i++) {
+        const float most = pwk_max(largest[i], largest[i + GROUPS]);
+        if (most > -PWK_INFINITY && (v[2 * i] == most || v[2 * i + 1] == most)) {
+            atomicMin(&leaders[i], v[2 * i] == most ? thread : thread + SUMS);
+        }
+    }
+}
+
 /* What a block comes to, beside the largest of its groups. */
 struct surveyed {
     exponentials all;
     uint32_t whole; /* as block_tally has it */
 };
 
-/* The largest of each group of a block goes to `groups`; the rest comes back. */
-static __device__ surveyed survey_block(const float *x, uint32_t count, float *groups) {
+/* The largest of each group of a block goes to `groups`, its leader to `leaders` unless
+ * that is null; the rest comes back. */
+static __device__ surveyed survey_block(const float *x, uint32_t count, float *groups,
+                                        uint8_t *leaders) {
     float *shared = reinterpret_cast<float *>(SHARED());
     uint32_t *whole_of_warps = reinterpret_cast<uint32_t *>(shared) + SUMS;
+    uint32_t *found = whole_of_warps + 2;
     const uint32_t thread = threadIdx.x, lane = thread % 32;
     float v[EACH];
 #pragma unroll
@@ -86,6 +103,9 @@ static __device__ surveyed survey_block(const float *x, uint32_t count, float *g
         most[i] = pwk_max(v[2 * i + 1], pwk_max(v[2 * i], -PWK_INFINITY));
     }
     shared[thread] = largest_of_groups<GROUPS / 2>(most);
+    if (thread < GROUPS) {
+        found[thread] = GROUP;
+    }
     __syncthreads();
     const float group = pwk_max(shared[lane], shared[lane + 32]);
     if (thread < 32 && thread * GROUP < count) {
@@ -96,7 +116,13 @@ static __device__ surveyed survey_block(const float *x, uint32_t count, float *g
     for (int lanes = 16; lanes > 0; lanes /= 2) {
         largest = pwk_max(__shfl_xor_sync(EVERY_LANE, largest, lanes), largest);
     }
+    if (leaders != nullptr) {
+        find_leaders(v, shared, found);
+    }
     __syncthreads();
+    if (leaders != nullptr && thread < GROUPS && thread * GROUP < count) {
+        leaders[thread] = uint8_t(found[thread]);
+    }
     const float least = anchor(largest);
     float sum = 0.0f;
 #pragma unroll
@@ -127,7 +153,8 @@ static __device__ void survey_body(const sample_arguments &a) {
                              : a.logits + row * p.row_stride;
         const uint32_t count = p.vocab - first < BLOCK ? p.vocab - first : BLOCK;
         float *groups = (raw ? desk.raw_groups : desk.groups) + block * GROUPS;
-        const surveyed found = survey_block(x + first, count, groups);
+        uint8_t *leaders = raw ? nullptr : desk.leaders + block * GROUPS;
+        const surveyed found = survey_block(x + first, count, groups, leaders);
         block_tally &tally = desk.blocks[block];
         if (threadIdx.x == 0 && raw) {
             tally.raw = found.all;

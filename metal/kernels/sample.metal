@@ -2,25 +2,25 @@
  *
  * Launches, the first, second and fourth with 64 threads for each row and block of 4096 logits,
  * the others with 256 for each row:
- * 1. survey: a block's logits are read once into registers: the largest of its groups of 128,
- *    which of them have no token of -infinity, and its exponentials. raw_logits too, where they
- *    are given.
+ * 1. survey: a block's logits are read once into registers: the largest of its groups of 128
+ *    and where each stands, which groups have no token of -infinity, and its exponentials.
+ *    raw_logits too, where they are given.
  * 2. weigh, only for top-p without top-k: masses by bins of z, in whole numbers of two words.
  * 3. cut: where a row's filters end its ranking. The k-th largest group bounds what top-k can
  *    keep, a bin what top-p can; what lies above is set aside in threadgroup memory (or read
  *    again from the row, where there is too much of it), and the end is found by narrowing
- *    ranges of ordered keys with exact counts and masses. A second threadgroup for each row
- *    lists its most likely tokens by the same means.
+ *    ranges of ordered keys with exact counts and masses. Then a floor for draw: the best
+ *    score of the tokens that are kept and the largest of their groups. A second threadgroup
+ *    for each row lists its most likely tokens by the same means as the end.
  * 4. draw: of the groups that can hold a kept token: scores, sums of exp(z), bits. A token's
- *    logit is read, and a Gumbel number made, only if its word can bring it above the score of
- *    the row's most likely token. Bits of whole groups are known where no filter stands.
+ *    logit is read, and a Gumbel number made, only if its word can bring it up to the floor.
+ *    Bits of whole groups are known where no filter stands.
  * 5. finish: blocks fold to a row's answer.
  * So a row is read once, and with top-k then a few of its groups. Where no filter stands at
- * temperature 1 it is those logits that could win: few of a peaked row, most of a flat one. It
- * is read a second time at other temperatures or with min-p, and up to four times with top-p
- * alone.
+ * temperature 1 a few of its logits are read again, of a flat row about 128. It is read a second
+ * time at other temperatures or with min-p, and up to four times with top-p alone.
  *
- * Memory: workspace of 4 KiB a row, 36 bytes a block and 8 a group; 25 KiB of a threadgroup in
+ * Memory: workspace of 4 KiB a row, 36 bytes a block and 9 a group; 25 KiB of a threadgroup in
  * cut.
  * Emulated; not yet run on Apple hardware.
  */

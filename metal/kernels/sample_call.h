@@ -41,7 +41,7 @@ struct row_state {
     float cut_logit;    /* tokens above are kept, */
     uint32_t cut_token; /* and of its equals those up to this one */
     float least_z;      /* of what min-p keeps */
-    float floor_score;  /* of the most likely token */
+    float floor_score;  /* of a kept token: no lower one is drawn */
     uint32_t status;
     uint32_t reserved[6];
 };
@@ -68,6 +68,7 @@ struct row_desk {
     device block_tally *blocks;
     device float *groups;
     device float *raw_groups;
+    device uchar *leaders; /* in each group, the first token with its largest logit */
 };
 
 static uint32_t blocks_of(constant pwk_sample &p) { return (p.vocab + BLOCK - 1) / BLOCK; }
@@ -82,6 +83,7 @@ static row_desk desk_of(constant sample_arguments &a, uint64_t row) {
     desk.blocks = reinterpret_cast<device block_tally *>(desk.bins + 2 * MASS_BINS);
     desk.groups = reinterpret_cast<device float *>(desk.blocks + blocks_of(a.p));
     desk.raw_groups = desk.groups + groups_of(a.p);
+    desk.leaders = reinterpret_cast<device uchar *>(desk.raw_groups + groups_of(a.p));
     return desk;
 }
 
@@ -176,6 +178,16 @@ static uint32_t mass_of(tempered z, float x) {
 /* The bin of its mass: a larger z is never in a later one. */
 static uint32_t bin_of(tempered z, float x) {
     return uint32_t(PWK_NEAREST(pwk_max(z_of(z, x), MASS_LEAST) * -MASS_FINENESS));
+}
+
+static tempered tempered_of(thread const row_state &state) {
+    return {state.own.most, state.factor};
+}
+
+/* Whether a row's filters keep a token with that logit. */
+static bool is_kept(thread const row_state &state, float x, uint32_t token) {
+    const bool head = x > state.cut_logit || (x == state.cut_logit && token <= state.cut_token);
+    return head && z_of(tempered_of(state), x) >= state.least_z;
 }
 
 #endif /* PAGEWISE_METAL_SAMPLE_CALL_H */

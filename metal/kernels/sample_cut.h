@@ -137,13 +137,31 @@ struct is_equal {
 
 /* The first token that has the largest logit. */
 static uint32_t first_token(constant pwk_sample &p, Place place, thread const row_desk &desk,
-                            device const float *row, float most) {
-    threadgroup cut_shared *shared = shared_of_cut(place);
+                            float most) {
+    threadgroup atomic_uint *found = &shared_of_cut(place)->found;
     const is_equal groups = {desk.groups, most};
-    const uint32_t start = first_where(place, &shared->found, groups_of(p), groups) * GROUP;
-    const uint32_t count = p.vocab - start < GROUP ? p.vocab - start : GROUP;
-    const is_equal tokens = {row + start, most};
-    return start + first_where(place, &shared->found, count, tokens);
+    const uint32_t group = first_where(place, found, groups_of(p), groups);
+    return group * GROUP + desk.leaders[group];
+}
+
+static float gumbel_of(thread const pwk_sample_row &asked, uint32_t token) {
+    return gumbel(noise_uniform(noise_word(source_of(asked), token)));
+}
+
+/* The best score of the tokens that are the largest of their groups and kept, or the state's
+ * floor where that is higher. In every thread. */
+static float highest_floor(constant pwk_sample &p, Place place, thread const cut_work &work,
+                           thread const row_state &state) {
+    float highest = state.floor_score;
+    for (uint32_t group = place.thread_index; group < groups_of(p); group += CUT_THREADS) {
+        const float most = work.desk.groups[group], z = z_of(work.z, most);
+        const uint32_t token = group * GROUP + work.desk.leaders[group];
+        if (z + GUMBEL_MOST >= highest && is_kept(state, most, token)) {
+            highest = pwk_max(z + gumbel_of(work.asked, token), highest);
+        }
+    }
+    threadgroup atomic_uint *found = &shared_of_cut(place)->found;
+    return logit_of(~least_in_block(place, found, ~key_of(highest)));
 }
 
 /* Blocks' exponentials, of logits or of raw ones. */
@@ -182,8 +200,8 @@ static void cut_row(constant sample_arguments &a, Place place, uint64_t at) {
         state.factor = factor_of(asked);
         const tempered z = {state.own.most, state.factor};
         const cut_work work = {desk, row, asked, z};
-        const uint32_t first = first_token(a.p, place, desk, row, z.most);
-        state.floor_score = gumbel(noise_uniform(noise_word(source_of(asked), first)));
+        const uint32_t first = first_token(a.p, place, desk, z.most);
+        state.floor_score = gumbel_of(asked, first);
         state.least_z = -PWK_INFINITY;
         cut_end end = no_end();
         if (pwk_is_zero(asked.temperature)) {
@@ -199,6 +217,9 @@ static void cut_row(constant sample_arguments &a, Place place, uint64_t at) {
         }
         state.cut_logit = end.logit;
         state.cut_token = end.token;
+        if (!pwk_is_zero(asked.temperature)) {
+            state.floor_score = highest_floor(a.p, place, work, state);
+        }
     }
     if (place.thread_index == 0) {
         store_state(desk.state, state);

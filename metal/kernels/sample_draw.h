@@ -19,19 +19,9 @@ struct draw_block {
     uint32_t whole;        /* and for each of which all tokens are known to be kept */
 };
 
-static tempered tempered_of(thread const draw_block &block) {
-    return {block.state.own.most, block.state.factor};
-}
-
 /* The logit of a token; -infinity past the end. */
 static float logit_at(thread const draw_block &block, uint32_t token) {
     return token < block.end ? block.row[token] : -PWK_INFINITY;
-}
-
-static bool is_kept(thread const draw_block &block, float x, uint32_t token) {
-    const float cut = block.state.cut_logit;
-    const bool head = x > cut || (x == cut && token <= block.state.cut_token);
-    return head && z_of(tempered_of(block), x) >= block.state.least_z;
 }
 
 /* The largest v with which a token of that z, or a smaller one, can come to the floor; negative
@@ -45,7 +35,7 @@ static float reach(float z, float least) {
 static scored score_block(Place place, thread const draw_block &block) {
     const uint32_t lane = place.lane;
     const noise_source source = source_of(block.asked);
-    const tempered z = tempered_of(block);
+    const tempered z = tempered_of(block.state);
     scored best = {-PWK_INFINITY, PWK_NONE};
     uint32_t left = block.visited;
     for (uint32_t number = 0; left != 0; number++) {
@@ -64,7 +54,7 @@ static scored score_block(Place place, thread const draw_block &block) {
             const uint32_t token = unit + i * 16 + lane % 16;
             const float v = noise_uniform(words.word[i]);
             const float x = v <= limit ? logit_at(block, token) : -PWK_INFINITY;
-            if (is_kept(block, x, token)) {
+            if (is_kept(block.state, x, token)) {
                 const scored own = {z_of(z, x) + gumbel(v), token};
                 best = better(best, own);
             }
@@ -75,7 +65,7 @@ static scored score_block(Place place, thread const draw_block &block) {
 
 /* The bits and the count of the tokens kept, and the sum of exp(z) over them. */
 static float tally_block(Place place, thread const draw_block &block, thread uint32_t &count) {
-    const tempered z = tempered_of(block);
+    const tempered z = tempered_of(block.state);
     float sum = 0.0f;
     count = popcount(block.whole) * (GROUP / 2);
     for (uint32_t left = block.visited & ~block.whole; left != 0; left &= left - 1) {
@@ -83,7 +73,7 @@ static float tally_block(Place place, thread const draw_block &block, thread uin
         for (uint32_t i = 0; i < 2; i++) {
             const uint32_t token = block.first + group * GROUP + i * SUMS + place.thread_index;
             const float x = logit_at(block, token);
-            const bool kept = is_kept(block, x, token);
+            const bool kept = is_kept(block.state, x, token);
             const float own = pwk_exp(z_of(z, x));
             sum = sum + (kept ? own : 0.0f);
             const uint32_t bits = uint32_t(simd_vote::vote_t(simd_ballot(kept)));
@@ -113,7 +103,7 @@ static void put_known_bits(Place place, thread const draw_block &block) {
 static uint32_t visited_groups(Place place, thread const draw_block &block) {
     const bool some = block.first + place.lane * GROUP < block.end;
     const float most = some ? block.groups[place.lane] : -PWK_INFINITY;
-    return uint32_t(simd_vote::vote_t(simd_ballot(is_kept(block, most, 0))));
+    return uint32_t(simd_vote::vote_t(simd_ballot(is_kept(block.state, most, 0))));
 }
 
 /* What two SIMD groups found of a block, to its tally. */

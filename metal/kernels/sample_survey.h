@@ -37,15 +37,17 @@ struct surveyed {
     uint32_t whole; /* as block_tally has it */
 };
 
-/* The largest of each group of a block goes to `groups`; the rest comes back. */
+/* The largest of each group of a block goes to `groups`, its leader to `leaders` unless
+ * that is null; the rest comes back. */
 static surveyed survey_block(Place place, device const float *x, uint32_t count,
-                             device float *groups) {
+                             device float *groups, device uchar *leaders) {
     threadgroup float *shared = reinterpret_cast<threadgroup float *>(SHARED());
     threadgroup uint32_t *whole_of_halves = reinterpret_cast<threadgroup uint32_t *>(shared) + SUMS;
+    threadgroup uint32_t *leaders_of_halves = whole_of_halves + 2;
     const uint32_t thread_index = place.thread_index, lane = place.lane;
     float v[BLOCK / SUMS];
     float largest_of_half = -PWK_INFINITY;
-    uint32_t whole_of_half = 0;
+    uint32_t whole_of_half = 0, leader_of_half = 0;
     for (uint32_t group = 0; group < GROUPS; group++) {
         const uint32_t first = 2 * group * SUMS + thread_index, second = first + SUMS;
         v[2 * group] = first < count ? x[first] : -PWK_INFINITY;
@@ -54,10 +56,14 @@ static surveyed survey_block(Place place, device const float *x, uint32_t count,
         const float own = pwk_max(v[2 * group + 1], pwk_max(v[2 * group], -PWK_INFINITY));
         const float most = simd_max(own);
         largest_of_half = lane == group ? most : largest_of_half;
+        const uint32_t later = v[2 * group + 1] == most ? thread_index + SUMS : GROUP;
+        const uint32_t leader = simd_min(v[2 * group] == most ? thread_index : later);
+        leader_of_half = lane == group ? leader : leader_of_half;
         const bool some = v[2 * group] > -PWK_INFINITY && v[2 * group + 1] > -PWK_INFINITY;
         whole_of_half |= simd_all(some) ? 1u << group : 0;
     }
     shared[thread_index] = largest_of_half;
+    leaders_of_halves[thread_index] = leader_of_half;
     if (lane == 0) {
         whole_of_halves[place.simdgroup] = whole_of_half;
     }
@@ -65,6 +71,11 @@ static surveyed survey_block(Place place, device const float *x, uint32_t count,
     const float group = pwk_max(shared[lane], shared[lane + LANES]);
     if (thread_index < GROUPS && thread_index * GROUP < count) {
         groups[thread_index] = group;
+        if (leaders != nullptr) {
+            const scored first = {shared[lane], leaders_of_halves[lane]};
+            const scored second = {shared[lane + LANES], leaders_of_halves[lane + LANES]};
+            leaders[thread_index] = static_cast<uchar>(better(first, second).token);
+        }
     }
     const uint32_t whole = whole_of_halves[0] & whole_of_halves[1];
     const float largest = simd_max(group);
@@ -97,7 +108,8 @@ static void survey_body(constant sample_arguments &a, Place place) {
             raw ? a.raw_logits + row * p.raw_row_stride : a.logits + row * p.row_stride;
         const uint32_t count = p.vocab - first < BLOCK ? p.vocab - first : BLOCK;
         device float *groups = (raw ? desk.raw_groups : desk.groups) + block * GROUPS;
-        const surveyed found = survey_block(place, x + first, count, groups);
+        device uchar *leaders = raw ? nullptr : desk.leaders + block * GROUPS;
+        const surveyed found = survey_block(place, x + first, count, groups, leaders);
         device block_tally *tally = desk.blocks + block;
         if (place.thread_index == 0 && raw) {
             store_exponentials(&tally->raw, found.all);

@@ -12,6 +12,8 @@ use plugin::{Launch, Launches};
 const SUMS: u32 = 64;
 /// Logits of a group.
 const GROUP: u32 = 128;
+/// Words of shared memory of the first pass: sums, whole groups of either warp, and leaders.
+const SURVEY_WORDS: u32 = SUMS + 2 + BLOCK as u32 / GROUP;
 /// Threads for a row.
 const CUT_THREADS: u32 = 256;
 /// Bytes of a row's state in the workspace, and of its bins.
@@ -27,7 +29,7 @@ pub fn lower(sample: &Sample<Raw>, facts: &Facts) -> Result<Launches, Error> {
     let p = &sample.params;
     let rows = u64::from(p.rows_max);
     let blocks = p.vocab.div_ceil(BLOCK as u32);
-    let row_bytes = ROW_BYTES + blocks * TALLY_BYTES + p.vocab.div_ceil(GROUP) * 8;
+    let row_bytes = ROW_BYTES + blocks * TALLY_BYTES + p.vocab.div_ceil(GROUP) * 9;
     let row_words = row_bytes.next_multiple_of(64) / 4;
     let pass = |entry, matrices: u64, shared_words: u32| {
         let most = u64::from(facts.cores * BLOCKS_EACH);
@@ -36,7 +38,7 @@ pub fn lower(sample: &Sample<Raw>, facts: &Facts) -> Result<Launches, Error> {
     };
     let matrices = if sample.raw_logits.span().is_some() { 2 } else { 1 };
     let roles = if sample.top_token.span().is_some() { 2 } else { 1 };
-    let mut launches = Launches::one(pass("pw_sample_survey", matrices, SUMS + 2));
+    let mut launches = Launches::one(pass("pw_sample_survey", matrices, SURVEY_WORDS));
     launches.push(pass("pw_sample_weigh", 1, 512 * 2));
     let cut = looping("pw_sample_cut", CUT_THREADS, rows * roles, facts);
     launches.push(Launch { shared_bytes: CUT_BYTES, told: [row_words, 0], ..cut });

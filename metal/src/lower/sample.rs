@@ -12,6 +12,9 @@ use plugin::{Launch, Launches};
 const SUMS: u32 = 64;
 /// Logits of a group.
 const GROUP: u32 = 128;
+/// Words of threadgroup memory of the first pass: the largest, whole groups of either SIMD
+/// group, and leaders.
+const SURVEY_WORDS: u32 = SUMS + 2 + SUMS;
 /// Threads for a row, and for four of them at the end.
 const CUT_THREADS: u32 = 256;
 const FINISHERS: u32 = 128;
@@ -28,7 +31,7 @@ pub fn lower(sample: &Sample<Raw>, facts: &Facts) -> Result<Launches, Error> {
     let p = &sample.params;
     let rows = u64::from(p.rows_max);
     let blocks = p.vocab.div_ceil(BLOCK as u32);
-    let row_bytes = ROW_BYTES + blocks * TALLY_BYTES + p.vocab.div_ceil(GROUP) * 8;
+    let row_bytes = ROW_BYTES + blocks * TALLY_BYTES + p.vocab.div_ceil(GROUP) * 9;
     let row_words = row_bytes.next_multiple_of(64) / 4;
     let told = [row_words, 0];
     let pass = |entry, matrices: u64, shared_words: u32| {
@@ -39,7 +42,7 @@ pub fn lower(sample: &Sample<Raw>, facts: &Facts) -> Result<Launches, Error> {
     };
     let matrices = if sample.raw_logits.span().is_some() { 2 } else { 1 };
     let roles = if sample.top_token.span().is_some() { 2 } else { 1 };
-    let mut launches = Launches::one(pass("pw_sample_survey", matrices, SUMS + 2));
+    let mut launches = Launches::one(pass("pw_sample_survey", matrices, SURVEY_WORDS));
     launches.push(pass("pw_sample_weigh", 1, 512 * 2));
     let cut = looping("pw_sample_cut", CUT_THREADS, rows * roles, facts);
     launches.push(Launch { shared_bytes: CUT_BYTES.next_multiple_of(16), told, ..cut });
