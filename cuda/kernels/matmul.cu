@@ -6,8 +6,8 @@
  * count, which only the device knows, is the other's. Both run the same instructions in the
  * same order on a row, so its bits do not depend on which took it. f32 weights know the first
  * form alone. Memory: 18 KiB shared for few rows (50 KiB with f32 weights), 24 KiB for many
- * of one piece, else 12 KiB a piece. A lane reads weights as whole lines of 128 bytes, 64 of
- * f16.
+ * of one piece of floats, else 12 KiB a piece. A lane reads weights as whole lines of 128
+ * bytes, 64 of f16.
  * Not measured yet.
  * instructions: HMMA, IMMA, LDGSTS
  */

@@ -1,7 +1,7 @@
 /* sample: one token for each row of logits, without a sort, with the CPU's bits.
  *
  * Launches, the first, second and fourth with 64 threads for each row and block of 4096 logits,
- * the others with 256 for each row:
+ * the third with 256 for each row, the last with a warp for each row:
  * 1. survey: a block's logits are read once into registers: the largest of its groups of 128
  *    and where each stands, which groups have no token of -infinity, and its exponentials.
  *    raw_logits too, where they are given.
@@ -19,7 +19,8 @@
  * 5. finish: blocks fold to a row's answer.
  * So a row is read once, and with top-k then a few of its groups. Where no filter stands at
  * temperature 1 a few of its logits are read again, of a flat row about 128. It is read a second
- * time at other temperatures or with min-p, and up to four times with top-p alone.
+ * time at other temperatures or with min-p, and up to four times with top-p alone; each step of
+ * narrowing reads once more what does not fit aside.
  *
  * Memory: workspace of 4 KiB a row, 36 bytes a block and 9 a group; 33 KiB shared in cut.
  * Sums in shared memory are of 32-bit words with a carry: adds of 64 bits are loops there.

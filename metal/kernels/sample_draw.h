@@ -179,7 +179,7 @@ static void put_answer(constant sample_arguments &a, uint64_t row, thread const 
     }
     const pwk_sample_row asked = load_asked(a.settings + row);
     float raw = PWK_NAN, processed = PWK_NAN;
-    if (fine) {
+    if (fine && token != PWK_NONE) {
         const float x = a.logits[row * a.p.row_stride + token];
         const float from =
             a.raw_logits == nullptr ? x : a.raw_logits[row * a.p.raw_row_stride + token];

@@ -4,7 +4,11 @@
 
 #include "sample_call.h"
 
-static bool is_within(float x, float most) { return x >= 0.0f && x <= most; }
+/* By bits, for the hardware takes subnormal numbers for zeros: from 0, either of them, to
+ * `most`. */
+static bool is_within(float x, float most) {
+    return PWK_BITS(x) <= PWK_BITS(most) || PWK_BITS(x) == PWK_BITS(-0.0f);
+}
 
 /* Rows that ask for what they may not. */
 struct is_row_wrong {
@@ -26,7 +30,7 @@ static void check_settings(constant sample_arguments &a, Place place, uint32_t r
     const pwk_sample_row asked = load_asked(a.settings + at);
     const float rest = !is_within(asked.top_p, 1.0f) ? asked.top_p : asked.min_p;
     const float first = !is_within(asked.temperature, PWK_FLT_MAX) ? asked.temperature : rest;
-    const uint32_t range = first < 0.0f ? PWK_FAULT_BELOW : PWK_FAULT_ABOVE;
+    const uint32_t range = PWK_BITS(first) >> 31 ? PWK_FAULT_BELOW : PWK_FAULT_ABOVE;
     const uint32_t kind = is_finite(first) ? range : PWK_FAULT_NOT_FINITE;
     refuse(a.launch, kind, SAMPLE_SETTINGS, at, 0, 0, 0);
 }

@@ -28,7 +28,8 @@ static void weigh_block(Place place, thread const row_desk &desk, tempered z,
         }
         for (uint32_t i = 0; i < 2; i++) {
             const uint32_t at = group + i * SUMS + place.thread_index;
-            const uint32_t mass = at < end ? mass_of(z, x[at]) : 0;
+            // A factor that was flushed to 0 leaves no number of what is masked.
+            const uint32_t mass = at < end && x[at] > -PWK_INFINITY ? mass_of(z, x[at]) : 0;
             if (mass > 0) {
                 add_wide(bins + 2 * bin_of(z, x[at]), mass);
             }

@@ -41,8 +41,8 @@ impl<B: Clone> Sent<B> {
         self.buffers.push(buffer);
     }
 
-    /// All since the last mark, and what is still under way of those before. A failure is of the
-    /// one mark that comes after it.
+    /// All since the last mark, and what is still under way of those before. What has failed is
+    /// not told by a second mark.
     pub fn mark(&mut self, state: impl Fn(&B) -> State) -> Self {
         if self.is_marked {
             self.buffers.retain(|buffer| !matches!(state(buffer), State::Failed(_)));
