@@ -2,7 +2,6 @@
 
 use super::{Case, Recorded, assert_case, assert_levels, assert_same_bits};
 use backends::cpu::{Cpu, Threads};
-use kernels_core::Error;
 use kernels_core::device::Backend;
 use kernels_core::simd::{Level, environment};
 use kernels_core::workers::{Inline, Reversed};

@@ -9,7 +9,7 @@ use super::tally::Tally;
 /// Builds of the emulator, by the feature that makes them, and the tests that each runs:
 /// random shapes where bytes past a buffer are seen.
 const DETECTORS: [(&str, &[&str]); 2] = [
-    ("sanitized", &["faults", "kernels", "malformed", "malformed_attention", "pieces", "refusals"]),
+    ("sanitized", &["faults", "kernels", "malformed", "pieces", "refusals"]),
     ("races", &["bytes", "faults", "kernels", "pieces", "refusals"]),
 ];
 /// Their answers were compared before; a detector needs no second schedule.
