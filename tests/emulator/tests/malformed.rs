@@ -10,7 +10,12 @@ use pagewise_tests::harness::malformed;
 
 fn assert_kept(table: &'static plugin::pwp_table, kernel: &str) {
     let plugin = Plugin::of_table(table, 0).expect("the emulator is there");
-    (property(kernel).assert)(&mut Device { plugin, schedule: seed }, malformed());
+    let mut config = malformed();
+    if cfg!(feature = "sanitized") {
+        // A detector is slow, and sees what these do sooner than a comparison would.
+        config.cases = config.cases.div_ceil(4);
+    }
+    (property(kernel).assert)(&mut Device { plugin, schedule: seed }, config);
 }
 
 /// A test of each kernel that has the property, on both devices.
