@@ -226,7 +226,8 @@ static __device__ void finish_row(const sample_arguments &a, uint64_t row) {
         const float from = a.raw_logits == nullptr
                                ? x
                                : a.raw_logits[row * a.p.raw_row_stride + best.token];
-        const float tempered_logprob = (x - state.own.most) * state.factor - pwk_log(sum);
+        // A zero is +0, as on the CPU.
+        const float tempered_logprob = (x - state.own.most) * state.factor - pwk_log(sum) + 0.0f;
         const float own = is_plain(a.p, asked) ? logprob_of(state.own, x) : tempered_logprob;
         raw = logprob_of(state.raw, from);
         processed = asked.temperature == 0.0f ? 0.0f : own;

@@ -183,7 +183,8 @@ static void put_answer(constant sample_arguments &a, uint64_t row, thread const 
         const float x = a.logits[row * a.p.row_stride + token];
         const float from =
             a.raw_logits == nullptr ? x : a.raw_logits[row * a.p.raw_row_stride + token];
-        const float tempered_logprob = (x - state.own.most) * state.factor - pwk_log(sum);
+        // A zero is +0, as on the CPU.
+        const float tempered_logprob = (x - state.own.most) * state.factor - pwk_log(sum) + 0.0f;
         const float own = is_plain(a.p, asked) ? logprob_of(state.own, x) : tempered_logprob;
         raw = logprob_of(state.raw, from);
         processed = pwk_is_zero(asked.temperature) ? 0.0f : own;

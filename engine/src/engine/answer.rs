@@ -2,8 +2,8 @@
 
 use super::Engine;
 use super::admit::Run;
-use super::device::Drawn;
 use super::draft::{Guess, Place};
+use super::drawn::Drawn;
 use super::launch::Draw;
 use super::sequence::{Group, Sequence};
 use super::stop::Found;

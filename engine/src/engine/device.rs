@@ -2,6 +2,7 @@
 //! first needed, results as plain values.
 
 use super::check::{BANNED_MAX, BIAS_MAX};
+use super::drawn::{Drawn, Draws};
 use super::memory::Copy;
 use super::record::{self, Masked, Sampled, Scores, Told};
 use super::sampling::Masks;
@@ -12,7 +13,7 @@ use crate::model::{Batch, Capacity, Config, LogitRows, Model, Place, Scratch, Sl
 use crate::weights::Aside;
 use kernels_core::Error;
 use kernels_core::device::{Backend, Command, DeviceMemory, Launch, Program, Slice};
-use kernels_core::params::{self, LORA_NONE, SampleRow};
+use kernels_core::params::{LORA_NONE, SampleRow};
 use std::collections::{BTreeMap, HashMap};
 
 /// Lists of most likely tokens come in these lengths; a list that is shorter is the
@@ -95,32 +96,6 @@ pub(super) struct Work<'a> {
     pub weights: u64,
     pub batch: &'a Batch,
     pub copies: &'a [Copy],
-}
-
-/// Tokens to draw after a step.
-pub(super) struct Draws<'a> {
-    /// The row of the step that each is drawn after; at least one.
-    pub rows: &'a [u32],
-    pub settings: &'a [SampleRow],
-    pub masks: Option<&'a Masks>,
-    /// Most likely tokens to list.
-    pub top: u32,
-    /// Whether to tell which tokens were kept.
-    pub kept: bool,
-}
-
-/// A token that was drawn, or not.
-#[derive(Clone, Debug)]
-pub(super) struct Drawn {
-    pub token: u32,
-    pub status: u32,
-    pub raw: f32,
-    pub processed: f32,
-    pub top: Vec<(u32, f32)>,
-    /// What the model says of tokens that were chosen, where some were.
-    pub chosen: Vec<f32>,
-    /// How many tokens were kept, and a bit for each; none where nobody asked.
-    pub kept: (u32, Vec<u32>),
 }
 
 impl Device {
@@ -375,7 +350,7 @@ impl Device {
         let reads = self.sampled.reads(count[0], top, draws.kept);
         let words = submit(self.backend.as_mut(), &writes, program, &reads)?;
         let kept_words = if draws.kept { self.config.vocab.div_ceil(32) } else { 0 };
-        Ok(drawn(&words, draws.rows.len(), top as usize, kept_words as usize))
+        Ok(Drawn::read(&words, draws.rows.len(), top as usize, kept_words as usize))
     }
 
     /// The log-probability of a token after each of some rows of the last step, and
@@ -574,29 +549,4 @@ pub(super) fn submit(
     let mut words = vec![0u32; (bytes / 4) as usize];
     backend.collect(ticket, bytemuck::cast_slice_mut(&mut words))?;
     Ok(words)
-}
-
-/// The results of sampling, from the words of [`Sampled::reads`].
-fn drawn(words: &[u32], rows: usize, top: usize, kept_words: usize) -> Vec<Drawn> {
-    let (ones, tops) = words.split_at(4 * rows);
-    let (tokens, tops) = tops.split_at(rows * top);
-    let (logprobs, kept) = tops.split_at(rows * top);
-    let (counts, kept) = kept.split_at(if kept_words > 0 { rows } else { 0 });
-    let of = |row: usize| {
-        let listed = tokens[row * top..][..top].iter().zip(&logprobs[row * top..][..top]);
-        let listed = listed.filter(|(token, _)| **token != params::NONE);
-        Drawn {
-            token: ones[row],
-            status: ones[rows + row],
-            raw: f32::from_bits(ones[2 * rows + row]),
-            processed: f32::from_bits(ones[3 * rows + row]),
-            top: listed.map(|(&token, &logprob)| (token, f32::from_bits(logprob))).collect(),
-            chosen: Vec::new(),
-            kept: match counts.get(row) {
-                Some(&count) => (count, kept[row * kept_words..][..kept_words].to_vec()),
-                None => (0, Vec::new()),
-            },
-        }
-    };
-    (0..rows).map(of).collect()
 }

@@ -4,7 +4,7 @@
 
 use super::Engine;
 use super::admit::Run;
-use super::device::Drawn;
+use super::drawn::Drawn;
 use super::guide::Guide;
 use super::launch::Draw;
 use super::lookup::lookup;

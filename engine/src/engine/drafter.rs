@@ -8,7 +8,8 @@
 
 use super::admit::Run;
 use super::check::refused;
-use super::device::{Asked, Device, Draws, Work};
+use super::device::{Asked, Device, Work};
+use super::drawn::Draws;
 use super::sampling::sample_row;
 use super::versions::policy_at;
 use super::{Engine, OpenError};

@@ -2,8 +2,9 @@
 
 use super::Engine;
 use super::admit::Run;
-use super::device::{Drawn, Draws, Work};
+use super::device::Work;
 use super::draft::{Place, guesses_of};
+use super::drawn::{Drawn, Draws};
 use super::guide::Guided;
 use super::sampling::{Masks, is_masked, sample_row};
 use super::sequence::Sequence;

@@ -14,6 +14,7 @@ mod counters;
 mod device;
 mod draft;
 mod drafter;
+mod drawn;
 mod episodes;
 mod guide;
 mod launch;

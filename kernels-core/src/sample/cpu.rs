@@ -269,7 +269,8 @@ impl Row<'_> {
         log_slice(self.level, &mut log_sum);
         let logprob = match plain {
             true => passes::logprob(self.level, own, x),
-            false => tempered.of(x) - log_sum[0],
+            // A zero is +0: of which sign the largest is, forms find in their own ways.
+            false => tempered.of(x) - log_sum[0] + 0.0,
         };
         (token, logprob, count)
     }

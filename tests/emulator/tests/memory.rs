@@ -205,6 +205,10 @@ fn no_request_takes_memory_that_was_not_taken_at_the_start() {
     }
     assert_eq!(served.engine.counters().failed_steps, 0);
     assert!(taken(&served) > start, "it recorded what it had not");
+    // After a trainer had the memory of pages it is taken again.
+    assert_eq!(served.engine.release_pages(), Ok(true));
+    served.engine.take_pages().expect("there is room");
+    assert!(taken(&served).abs_diff(start) < FAULTS, "{start}");
 }
 
 #[test]

@@ -206,6 +206,7 @@ pub fn cases() -> Vec<SampleCase> {
     // Rows enough that the order in which blocks fold shows in a logarithm.
     cases.push(Shape { spread: Spread::Normal(1.0), ..Shape::plain(24, 12_500) }.case());
     cases.push(holed());
+    cases.push(zeroed());
     cases.extend(reported());
     cases
 }
@@ -217,6 +218,18 @@ fn holed() -> SampleCase {
     let mask = f32::NEG_INFINITY.to_le_bytes();
     for token in [0, 191, 4095, 4096, 4351, 8192].into_iter().chain(640..768) {
         case.logits.as_mut_slice()[token * 4..][..4].copy_from_slice(&mask);
+    }
+    case
+}
+
+/// The largest logits are zeros of either sign, of which one is kept: its log-probability is the
+/// zero that all forms agree on.
+fn zeroed() -> SampleCase {
+    let asked = SampleRow { top_k: 1, ..PLAIN };
+    let mut case = Shape { asked, spread: Spread::Equal(-1.0), ..Shape::plain(1, 300) }.case();
+    case.name = "zeros of either sign, top_k 1".into();
+    for (token, zero) in [(0, -0.0f32), (1, 0.0)] {
+        case.logits.as_mut_slice()[token * 4..][..4].copy_from_slice(&zero.to_le_bytes());
     }
     case
 }

@@ -48,6 +48,20 @@ impl Change {
         }
     }
 
+    /// What a kernel that takes nothing of a step lacks of its last buffer.
+    fn cut(self) -> usize {
+        self.step.map_or(0, |cut| cut % 64)
+    }
+
+    /// Settings that are floats, too, unless they would become subnormal: some hardware takes
+    /// those for zeros.
+    fn settings<P: bytemuck::AnyBitPattern + NoUninit>(self, settings: &mut [P]) -> &mut [u32] {
+        match f32::from_bits(self.word).is_subnormal() {
+            true => &mut [],
+            false => bytemuck::cast_slice_mut(settings),
+        }
+    }
+
     fn step(self, words: &mut [u32]) {
         if let (Some(step), false) = (self.step, words.is_empty()) {
             words[step % words.len()] = self.word;
@@ -82,8 +96,7 @@ macro_rules! device_properties {
                 _ => case.slots.as_flattened_mut(),
             };
             attention_fold(case, change): {
-                let cut = change.step.map_or(0, |cut| cut % 64);
-                case.out_bytes = case.out_bytes.saturating_sub(cut);
+                case.out_bytes = case.out_bytes.saturating_sub(change.cut());
                 &mut []
             };
             embed(case, change): &mut case.tokens;
@@ -91,21 +104,19 @@ macro_rules! device_properties {
             kv_copy(case, change): case.entries.as_flattened_mut();
             logit_mask(case, change): match &mut case.counted {
                 Some((tokens, _)) if change.word % 2 == 0 => tokens,
-                _ => bytemuck::cast_slice_mut(&mut case.settings),
+                _ => change.settings(&mut case.settings),
             };
             lora(case, change): match change.word % 2 {
                 0 => &mut case.adapters,
                 _ => &mut case.ranks,
             };
             norm(case, change): {
-                // It takes nothing of a step: its last buffer is too short instead.
-                let cut = change.step.map_or(0, |cut| cut % 64);
-                case.out_bytes = case.out_bytes.saturating_sub(cut);
+                case.out_bytes = case.out_bytes.saturating_sub(change.cut());
                 &mut []
             };
             pool(case, change): &mut case.starts;
             rope(case, change): &mut case.positions;
-            sample(case, change): bytemuck::cast_slice_mut(&mut case.settings);
+            sample(case, change): change.settings(&mut case.settings);
         }
     };
 }
