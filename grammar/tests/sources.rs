@@ -166,7 +166,8 @@ fn refusals_say_what_and_where() {
 fn what_takes_little_waits_for_nothing_that_takes_much() {
     const MANY: u8 = 8;
     // Fewer places than there will be of those that take much.
-    let settings = Settings { threads: 1, waiting: 4, ..Settings::default() };
+    let patience = Duration::from_secs(120);
+    let settings = Settings { threads: 1, waiting: 4, patience, ..Settings::default() };
     let compiler = Compiler::new(&tokens(), settings);
     // More than is spent at once, less than may be spent: by its steps, and by its bytes.
     let long = "start: A\nA: /a{1,9000}b/ & /[a-c]{1,20000}b/ & /a{8000,30000}b/";

@@ -1,5 +1,6 @@
-//! `cargo xtask check`: stages one after the other, each timed; a table; and the
-//! line that CI reads. A skip that `xtask/allowed-skips.txt` does not list fails.
+//! `cargo xtask check`: stages one after the other, and beside them those that build in
+//! folders of their own, each timed; a table; and the line that CI reads. A skip that
+//! `xtask/allowed-skips.txt` does not list fails.
 
 mod abi;
 mod bare;
@@ -23,37 +24,50 @@ mod tally;
 use shell::Shell;
 use skips::Allowed;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 use tally::Tally;
 
-/// A stage: its name, whether `--quick` runs it, and what it does.
+/// A stage: its name, when it runs, and what it does.
 struct Stage {
     name: &'static str,
-    quick: bool,
+    runs: Runs,
     run: fn(&Shell) -> Result<Tally, String>,
 }
 
+/// When a stage runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Runs {
+    /// With `--quick` too, after the stage before it.
+    Quick,
+    /// After the stage before it.
+    InTurn,
+    /// Beside those, after the stage before it that does: it builds in folders of its own, and
+    /// one stage alone leaves a core idle for a third of its time.
+    Beside,
+}
+
 const STAGES: &[Stage] = &[
-    Stage { name: "fmt", quick: true, run: rust::fmt },
-    Stage { name: "tidy", quick: true, run: tidy },
-    Stage { name: "bindings", quick: true, run: headers::bindings },
-    Stage { name: "header", quick: true, run: headers::compile },
-    Stage { name: "clippy", quick: true, run: rust::clippy },
-    Stage { name: "tests", quick: true, run: rust::tests },
-    Stage { name: "abi", quick: true, run: abi::check },
-    Stage { name: "no_std", quick: true, run: bare::build },
-    Stage { name: "docs", quick: false, run: rust::docs },
-    Stage { name: "symbols", quick: false, run: symbols::check },
-    Stage { name: "cuda", quick: false, run: cuda::check },
-    Stage { name: "metal", quick: false, run: metal::check },
-    Stage { name: "neon", quick: false, run: neon::tests },
-    Stage { name: "emulator", quick: false, run: emulator::tests },
-    Stage { name: "miri", quick: false, run: miri::tests },
-    Stage { name: "mutations", quick: false, run: mutations::tests },
-    Stage { name: "fuzz", quick: false, run: fuzz::smoke },
-    Stage { name: "benches", quick: false, run: benches::smoke },
-    Stage { name: "clients", quick: false, run: clients::tests },
-    Stage { name: "torch", quick: false, run: clients::torch },
+    Stage { name: "fmt", runs: Runs::Quick, run: rust::fmt },
+    Stage { name: "tidy", runs: Runs::Quick, run: tidy },
+    Stage { name: "bindings", runs: Runs::Quick, run: headers::bindings },
+    Stage { name: "header", runs: Runs::Quick, run: headers::compile },
+    Stage { name: "clippy", runs: Runs::Quick, run: rust::clippy },
+    Stage { name: "tests", runs: Runs::Quick, run: rust::tests },
+    Stage { name: "abi", runs: Runs::Quick, run: abi::check },
+    Stage { name: "no_std", runs: Runs::Quick, run: bare::build },
+    Stage { name: "docs", runs: Runs::InTurn, run: rust::docs },
+    Stage { name: "symbols", runs: Runs::Beside, run: symbols::check },
+    Stage { name: "metal", runs: Runs::InTurn, run: metal::check },
+    Stage { name: "neon", runs: Runs::InTurn, run: neon::tests },
+    Stage { name: "emulator", runs: Runs::InTurn, run: emulator::tests },
+    Stage { name: "miri", runs: Runs::Beside, run: miri::tests },
+    Stage { name: "mutations", runs: Runs::Beside, run: mutations::tests },
+    Stage { name: "fuzz", runs: Runs::Beside, run: fuzz::smoke },
+    Stage { name: "cuda", runs: Runs::Beside, run: cuda::check },
+    Stage { name: "benches", runs: Runs::InTurn, run: benches::smoke },
+    Stage { name: "clients", runs: Runs::InTurn, run: clients::tests },
+    Stage { name: "torch", runs: Runs::InTurn, run: clients::torch },
 ];
 
 /// What came of a stage.
@@ -70,13 +84,23 @@ pub fn check(root: &Path, quick: bool, only: &[String]) -> Result<(), String> {
         return Err(format!("no stage is called {unknown}: there are {}", names.join(", ")));
     }
     let allowed = Allowed::read(root)?;
+    let start = Instant::now();
     let asked = |stage: &&Stage| match only {
-        [] => stage.quick || !quick,
+        [] => stage.runs == Runs::Quick || !quick,
         only => only.iter().any(|name| name == stage.name),
     };
-    let outcomes: Vec<Outcome> =
-        STAGES.iter().filter(asked).map(|stage| outcome(root, stage, &allowed)).collect();
-    print_table(&outcomes);
+    let (beside, in_turn): (Vec<&Stage>, Vec<&Stage>) =
+        STAGES.iter().filter(asked).partition(|stage| stage.runs == Runs::Beside);
+    let run = |stages: Vec<&Stage>| -> Vec<Outcome> {
+        stages.into_iter().map(|stage| outcome(root, stage, &allowed)).collect()
+    };
+    let outcomes = thread::scope(|scope| {
+        let beside = scope.spawn(|| run(beside));
+        let mut outcomes = run(in_turn);
+        outcomes.extend(beside.join().expect("a stage that fails says so"));
+        outcomes
+    });
+    print_table(&outcomes, start.elapsed());
     let sum = |count: fn(&Tally) -> u64| outcomes.iter().map(|o| count(&o.tally)).sum::<u64>();
     let failed = sum(|tally| tally.failed);
     let skipped = sum(|tally| tally.skipped.len() as u64);
@@ -105,17 +129,18 @@ fn outcome(root: &Path, stage: &Stage, allowed: &Allowed) -> Outcome {
             }
         }
     }
-    Outcome { name: stage.name, took: start.elapsed(), tally }
+    let took = start.elapsed();
+    println!("== {}: {:.0} s, {} failed", stage.name, took.as_secs_f64(), tally.failed);
+    Outcome { name: stage.name, took, tally }
 }
 
-fn print_table(outcomes: &[Outcome]) {
+fn print_table(outcomes: &[Outcome], whole: Duration) {
     println!("\n{:<10} {:>8} {:>8} {:>7} {:>8}", "stage", "seconds", "passed", "failed", "skipped");
     for Outcome { name, took, tally } in outcomes {
         let (seconds, skipped) = (took.as_secs_f64(), tally.skipped.len());
         println!("{name:<10} {seconds:>8.1} {:>8} {:>7} {skipped:>8}", tally.passed, tally.failed);
     }
-    let whole: f64 = outcomes.iter().map(|outcome| outcome.took.as_secs_f64()).sum();
-    println!("{:<10} {whole:>8.1}\n", "all");
+    println!("{:<10} {:>8.1}\n", "all", whole.as_secs_f64());
 }
 
 fn tidy(shell: &Shell) -> Result<Tally, String> {

@@ -4,6 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -17,6 +18,9 @@ const SEED: (&str, &str) = ("PROPTEST_RNG_SEED", "2026");
 /// for each, where their features differ.
 pub const RELEASE: [&str; 5] =
     ["--locked", "--package", "pagewise", "--package", "pagewise-benches"];
+
+/// What changes the system.
+const INSTALLERS: [&str; 2] = ["apt-get", "rustup"];
 
 /// Where a stage runs its tools.
 pub struct Shell {
@@ -105,8 +109,11 @@ impl Shell {
         }
     }
 
-    /// Runs it; whether it succeeded, and its output.
+    /// Runs it; whether it succeeded, and its output. What changes the system runs alone.
     pub fn attempt(&self, command: &mut Command) -> Result<(bool, String), String> {
+        static OF_SYSTEM: Mutex<()> = Mutex::new(());
+        let changes = INSTALLERS.iter().any(|name| command.get_program() == *name);
+        let _alone = changes.then(|| OF_SYSTEM.lock());
         let words = said(command);
         let fault = |error: std::io::Error| format!("{words}: {error}");
         let before = std::fs::metadata(&self.log).map_err(fault)?.len() as usize;
