@@ -855,9 +855,9 @@ PW_API pw_status pw_logit_mask_run(const pw_device *device, const pw_logit_mask_
 
 /* ---- sample --------------------------------------------------------------------------
  *
- * One token for each row of logits: temperature, top-k, top-p and min-p without a sort, and
- * Gumbel noise that is keyed by seed, position and fork, so that a row's token does not depend on
- * its company. */
+ * One token for each row of logits: packed masks as the logits are read, temperature, top-k,
+ * top-p and min-p without a sort, and Gumbel noise that is keyed by seed, position and fork, so
+ * that a row's token does not depend on its company. */
 
 /* Of a row of logits. */
 #define PW_ROW_OK 0u
@@ -873,6 +873,8 @@ typedef struct pw_sample_desc {
     uint32_t top_n;         /* most likely tokens told, at most 128 */
     uint32_t kept_words;    /* words from one row of kept to the next; 0: it is not told */
     uint32_t reserved;      /* 0 */
+    uint32_t masks;         /* 0: there are none */
+    uint32_t mask_words;    /* words from one mask to the next */
 } pw_sample_desc;
 
 /* How a row is sampled. */
@@ -890,8 +892,8 @@ typedef struct pw_sample_args {
     uint32_t struct_size;
     uint32_t reserved; /* 0 */
     pw_run run;
-    const float *logits;           /* [rows][vocab]: masked and penalised */
-    const float *raw_logits;       /* [rows][vocab], or NULL */
+    const float *logits;           /* [rows][vocab]: penalised */
+    const float *raw_logits;       /* [rows][vocab], which no mask hides; may be logits; or NULL */
     const pw_sample_row *settings; /* [rows] */
     uint32_t *token;               /* [rows]; PW_NONE where the status is not OK */
     uint32_t *status;              /* [rows]: PW_ROW_* */
@@ -901,6 +903,9 @@ typedef struct pw_sample_args {
     float *top_logprob;            /* [rows][top_n], or NULL where that is 0 */
     uint32_t *kept;                /* [rows][kept_words]: bits of tokens that were kept; or NULL */
     uint32_t *kept_count;          /* [rows], or NULL */
+    const uint32_t *masks;         /* [masks][mask_words]: bit t % 32 of word t / 32 */
+    const uint32_t *row_masks;     /* [rows][2]: masks that both must allow a row's tokens, or
+                                    * PW_NONE; NULL where there are no masks */
 } pw_sample_args;
 
 PW_API pw_status pw_sample_query(const pw_device *device, const pw_sample_desc *desc,
@@ -1272,7 +1277,7 @@ PW_ASSERT(sizeof(pw_activation_desc) == 48);
 PW_ASSERT(sizeof(pw_gather_desc) == 40);
 PW_ASSERT(sizeof(pw_pool_desc) == 48);
 PW_ASSERT(sizeof(pw_logit_mask_desc) == 56);
-PW_ASSERT(sizeof(pw_sample_desc) == 40);
+PW_ASSERT(sizeof(pw_sample_desc) == 48);
 PW_ASSERT(sizeof(pw_token_logprob_desc) == 48);
 PW_ASSERT(sizeof(pw_spec_verify_desc) == 48);
 PW_ASSERT(sizeof(pw_weight) == 24);
@@ -1301,7 +1306,7 @@ PW_ASSERT(sizeof(void *) != 8 || sizeof(pw_gather_args) == 64);
 PW_ASSERT(sizeof(void *) != 8 || sizeof(pw_pool_args) == 56);
 PW_ASSERT(sizeof(void *) != 8 || sizeof(pw_logit_mask_lens) == 32);
 PW_ASSERT(sizeof(void *) != 8 || sizeof(pw_logit_mask_args) == 104);
-PW_ASSERT(sizeof(void *) != 8 || sizeof(pw_sample_args) == 128);
+PW_ASSERT(sizeof(void *) != 8 || sizeof(pw_sample_args) == 144);
 PW_ASSERT(sizeof(void *) != 8 || sizeof(pw_token_logprob_args) == 88);
 PW_ASSERT(sizeof(void *) != 8 || sizeof(pw_spec_verify_args) == 144);
 PW_ASSERT(sizeof(void *) != 8 || sizeof(pw_scope) == 40);

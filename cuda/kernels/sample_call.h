@@ -11,6 +11,8 @@ struct sample_arguments {
     const float *logits;
     const float *raw_logits;
     const pwk_sample_row *settings;
+    const uint32_t *masks;
+    const uint32_t *row_masks;
     uint32_t *token;
     uint32_t *status;
     float *raw_logprob;
@@ -24,7 +26,8 @@ struct sample_arguments {
 };
 
 constexpr uint32_t SAMPLE_SETTINGS = 2; /* places among the buffers */
-constexpr uint32_t SAMPLE_ROWS = 11;
+constexpr uint32_t SAMPLE_ROW_MASKS = 4;
+constexpr uint32_t SAMPLE_ROWS = 13;
 
 constexpr float MASS_ONE = 536870912.0f; /* of the most likely token */
 constexpr float MASS_LEAST = -21.0f;     /* below this z a mass is 0 */
@@ -86,6 +89,44 @@ static __device__ row_desk desk_of(const sample_arguments &a, uint64_t row) {
     desk.raw_groups = desk.groups + groups_of(a.p);
     desk.leaders = reinterpret_cast<uint8_t *>(desk.raw_groups + groups_of(a.p));
     return desk;
+}
+
+/* ---- the logits of a row ---- */
+
+/* As its masks leave them. */
+struct logits_row {
+    const float *logits;
+    const uint32_t *one; /* masks that must both allow a token; null where none has to */
+    const uint32_t *other;
+
+    /* The bits of 32 tokens that are allowed. */
+    __device__ uint32_t allowed(uint32_t word) const {
+        return one == nullptr ? 0xffffffffu : one[word] & other[word];
+    }
+
+    __device__ float at(uint32_t token) const {
+        return (allowed(token / 32) >> (token % 32) & 1u) != 0 ? logits[token] : -PWK_INFINITY;
+    }
+};
+
+/* A mask of the slab; null for any number that names none. */
+static __device__ const uint32_t *mask_of(const sample_arguments &a, uint32_t index) {
+    return index < a.p.masks ? a.masks + uint64_t(index) * a.p.mask_words : nullptr;
+}
+
+static __device__ logits_row own_row(const sample_arguments &a, uint64_t row) {
+    const float *logits = a.logits + row * a.p.row_stride;
+    if (a.row_masks == nullptr) {
+        return {logits, nullptr, nullptr};
+    }
+    const uint32_t *one = mask_of(a, a.row_masks[2 * row]);
+    const uint32_t *other = mask_of(a, a.row_masks[2 * row + 1]);
+    return {logits, one != nullptr ? one : other, other != nullptr ? other : one};
+}
+
+/* What its raw log-probabilities are of, where that comes apart: no mask hides it. */
+static __device__ logits_row raw_row(const sample_arguments &a, uint64_t row) {
+    return {a.raw_logits + row * a.p.raw_row_stride, nullptr, nullptr};
 }
 
 /* ---- how a row is asked for ---- */

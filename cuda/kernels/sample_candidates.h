@@ -60,7 +60,7 @@ static __device__ unsigned long long sum_of_block(unsigned long long sum) {
  * look, and of a logit whether it is one. */
 template <class Wanted>
 struct candidates {
-    const float *row;
+    logits_row row;
     const float *groups;
     uint32_t vocab;
     Wanted wanted;
@@ -77,7 +77,7 @@ struct candidates {
             }
             for (uint32_t i = 0; i < GROUP / 32; i++) {
                 const uint32_t token = group * GROUP + i * 32 + lane;
-                const float x = token < vocab ? row[token] : -PWK_INFINITY;
+                const float x = token < vocab ? row.at(token) : -PWK_INFINITY;
                 take(x > -PWK_INFINITY && wanted.logit(x), x, token);
             }
         }

@@ -117,7 +117,7 @@ static __device__ cut_end no_end() { return {-PWK_FLT_MAX, PWK_NONE}; }
 
 /* The end by top-k, and by top-p within it. */
 static __device__ cut_end end_of_top_k(const sample_arguments &a, const row_desk &desk,
-                                       const float *row, const pwk_sample_row &asked,
+                                       const logits_row &row, const pwk_sample_row &asked,
                                        const tempered &z) {
     const uint32_t vocab = a.p.vocab;
     const float least = nth_group(desk.groups, groups_of(a.p), asked.top_k, z.most);
@@ -149,7 +149,7 @@ static __device__ cut_end end_of_top_k(const sample_arguments &a, const row_desk
 
 /* The end by top-p alone. */
 static __device__ cut_end end_of_top_p(const sample_arguments &a, const row_desk &desk,
-                                       const float *row, const pwk_sample_row &asked,
+                                       const logits_row &row, const pwk_sample_row &asked,
                                        const tempered &z) {
     cut_shared &shared = shared_of_cut();
     unsigned long long own = 0;
@@ -215,7 +215,7 @@ static __device__ row_state totals_of(const sample_arguments &a, const row_desk 
 static __device__ void cut_row(const sample_arguments &a, uint64_t at) {
     const row_desk desk = desk_of(a, at);
     const pwk_sample_row asked = a.settings[at];
-    const float *row = a.logits + at * a.p.row_stride;
+    const logits_row row = own_row(a, at);
     row_state state = totals_of(a, desk);
     if (state.status == PWK_STATUS_OK) {
         state.factor = factor_of(asked);
@@ -284,8 +284,7 @@ static __device__ void top_row(const sample_arguments &a, uint64_t at) {
     const row_desk desk = desk_of(a, at);
     const uint32_t n = a.p.top_n, thread = threadIdx.x;
     const bool raw = a.raw_logits != nullptr;
-    const float *row = raw ? a.raw_logits + at * a.p.raw_row_stride
-                           : a.logits + at * a.p.row_stride;
+    const logits_row row = raw ? raw_row(a, at) : own_row(a, at);
     const float *groups = raw ? desk.raw_groups : desk.groups;
     const row_state state = totals_of(a, desk);
     uint32_t count = 0;

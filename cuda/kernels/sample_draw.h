@@ -10,7 +10,7 @@ constexpr uint32_t SCORED_AT_ONCE = 2; /* groups whose words a warp makes before
 struct draw_block {
     const row_state &state;
     const pwk_sample_row &asked;
-    const float *row;
+    logits_row row;
     uint32_t first; /* token */
     uint32_t end;
     const float *groups;
@@ -20,7 +20,7 @@ struct draw_block {
 
     /* The logit of a token; -infinity past the end. */
     __device__ float logit(uint32_t token) const {
-        return token < end ? row[token] : -PWK_INFINITY;
+        return token < end ? row.at(token) : -PWK_INFINITY;
     }
 
     /* The largest logit of a group. */
@@ -158,7 +158,7 @@ static __device__ void draw_body(const sample_arguments &a) {
         const row_desk desk = desk_of(a, row);
         const row_state state = *desk.state;
         const pwk_sample_row asked = a.settings[row];
-        draw_block block = {state, asked, a.logits + row * p.row_stride, first,
+        draw_block block = {state, asked, own_row(a, row), first,
                             p.vocab - first < BLOCK ? p.vocab : first + BLOCK,
                             desk.groups + number * GROUPS,
                             a.kept == nullptr ? nullptr : a.kept + row * p.kept_words, 0, 0};

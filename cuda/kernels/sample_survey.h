@@ -7,6 +7,27 @@
 
 static __device__ bool is_within(float x, float most) { return x >= 0.0f && x <= most; }
 
+static __device__ bool is_mask(const sample_arguments &a, uint32_t index) {
+    return index == PWK_NONE || index < a.p.masks;
+}
+
+/* Whether every row's masks are there. */
+static __device__ void check_masks(const sample_arguments &a, uint32_t *found, uint32_t rows) {
+    if (a.row_masks == nullptr) {
+        return;
+    }
+    const uint32_t row = first_where(found, rows, [&](uint32_t i) {
+        return !is_mask(a, a.row_masks[2 * uint64_t(i)]) ||
+               !is_mask(a, a.row_masks[2 * uint64_t(i) + 1]);
+    });
+    if (row != PWK_NONE) {
+        const uint64_t first = 2 * uint64_t(row);
+        const uint64_t at = is_mask(a, a.row_masks[first]) ? first + 1 : first;
+        refuse_element(a.launch, SAMPLE_ROW_MASKS, at, 0, int64_t(a.p.masks) - 1,
+                       a.row_masks[at]);
+    }
+}
+
 static __device__ void check_settings(const sample_arguments &a, uint32_t rows) {
     uint32_t *found = reinterpret_cast<uint32_t *>(SHARED());
     const uint32_t at = first_where(found, rows, [&](uint32_t i) {
@@ -14,7 +35,11 @@ static __device__ void check_settings(const sample_arguments &a, uint32_t rows) 
         return !is_within(asked.temperature, PWK_FLT_MAX) || !is_within(asked.top_p, 1.0f) ||
                !is_within(asked.min_p, 1.0f);
     });
-    if (at == PWK_NONE || threadIdx.x != 0) {
+    if (at == PWK_NONE) {
+        check_masks(a, found, rows);
+        return;
+    }
+    if (threadIdx.x != 0) {
         return;
     }
     const pwk_sample_row asked = a.settings[at];
@@ -72,6 +97,37 @@ static __device__ void find_leaders(const float (&v)[EACH], const float *largest
     }
 }
 
+/* The transpose of 32 words of 32 bits, a word in each lane of a warp. */
+static __device__ uint32_t transposed(uint32_t word) {
+    uint32_t low = 0x0000ffffu; /* bits that stay in the lower of two lanes */
+#pragma unroll
+    for (uint32_t step = 16; step > 0; step /= 2) {
+        const uint32_t other = __shfl_xor_sync(EVERY_LANE, word, int(step));
+        const bool upper = (threadIdx.x & step) != 0;
+        word = upper ? (word & ~low) | ((other & ~low) >> step) : (word & low) | ((other & low) << step);
+        low ^= low << (step / 2);
+    }
+    return word;
+}
+
+/* The tokens of a block that a row has and its masks allow: bit i of word half is token
+ * (half * 32 + i) * SUMS + this thread, from the block's first on. */
+struct own_tokens {
+    uint32_t half[2];
+};
+
+static __device__ own_tokens own_tokens_of(const logits_row &row, uint32_t first, uint32_t count) {
+    own_tokens own;
+#pragma unroll
+    for (uint32_t half = 0; half < 2; half++) {
+        const uint32_t i = half * 32 + threadIdx.x % 32, word = 2 * i + threadIdx.x / 32;
+        const uint32_t left = count > word * 32 ? count - word * 32 : 0;
+        const uint32_t there = left < 32 ? (1u << left) - 1 : 0xffffffffu;
+        own.half[half] = transposed(left > 0 ? row.allowed(first / 32 + word) & there : 0);
+    }
+    return own;
+}
+
 /* What a block comes to, beside the largest of its groups. */
 struct surveyed {
     exponentials all;
@@ -80,17 +136,19 @@ struct surveyed {
 
 /* The largest of each group of a block goes to `groups`, its leader to `leaders` unless
  * that is null; the rest comes back. */
-static __device__ surveyed survey_block(const float *x, uint32_t count, float *groups,
-                                        uint8_t *leaders) {
+static __device__ surveyed survey_block(const logits_row &row, uint32_t block, uint32_t count,
+                                        float *groups, uint8_t *leaders) {
     float *shared = reinterpret_cast<float *>(SHARED());
     uint32_t *whole_of_warps = reinterpret_cast<uint32_t *>(shared) + SUMS;
     uint32_t *found = whole_of_warps + 2;
     const uint32_t thread = threadIdx.x, lane = thread % 32;
+    const float *x = row.logits + block * BLOCK;
+    const own_tokens own = own_tokens_of(row, block * BLOCK, count);
     float v[EACH];
 #pragma unroll
     for (uint32_t i = 0; i < EACH; i++) {
-        const uint32_t at = i * SUMS + thread;
-        v[i] = at < count ? x[at] : -PWK_INFINITY;
+        const bool is_own = (own.half[i / 32] >> (i % 32) & 1u) != 0;
+        v[i] = is_own ? x[i * SUMS + thread] : -PWK_INFINITY;
     }
     const uint32_t whole_of_warp = whole_groups(v);
     if (lane == 0) {
@@ -149,12 +207,11 @@ static __device__ void survey_body(const sample_arguments &a) {
         const uint64_t row = own / blocks;
         const uint32_t block = uint32_t(own % blocks), first = block * BLOCK;
         const row_desk desk = desk_of(a, row);
-        const float *x = raw ? a.raw_logits + row * p.raw_row_stride
-                             : a.logits + row * p.row_stride;
+        const logits_row x = raw ? raw_row(a, row) : own_row(a, row);
         const uint32_t count = p.vocab - first < BLOCK ? p.vocab - first : BLOCK;
         float *groups = (raw ? desk.raw_groups : desk.groups) + block * GROUPS;
         uint8_t *leaders = raw ? nullptr : desk.leaders + block * GROUPS;
-        const surveyed found = survey_block(x + first, count, groups, leaders);
+        const surveyed found = survey_block(x, block, count, groups, leaders);
         block_tally &tally = desk.blocks[block];
         if (threadIdx.x == 0 && raw) {
             tally.raw = found.all;

@@ -18,7 +18,7 @@ static __device__ float largest_of_row(const row_desk &desk, uint32_t blocks) {
 }
 
 /* The masses of a block, of whose groups those that have any are read, four at a time. */
-static __device__ void weigh_block(const row_desk &desk, const tempered &z, const float *x,
+static __device__ void weigh_block(const row_desk &desk, const tempered &z, const logits_row &x,
                                    uint32_t first, uint32_t vocab) {
     using mass_bins = weight_bins<MASS_BINS>;
     mass_bins &bins = *reinterpret_cast<mass_bins *>(SHARED());
@@ -35,8 +35,8 @@ static __device__ void weigh_block(const row_desk &desk, const tempered &z, cons
         for (uint32_t i = 0; i < AT_ONCE; i++) {
             const uint32_t group = next_group(left);
             const uint32_t at = first + group * GROUP + threadIdx.x;
-            v[2 * i] = group != PWK_NONE && at < end ? x[at] : -PWK_INFINITY;
-            v[2 * i + 1] = group != PWK_NONE && at + SUMS < end ? x[at + SUMS] : -PWK_INFINITY;
+            v[2 * i] = group != PWK_NONE && at < end ? x.at(at) : -PWK_INFINITY;
+            v[2 * i + 1] = group != PWK_NONE && at + SUMS < end ? x.at(at + SUMS) : -PWK_INFINITY;
         }
 #pragma unroll
         for (uint32_t i = 0; i < 2 * AT_ONCE; i++) {
@@ -69,8 +69,7 @@ static __device__ void weigh_body(const sample_arguments &a) {
         const tempered z = {largest_of_row(desk, blocks), factor_of(asked)};
         const bool some = z.most > -PWK_INFINITY && z.most < PWK_INFINITY;
         if (some) {
-            weigh_block(desk, z, a.logits + row * p.row_stride, uint32_t(piece % blocks) * BLOCK,
-                        p.vocab);
+            weigh_block(desk, z, own_row(a, row), uint32_t(piece % blocks) * BLOCK, p.vocab);
         }
     }
 }

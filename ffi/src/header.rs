@@ -1888,10 +1888,12 @@ pub struct pw_sample_desc {
     pub top_n: u32,
     pub kept_words: u32,
     pub reserved: u32,
+    pub masks: u32,
+    pub mask_words: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of pw_sample_desc"][::core::mem::size_of::<pw_sample_desc>() - 40usize];
+    ["Size of pw_sample_desc"][::core::mem::size_of::<pw_sample_desc>() - 48usize];
     ["Alignment of pw_sample_desc"][::core::mem::align_of::<pw_sample_desc>() - 8usize];
     ["Offset of field: pw_sample_desc::struct_size"]
         [::core::mem::offset_of!(pw_sample_desc, struct_size) - 0usize];
@@ -1909,6 +1911,10 @@ const _: () = {
         [::core::mem::offset_of!(pw_sample_desc, kept_words) - 32usize];
     ["Offset of field: pw_sample_desc::reserved"]
         [::core::mem::offset_of!(pw_sample_desc, reserved) - 36usize];
+    ["Offset of field: pw_sample_desc::masks"]
+        [::core::mem::offset_of!(pw_sample_desc, masks) - 40usize];
+    ["Offset of field: pw_sample_desc::mask_words"]
+        [::core::mem::offset_of!(pw_sample_desc, mask_words) - 44usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -1956,10 +1962,12 @@ pub struct pw_sample_args {
     pub top_logprob: *mut f32,
     pub kept: *mut u32,
     pub kept_count: *mut u32,
+    pub masks: *const u32,
+    pub row_masks: *const u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of pw_sample_args"][::core::mem::size_of::<pw_sample_args>() - 128usize];
+    ["Size of pw_sample_args"][::core::mem::size_of::<pw_sample_args>() - 144usize];
     ["Alignment of pw_sample_args"][::core::mem::align_of::<pw_sample_args>() - 8usize];
     ["Offset of field: pw_sample_args::struct_size"]
         [::core::mem::offset_of!(pw_sample_args, struct_size) - 0usize];
@@ -1988,6 +1996,10 @@ const _: () = {
         [::core::mem::offset_of!(pw_sample_args, kept) - 112usize];
     ["Offset of field: pw_sample_args::kept_count"]
         [::core::mem::offset_of!(pw_sample_args, kept_count) - 120usize];
+    ["Offset of field: pw_sample_args::masks"]
+        [::core::mem::offset_of!(pw_sample_args, masks) - 128usize];
+    ["Offset of field: pw_sample_args::row_masks"]
+        [::core::mem::offset_of!(pw_sample_args, row_masks) - 136usize];
 };
 unsafe extern "C" {
     pub fn pw_sample_query(

@@ -191,8 +191,10 @@ struct pwk_sample {
     uint32_t vocab;          /* logits of a row; 1 to 2^24 */
     uint32_t top_n;          /* most likely tokens to list; 0 to 128 */
     uint32_t kept_words;     /* words between rows of kept; at least vocab / 32, rounded up; else 0 */
+    uint32_t masks;          /* masks in the slab; 0 without one */
+    uint32_t mask_words;     /* words from one mask to the next; at least vocab / 32, rounded up */
 };
-PWK_LAYOUT(pwk_sample, 32, kept_words, 28);
+PWK_LAYOUT(pwk_sample, 40, mask_words, 36);
 
 /* How one row is sampled: one element of a step buffer. */
 struct pwk_sample_row {

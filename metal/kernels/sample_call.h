@@ -11,6 +11,8 @@ struct sample_arguments {
     device const float *logits;
     device const float *raw_logits;
     device const pwk_sample_row *settings;
+    device const uint32_t *masks;
+    device const uint32_t *row_masks;
     device uint32_t *token;
     device uint32_t *status;
     device float *raw_logprob;
@@ -24,7 +26,8 @@ struct sample_arguments {
 };
 
 constant constexpr uint32_t SAMPLE_SETTINGS = 2; /* places among the buffers */
-constant constexpr uint32_t SAMPLE_ROWS = 11;
+constant constexpr uint32_t SAMPLE_ROW_MASKS = 4;
+constant constexpr uint32_t SAMPLE_ROWS = 13;
 
 constant constexpr float MASS_ONE = 536870912.0f; /* of the most likely token */
 constant constexpr float MASS_LEAST = -21.0f;     /* below this z a mass is 0 */
@@ -121,6 +124,45 @@ static void store_state(device row_state *to, thread const row_state &state) {
     to->least_z = state.least_z;
     to->floor_score = state.floor_score;
     to->status = state.status;
+}
+
+/* ---- the logits of a row ---- */
+
+/* As its masks leave them. */
+struct logits_row {
+    device const float *logits;
+    device const uint32_t *one; /* masks that must both allow a token; null where none has to */
+    device const uint32_t *other;
+};
+
+/* The bits of 32 tokens that are allowed. */
+static uint32_t allowed(logits_row row, uint32_t word) {
+    return row.one == nullptr ? 0xffffffffu : row.one[word] & row.other[word];
+}
+
+static float logit_at(logits_row row, uint32_t token) {
+    const uint32_t bit = allowed(row, token / 32) >> (token % 32) & 1u;
+    return bit != 0 ? row.logits[token] : -PWK_INFINITY;
+}
+
+/* A mask of the slab; null for any number that names none. */
+static device const uint32_t *mask_of(constant sample_arguments &a, uint32_t index) {
+    return index < a.p.masks ? a.masks + uint64_t(index) * a.p.mask_words : nullptr;
+}
+
+static logits_row own_row(constant sample_arguments &a, uint64_t row) {
+    device const float *logits = a.logits + row * a.p.row_stride;
+    if (a.row_masks == nullptr) {
+        return {logits, nullptr, nullptr};
+    }
+    device const uint32_t *one = mask_of(a, a.row_masks[2 * row]);
+    device const uint32_t *other = mask_of(a, a.row_masks[2 * row + 1]);
+    return {logits, one != nullptr ? one : other, other != nullptr ? other : one};
+}
+
+/* What its raw log-probabilities are of, where that comes apart: no mask hides it. */
+static logits_row raw_row(constant sample_arguments &a, uint64_t row) {
+    return {a.raw_logits + row * a.p.raw_row_stride, nullptr, nullptr};
 }
 
 /* ---- how a row is asked for ---- */

@@ -65,7 +65,7 @@ static bool wants_logit(thread const wanted_tokens &wanted, float x) {
 /* The tokens of a row that a filter may keep: set aside, or where there are too many, to be
  * found again in the groups that hold them. */
 struct candidates {
-    device const float *row;
+    logits_row row;
     device const float *groups;
     uint32_t vocab;
     wanted_tokens wanted;
@@ -75,7 +75,7 @@ struct candidates {
 
 /* Whether a token is one of those that are wanted; its logit goes to x. */
 static bool takes_token(thread const candidates &all, uint32_t token, thread float &x) {
-    x = token < all.vocab ? all.row[token] : -PWK_INFINITY;
+    x = token < all.vocab ? logit_at(all.row, token) : -PWK_INFINITY;
     return token < all.vocab && wants_logit(all.wanted, x);
 }
 

@@ -65,7 +65,7 @@ static uint64_t mass_above(Place place, thread const candidates &all, tempered z
 /* A row as cut goes over it. */
 struct cut_work {
     row_desk desk;
-    device const float *row;
+    logits_row row;
     pwk_sample_row asked;
     tempered z;
 };
@@ -196,7 +196,7 @@ static void cut_row(constant sample_arguments &a, Place place, uint64_t at) {
     row_state state = totals_of(a, place, desk);
     if (state.status == PWK_STATUS_OK) {
         const pwk_sample_row asked = load_asked(a.settings + at);
-        device const float *row = a.logits + at * a.p.row_stride;
+        const logits_row row = own_row(a, at);
         state.factor = factor_of(asked);
         const tempered z = {state.own.most, state.factor};
         const cut_work work = {desk, row, asked, z};
@@ -270,8 +270,7 @@ static void top_row(constant sample_arguments &a, Place place, uint64_t at) {
     const row_desk desk = desk_of(a, at);
     const uint32_t n = a.p.top_n, thread_index = place.thread_index;
     const bool raw = a.raw_logits != nullptr;
-    device const float *row =
-        raw ? a.raw_logits + at * a.p.raw_row_stride : a.logits + at * a.p.row_stride;
+    const logits_row row = raw ? raw_row(a, at) : own_row(a, at);
     device const float *groups = raw ? desk.raw_groups : desk.groups;
     const row_state state = totals_of(a, place, desk);
     uint32_t count = 0;

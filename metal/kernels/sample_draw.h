@@ -10,7 +10,7 @@ constant constexpr uint32_t FINISHERS = 128;
 struct draw_block {
     row_state state;
     pwk_sample_row asked;
-    device const float *row;
+    logits_row row;
     uint32_t first; /* token */
     uint32_t end;
     device const float *groups;
@@ -21,7 +21,7 @@ struct draw_block {
 
 /* The logit of a token; -infinity past the end. */
 static float logit_at(thread const draw_block &block, uint32_t token) {
-    return token < block.end ? block.row[token] : -PWK_INFINITY;
+    return token < block.end ? logit_at(block.row, token) : -PWK_INFINITY;
 }
 
 /* The largest v with which a token of that z, or a smaller one, can come to the floor; negative
@@ -141,7 +141,7 @@ static void draw_body(constant sample_arguments &a, Place place) {
         draw_block block;
         block.state = load_state(desk.state);
         block.asked = load_asked(a.settings + row);
-        block.row = a.logits + row * p.row_stride;
+        block.row = own_row(a, row);
         block.first = first;
         block.end = p.vocab - first < BLOCK ? p.vocab : first + BLOCK;
         block.groups = desk.groups + number * GROUPS;

@@ -21,10 +21,42 @@ struct is_row_wrong {
     }
 };
 
+static bool is_mask(constant sample_arguments &a, uint32_t index) {
+    return index == PWK_NONE || index < a.p.masks;
+}
+
+/* Rows of which a mask is not there. */
+struct is_mask_wrong {
+    constant sample_arguments *a;
+
+    bool operator()(uint32_t i) const {
+        device const uint32_t *masks = a->row_masks + 2 * uint64_t(i);
+        return !is_mask(*a, masks[0]) || !is_mask(*a, masks[1]);
+    }
+};
+
+static void check_masks(constant sample_arguments &a, Place place, uint32_t rows) {
+    if (a.row_masks == nullptr) {
+        return;
+    }
+    const is_mask_wrong bad = {&a};
+    const uint32_t row = first_where(place, check_word(place), rows, bad);
+    if (row != PWK_NONE) {
+        const uint64_t first = 2 * uint64_t(row);
+        const uint64_t at = is_mask(a, a.row_masks[first]) ? first + 1 : first;
+        refuse_element(a.launch, place, SAMPLE_ROW_MASKS, at, 0, int64_t(a.p.masks) - 1,
+                       a.row_masks[at]);
+    }
+}
+
 static void check_settings(constant sample_arguments &a, Place place, uint32_t rows) {
     const is_row_wrong bad = {a.settings};
     const uint32_t at = first_where(place, check_word(place), rows, bad);
-    if (at == PWK_NONE || place.thread_index != 0) {
+    if (at == PWK_NONE) {
+        check_masks(a, place, rows);
+        return;
+    }
+    if (place.thread_index != 0) {
         return;
     }
     const pwk_sample_row asked = load_asked(a.settings + at);
@@ -35,6 +67,30 @@ static void check_settings(constant sample_arguments &a, Place place, uint32_t r
     refuse(a.launch, kind, SAMPLE_SETTINGS, at, 0, 0, 0);
 }
 
+/* The transpose of 32 words of 32 bits, a word in each lane of a SIMD group. */
+static uint32_t transposed(Place place, uint32_t word) {
+    uint32_t low = 0x0000ffffu; /* bits that stay in the lower of two lanes */
+    for (uint32_t step = 16; step > 0; step /= 2) {
+        const uint32_t other = simd_shuffle_xor(word, ushort(step));
+        const bool upper = (place.lane & step) != 0;
+        const uint32_t up = (word & ~low) | ((other & ~low) >> step);
+        const uint32_t down = (word & low) | ((other & low) << step);
+        word = upper ? up : down;
+        low ^= low << (step / 2);
+    }
+    return word;
+}
+
+/* The tokens of a block that a row has and its masks allow: bit i of the word is token
+ * (half * 32 + i) * SUMS + this thread, from the block's first on. */
+static uint32_t own_tokens(Place place, logits_row row, uint32_t first, uint32_t count,
+                           uint32_t half) {
+    const uint32_t word = 2 * (half * LANES + place.lane) + place.simdgroup;
+    const uint32_t left = count > word * 32 ? count - word * 32 : 0;
+    const uint32_t there = left < 32 ? (1u << left) - 1 : 0xffffffffu;
+    return transposed(place, left > 0 ? allowed(row, first / 32 + word) & there : 0);
+}
+
 /* What a block comes to, beside the largest of its groups. */
 struct surveyed {
     exponentials all;
@@ -43,19 +99,23 @@ struct surveyed {
 
 /* The largest of each group of a block goes to `groups`, its leader to `leaders` unless
  * that is null; the rest comes back. */
-static surveyed survey_block(Place place, device const float *x, uint32_t count,
+static surveyed survey_block(Place place, logits_row row, uint32_t block, uint32_t count,
                              device float *groups, device uchar *leaders) {
     threadgroup float *shared = reinterpret_cast<threadgroup float *>(SHARED());
     threadgroup uint32_t *whole_of_halves = reinterpret_cast<threadgroup uint32_t *>(shared) + SUMS;
     threadgroup uint32_t *leaders_of_halves = whole_of_halves + 2;
     const uint32_t thread_index = place.thread_index, lane = place.lane;
+    device const float *x = row.logits + block * BLOCK;
+    const uint32_t own_low = own_tokens(place, row, block * BLOCK, count, 0);
+    const uint32_t own_high = own_tokens(place, row, block * BLOCK, count, 1);
     float v[BLOCK / SUMS];
     float largest_of_half = -PWK_INFINITY;
     uint32_t whole_of_half = 0, leader_of_half = 0;
     for (uint32_t group = 0; group < GROUPS; group++) {
         const uint32_t first = 2 * group * SUMS + thread_index, second = first + SUMS;
-        v[2 * group] = first < count ? x[first] : -PWK_INFINITY;
-        v[2 * group + 1] = second < count ? x[second] : -PWK_INFINITY;
+        const uint32_t bits = (group < 16 ? own_low : own_high) >> (2 * group % 32);
+        v[2 * group] = (bits & 1) != 0 ? x[first] : -PWK_INFINITY;
+        v[2 * group + 1] = (bits & 2) != 0 ? x[second] : -PWK_INFINITY;
         /* In this order both pass over a NaN. */
         const float own = pwk_max(v[2 * group + 1], pwk_max(v[2 * group], -PWK_INFINITY));
         const float most = simd_max(own);
@@ -108,12 +168,11 @@ static void survey_body(constant sample_arguments &a, Place place) {
         const uint64_t row = own / blocks;
         const uint32_t block = uint32_t(own % blocks), first = block * BLOCK;
         const row_desk desk = desk_of(a, row);
-        device const float *x =
-            raw ? a.raw_logits + row * p.raw_row_stride : a.logits + row * p.row_stride;
+        const logits_row x = raw ? raw_row(a, row) : own_row(a, row);
         const uint32_t count = p.vocab - first < BLOCK ? p.vocab - first : BLOCK;
         device float *groups = (raw ? desk.raw_groups : desk.groups) + block * GROUPS;
         device uchar *leaders = raw ? nullptr : desk.leaders + block * GROUPS;
-        const surveyed found = survey_block(place, x + first, count, groups, leaders);
+        const surveyed found = survey_block(place, x, block, count, groups, leaders);
         device block_tally *tally = desk.blocks + block;
         if (place.thread_index == 0 && raw) {
             store_exponentials(&tally->raw, found.all);

@@ -14,8 +14,8 @@ static float largest_of_row(Place place, thread const row_desk &desk, uint32_t b
     return simd_max(most);
 }
 
-static void weigh_block(Place place, thread const row_desk &desk, tempered z,
-                        device const float *x, uint32_t first, uint32_t vocab) {
+static void weigh_block(Place place, thread const row_desk &desk, tempered z, logits_row row,
+                        uint32_t first, uint32_t vocab) {
     threadgroup atomic_uint *bins = reinterpret_cast<threadgroup atomic_uint *>(SHARED());
     for (uint32_t word = place.thread_index; word < 2 * MASS_BINS; word += SUMS) {
         atomic_store_explicit(bins + word, 0u, memory_order_relaxed);
@@ -28,10 +28,11 @@ static void weigh_block(Place place, thread const row_desk &desk, tempered z,
         }
         for (uint32_t i = 0; i < 2; i++) {
             const uint32_t at = group + i * SUMS + place.thread_index;
+            const float x = at < end ? logit_at(row, at) : -PWK_INFINITY;
             // A factor that was flushed to 0 leaves no number of what is masked.
-            const uint32_t mass = at < end && x[at] > -PWK_INFINITY ? mass_of(z, x[at]) : 0;
+            const uint32_t mass = x > -PWK_INFINITY ? mass_of(z, x) : 0;
             if (mass > 0) {
-                add_wide(bins + 2 * bin_of(z, x[at]), mass);
+                add_wide(bins + 2 * bin_of(z, x), mass);
             }
         }
     }
@@ -58,8 +59,8 @@ static void weigh_body(constant sample_arguments &a, Place place) {
         const row_desk desk = desk_of(a, row);
         const tempered z = {largest_of_row(place, desk, blocks), factor_of(asked)};
         if (z.most > -PWK_INFINITY && z.most < PWK_INFINITY) {
-            weigh_block(place, desk, z, a.logits + row * p.row_stride,
-                        uint32_t(piece % blocks) * BLOCK, p.vocab);
+            weigh_block(place, desk, z, own_row(a, row), uint32_t(piece % blocks) * BLOCK,
+                        p.vocab);
         }
     }
 }

@@ -290,8 +290,9 @@ static void logit_mask_answer(struct made *call) {
 /* ---- sample ------------------------------------------------------------------------ */
 
 static const pw_sample_desc sample_desc = {
-    .struct_size = sizeof sample_desc, .rows_max = 2, .row_stride = 16, .vocab = 4, .top_n = 2};
-static const float sample_logits[2][4] = {{1, 3, 2, 0}, {0, -1, -2, 4}};
+    .struct_size = sizeof sample_desc, .rows_max = 2, .row_stride = 16, .vocab = 4, .top_n = 2, .masks = 2, .mask_words = 1};
+static const float sample_logits[2][4] = {{1, 3, 2, 0}, {0, -1, -2, 4}}, sample_left[4] = {1, 3, -INFINITY, 0};
+static const uint32_t all_but_two[] = {0xf, 0xb}, sample_row_masks[] = {0, 1, PW_NONE, 0};
 static const pw_sample_row sample_settings[] = {{.top_p = 1}, {.top_p = 1, .seed = 7}};
 
 static double log_of(const float *logits, int count, int token) {
@@ -303,9 +304,9 @@ static double log_of(const float *logits, int count, int token) {
 static void sample_answer(struct made *call) {
     const float *raw = held(call, "raw_logprob"), *top = held(call, "top_logprob");
     CLAIM(words_are(call, "token", (uint32_t[]){1, 3}, 2) && words_are(call, "status", (uint32_t[2]){PW_ROW_OK}, 2));
-    CLAIM(near(raw[0], log_of(sample_logits[0], 4, 1)) && near(raw[1], log_of(sample_logits[1], 4, 3)));
-    CLAIM(words_are(call, "top_token", (uint32_t[]){1, 2, 3, 0}, 4));
-    CLAIM(near(top[1], log_of(sample_logits[0], 4, 2)) && near(top[3], log_of(sample_logits[1], 4, 0)));
+    CLAIM(near(raw[0], log_of(sample_left, 4, 1)) && near(raw[1], log_of(sample_logits[1], 4, 3)));
+    CLAIM(words_are(call, "top_token", (uint32_t[]){1, 0, 3, 0}, 4));
+    CLAIM(near(top[1], log_of(sample_left, 4, 0)) && near(top[3], log_of(sample_logits[1], 4, 0)));
 }
 
 /* ---- token_logprob ----------------------------------------------------------------- */
@@ -433,13 +434,14 @@ static const struct kernel kernels[] = {
      .strides = {IN(logit_mask, row_stride, 4 * WIDE)},
      .bad = {IN(logit_mask, vocab, 0), IN(logit_mask, mask_words, 1), IN(logit_mask, counted_max, 1), IN(logit_mask, counts_stride, 2 * WIDE),
              IN(logit_mask, reserved, 1)}},
-    {OF(sample), ROWS, ROWS_MAX(sample),
+    {OF(sample), .desc_first = 40, .args_first = 128, ROWS, ROWS_MAX(sample),
      .buffers = {FROM(sample, logits, READ, sample_logits), NO(sample, raw_logits), FROM(sample, settings, READ, sample_settings),
                  TO(sample, token, WRITE, 8), TO(sample, status, WRITE, 8), TO(sample, raw_logprob, MAY_WRITE, 8),
                  TO(sample, processed_logprob, MAY_WRITE, 8), TO(sample, top_token, WRITE, 16), TO(sample, top_logprob, WRITE, 16),
-                 NO(sample, kept), TO(sample, kept_count, MAY_WRITE, 8)},
+                 NO(sample, kept), TO(sample, kept_count, MAY_WRITE, 8), FROM(sample, masks, READ, all_but_two),
+                 FROM(sample, row_masks, READ, sample_row_masks)},
      .strides = {IN(sample, row_stride, 16), IN(sample, raw_row_stride, 16)},
-     .bad = {IN(sample, vocab, 0), IN(sample, top_n, 129), IN(sample, kept_words, (1 << 30) + 1), IN(sample, reserved, 1)}},
+     .bad = {IN(sample, vocab, 0), IN(sample, top_n, 129), IN(sample, kept_words, (1 << 30) + 1), IN(sample, mask_words, 0), IN(sample, reserved, 1)}},
     {OF(token_logprob), ROWS, ROWS_MAX(token_logprob),
      .buffers = {FROM(token_logprob, x, READ, logprob_x), FROM(token_logprob, weight, READ, logprob_packed), NO(token_logprob, bias),
                  FROM(token_logprob, token, READ, logprob_tokens), TO(token_logprob, logprob, WRITE, 8),

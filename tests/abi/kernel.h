@@ -46,6 +46,7 @@ struct kernel {
     pw_status (*plan)(const pw_device *, const void *, const struct step *, void *, uint64_t, pw_error *);
     pw_status (*run)(const pw_device *, const void *, const void *, void *, pw_error *);
     size_t desc_bytes, args_bytes, run_at;
+    uint32_t desc_first, args_first; /* bytes in the first version; 0: as many as today */
     const void *desc;
     struct step whole, none, beyond;
     /* What names the beyond, and the capacity that it is beyond. */

@@ -85,15 +85,17 @@ static void sizes(const pw_device *device, struct made *call) {
         free(desc);
         free(args);
     }
-    const uint32_t wrong[] = {0, 4, desc_bytes - 1, PW_NONE};
+    const uint32_t desc_first = kernel->desc_first ? kernel->desc_first : desc_bytes,
+                   args_first = kernel->args_first ? kernel->args_first : args_bytes;
+    const uint32_t wrong[] = {0, 4, desc_first - 1, PW_NONE};
     for (int i = 0; i < 4; i++) {
         *(uint32_t *)call->desc = wrong[i];
         REFUSED(query(device, call), PW_E_SIZE, "desc");
         REFUSED(plan(device, call, &kernel->whole), PW_E_SIZE, "desc");
         REFUSED(run(device, call), PW_E_SIZE, "desc");
         *(uint32_t *)call->desc = desc_bytes;
-        *(uint32_t *)call->args = i == 2 ? args_bytes - 1 : wrong[i];
-        CLAIM(run(device, call) == PW_E_SIZE && names("args") && error.expected == args_bytes);
+        *(uint32_t *)call->args = i == 2 ? args_first - 1 : wrong[i];
+        CLAIM(run(device, call) == PW_E_SIZE && names("args") && error.expected == args_first);
         *(uint32_t *)call->args = args_bytes;
     }
     if (kernel->whole.lens) {
@@ -293,6 +295,7 @@ static const struct {
     {"logit_mask", "settings", "settings.repetition", 11, 0}, {"logit_mask", "settings", "settings.slot", 13, 0x3f800000},
     {"logit_mask", "settings", "settings.presence", 5, NOT_A_NUMBER}, {"sample", "settings", "settings.temperature", 4, NOT_A_NUMBER},
     {"sample", "settings", "settings.top_p", 6, 0x40000000}, {"sample", "settings", "settings.min_p", 7, 0xbf800000},
+    {"sample", "row_masks", "row_masks", 3, 2},
     {"token_logprob", "token", "token", 0, 3}, {"spec_verify", "tokens", "tokens", 2, 3}};
 
 static void wrong_elements(const pw_device *device, struct made *call) {

@@ -261,6 +261,21 @@ static void masked_and_sampled(void) {
     CLAIM(kept[0] == (1u << 3 | 1u << 4) && kept[1] == 0 && kept[2] == 0);
     const double both = log(exp(logits[3]) + exp(logits[4]));
     CLAIM(near(processed, logits[token] - both));
+    /* The mask as sample reads the logits, of which it hides none from raw_logits. */
+    const uint32_t row_masks[] = {PW_NONE, 0};
+    const pw_sample_desc masked = {.struct_size = sizeof masked, .rows_max = 1, .row_stride = VOCAB * 4, .raw_row_stride = VOCAB * 4,
+                                   .vocab = VOCAB, .kept_words = MASK, .masks = 1, .mask_words = MASK};
+    const pw_sample_row any = {.seed = 3, .position = 1, .temperature = 1, .top_p = 1};
+    double left = 0, all = 0;
+    for (int i = 0; i < VOCAB; i++) {
+        logits[i] = (float)i / 8;
+        all += exp(logits[i]);
+        left += mask[i / 32] >> (i % 32) & 1 ? exp(logits[i]) : 0;
+    }
+    drawn.raw_logits = logits, drawn.settings = &any, drawn.masks = mask, drawn.row_masks = row_masks;
+    STEP(sample, masked, drawn, 1);
+    CLAIM(status == PW_ROW_OK && memcmp(kept, mask, sizeof mask) == 0 && mask[token / 32] >> (token % 32) & 1);
+    CLAIM(near(raw, logits[token] - log(all)) && near(processed, logits[token] - log(left)));
     const uint32_t taken[] = {token};
     CLAIM(pw_matcher_accept(text, taken, 1, &error) == PW_OK);
     pw_matcher_destroy(text);

@@ -49,6 +49,23 @@ fn an_answer_keeps_to_its_grammar_and_ends_where_it_is_complete() {
 }
 
 #[test]
+fn masks_alone_copy_no_logits_and_draw_as_those_that_lists_do() {
+    let answer = |bias: &[(u32, f32)]| {
+        let mut request = drawn(1, Some(Cycle::grammar(PERIOD, 9, &[])), 40);
+        generate(&mut request).sampling.bias = bias.into();
+        let mut served = late(0, &[]);
+        let answer = served.answer(request);
+        (answer.choices[&0].clone(), served.engine.counters().clone())
+    };
+    let (masked, alone) = answer(&[]);
+    assert_eq!((alone.masks, alone.copied_logits), (9, 0));
+    // A list that changes nothing.
+    let (listed, with_list) = answer(&[(3, 0.0)]);
+    assert_eq!((with_list.masks, with_list.copied_logits), (9, 9));
+    assert_eq!(masked, listed);
+}
+
+#[test]
 fn raw_log_probabilities_are_the_models_own_and_processed_ones_are_renormalised() {
     let mut served = late(0, &[]);
     let guided = served.answer(drawn(1, Some(Cycle::grammar(PERIOD, 1, &[])), 8));

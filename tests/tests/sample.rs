@@ -180,6 +180,26 @@ fn step_buffers_are_refused_before_any_work() {
     assert_eq!(refused(|case| case.params.top_n = 129), "top_n");
     assert_eq!(refused(|case| case.params.kept_words = 1), "kept_words");
     assert_eq!(refused(|case| case.params.row_stride = 49), "logits");
+    let masked = |change: fn(&mut SampleCase)| {
+        let mut case = Shape { masks: 2, ..Shape::plain(2, 50) }.case();
+        change(&mut case);
+        case.run(Level::best(), &Inline).expect_err("a bad step is refused").field
+    };
+    let chosen = |case: &mut SampleCase| case.masks.as_mut().expect("it has some").1[3] = 2;
+    assert_eq!(masked(chosen), "row_masks");
+    assert_eq!(masked(|case| case.params.mask_words = 1), "mask_words");
+    assert_eq!(masked(|case| case.params.masks = 3), "masks");
+    assert_eq!(masked(|case| case.masks = None), "masks");
+}
+
+#[test]
+fn masks_leave_what_logits_that_were_masked_before_do() {
+    let masked = || cases().into_iter().filter(|case| case.masks.is_some());
+    assert!(masked().count() > 50);
+    for case in masked() {
+        let run = |case: &SampleCase| case.run(Level::best(), &Inline).expect("a good call runs");
+        assert_same_bits(&case.name, &run(&case.without_masks()), &run(&case));
+    }
 }
 
 #[test]

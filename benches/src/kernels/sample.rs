@@ -3,7 +3,7 @@
 
 use crate::frame::{Bench, Copies, Entry, On, Subject, Work};
 use kernels_core::command::Host;
-use kernels_core::params::{self, SampleRow};
+use kernels_core::params::{self, NONE, SampleRow};
 use kernels_core::sample::{self, Sample};
 use kernels_core::simd::Level;
 use kernels_core::workers::Inline;
@@ -21,18 +21,23 @@ pub fn bench(bench: &mut Bench) {
         (1, "tempered", SampleRow { temperature: 0.8, ..PLAIN }),
         (1, "top-k top-p min-p", filtered),
         (8, "top-k top-p min-p", filtered),
+        (1, "mask top-k top-p min-p", filtered),
+        (8, "mask top-k top-p min-p", filtered),
         (1, "top-p", SampleRow { top_p: 0.95, ..PLAIN }),
         (1, "min-p", SampleRow { min_p: 0.02, ..PLAIN }),
     ] {
+        let masked = name.starts_with("mask");
         let work = Work::Read((rows * VOCAB * 4) as u64);
         let entry = Entry { kernel: "sample", shape: format!("{rows}x{VOCAB} {name}"), work };
-        bench.time(entry, |bench| Rows::new(rows, asked, bench.cycle(rows * VOCAB * 4)));
+        bench.time(entry, |bench| Rows::new(rows, asked, masked, bench.cycle(rows * VOCAB * 4)));
     }
 }
 
 struct Rows {
     params: params::Sample,
     settings: Vec<SampleRow>,
+    /// A mask for each row, of which about every second token is allowed.
+    masks: Option<(Bytes, Bytes)>,
     logits: Copies,
     workspace: Bytes,
     /// Token, status, raw and processed log-probability of each row.
@@ -40,21 +45,27 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(rows: usize, asked: SampleRow, copies: usize) -> Self {
+    fn new(rows: usize, asked: SampleRow, masked: bool, copies: usize) -> Self {
         let mut noise = Noise::new(1);
         // As a model's: most tokens far below the best, with a heavier upper tail.
         let row = noise.normals(VOCAB, 1.0).into_iter().map(|x| 2.0 * x + 0.4 * x * x.abs());
         let row: Vec<f32> = row.collect();
         let params = params::Sample {
             row_stride: VOCAB as u64,
-            raw_row_stride: 0,
             rows_max: rows as u32,
             vocab: VOCAB as u32,
-            top_n: 0,
-            kept_words: 0,
+            masks: if masked { rows as u32 } else { 0 },
+            mask_words: if masked { VOCAB.div_ceil(32) as u32 } else { 0 },
+            ..Default::default()
         };
+        let masks = masked.then(|| {
+            let words: Vec<u32> = (0..rows * VOCAB.div_ceil(32)).map(|_| noise.word()).collect();
+            let chosen: Vec<u32> = (0..rows as u32).flat_map(|row| [row, NONE]).collect();
+            (Bytes::of(&words), Bytes::of(&chosen))
+        });
         Self {
             params,
+            masks,
             settings: (0..rows as u32).map(|position| SampleRow { position, ..asked }).collect(),
             logits: Copies::new(Bytes::of(&row.repeat(rows)).as_slice(), copies),
             workspace: Bytes::filled(0, 0),
@@ -70,6 +81,8 @@ impl Rows {
             logits: self.logits.turn(turn),
             raw_logits: None,
             settings: bytemuck::cast_slice(&self.settings),
+            masks: self.masks.as_ref().map(|(words, _)| words.as_slice()),
+            row_masks: self.masks.as_ref().map(|(_, chosen)| chosen.as_slice()),
             token,
             status,
             raw_logprob: Some(raw),

@@ -43,6 +43,9 @@ pub struct Counters {
     pub failed_guesses: u64,
     /// Tokens drawn under the mask of a grammar.
     pub masks: u64,
+    /// Steps whose tokens were drawn from logits that were copied and changed before: masks
+    /// alone do not ask for that.
+    pub copied_logits: u64,
     /// Times that a mask came too late for a step: its answer drew in a later one.
     pub late_masks: u64,
     /// Requests taken.

@@ -2,9 +2,9 @@
 //! first needed, results as plain values.
 
 use super::check::{BANNED_MAX, BIAS_MAX};
-use super::drawn::{Drawn, Draws};
+use super::drawn::{Changed, Drawn, Draws};
 use super::memory::Copy;
-use super::record::{self, Masked, Sampled, Scores, Told};
+use super::record::{self, Logits, Masked, Sampled, Scores, Told};
 use super::sampling::Masks;
 use super::watched::Watched;
 use crate::lora::{self, Image, Slots};
@@ -82,7 +82,7 @@ impl Kind {
 /// How a program draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Sampling {
-    masked: bool,
+    changed: Changed,
     /// Whether adapters may add to the logits.
     adapted: bool,
     /// Whether the tokens that were kept are told.
@@ -142,7 +142,7 @@ impl Device {
         };
         device.take_most(weights)?;
         // So that what cannot be served is refused now.
-        let draws = Sampling { masked: false, adapted: false, kept: false, top: 0 };
+        let draws = Sampling { changed: Changed::No, adapted: false, kept: false, top: 0 };
         device.program(Kind::step(weights, draws))?;
         Ok(device)
     }
@@ -155,7 +155,7 @@ impl Device {
             return Ok(());
         }
         let top = TOPS[TOPS.len() - 1];
-        let draws = Sampling { masked: true, adapted: false, kept: true, top };
+        let draws = Sampling { changed: Changed::Copied, adapted: false, kept: true, top };
         self.program(Kind::step(weights, draws))?;
         self.program(Kind::Scores { weights }).map(drop)
     }
@@ -288,8 +288,8 @@ impl Device {
         let slot = |row: &u32| self.last.1.get(*row as usize).copied();
         let adapted =
             adapts && draws.rows.iter().any(|row| slot(row).is_some_and(|slot| slot != LORA_NONE));
-        let (masked, kept) = (draws.masks.is_some(), draws.kept);
-        Sampling { masked, adapted, kept, top: top_of(draws.top) }
+        let (changed, kept) = (draws.changed(), draws.kept);
+        Sampling { changed, adapted, kept, top: top_of(draws.top) }
     }
 
     /// Runs a step; a token for each of the draws.
@@ -345,7 +345,10 @@ impl Device {
         writes.push(part(self.logit_rows.count, &count));
         writes.push(part(self.sampled.settings, bytemuck::cast_slice(draws.settings)));
         if let (Some(masks), Some(masked)) = (draws.masks, &self.masked) {
-            masked.writes(masks, &mut writes);
+            match draws.changed() {
+                Changed::Copied => masked.writes(masks, &mut writes),
+                Changed::Masked | Changed::No => masked.row_writes(masks, &mut writes),
+            }
         }
         let reads = self.sampled.reads(count[0], top, draws.kept);
         let words = submit(self.backend.as_mut(), &writes, program, &reads)?;
@@ -477,7 +480,7 @@ impl Device {
     fn record_sampling(
         &mut self,
         weights: u64,
-        Sampling { masked, adapted, kept, top }: Sampling,
+        Sampling { changed, adapted, kept, top }: Sampling,
         commands: &mut Vec<Command>,
     ) -> Result<(), Error> {
         let (vocab, rows) = (self.config.vocab, self.capacity.logit_rows_max);
@@ -488,19 +491,23 @@ impl Device {
         let count = self.logit_rows.count;
         let model = &self.models[&weights];
         let logits = model.logits(&self.place(adapted), self.hidden, self.logit_rows, commands);
-        if !masked {
-            commands.push(self.sampled.sample(logits, None, told, (rows, vocab), count));
-            return Ok(());
+        if changed != Changed::No && self.masked.is_none() {
+            let [banned, biased] = [BANNED_MAX as u32, BIAS_MAX as u32];
+            let masked = Masked::alloc(self.backend.as_mut(), rows, vocab, [banned, biased])?;
+            self.masked = Some(masked);
         }
-        let to = self.backend.as_mut();
-        let masked = match self.masked.take() {
-            Some(masked) => masked,
-            None => Masked::alloc(to, rows, vocab, [BANNED_MAX as u32, BIAS_MAX as u32])?,
+        let masked = self.masked.as_ref().filter(|_| changed != Changed::No);
+        let own = match masked.filter(|_| changed == Changed::Copied) {
+            None => logits,
+            Some(masked) => {
+                masked.record(logits, count, commands);
+                masked.logits
+            }
         };
-        masked.record(logits, count, commands);
-        let raw = Some(logits);
-        commands.push(self.sampled.sample(masked.logits, raw, told, (rows, vocab), count));
-        self.masked = Some(masked);
+        let raw = masked.map(|_| logits);
+        let masked = masked.filter(|_| changed == Changed::Masked);
+        let from = Logits { own, raw, masked };
+        commands.push(self.sampled.sample(from, told, (rows, vocab), count));
         Ok(())
     }
 

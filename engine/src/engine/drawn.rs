@@ -3,16 +3,39 @@
 use super::sampling::Masks;
 use kernels_core::params::{self, SampleRow};
 
+/// What stands between the logits of a step and the tokens drawn from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Changed {
+    /// Nothing.
+    No,
+    /// Masks, which are read as tokens are drawn.
+    Masked,
+    /// Lists or penalties: a copy is changed, and masked.
+    Copied,
+}
+
 /// Tokens to draw after a step.
 pub(super) struct Draws<'a> {
     /// The row of the step that each is drawn after; at least one.
     pub rows: &'a [u32],
     pub settings: &'a [SampleRow],
+    /// Where logits are not taken as they are.
     pub masks: Option<&'a Masks>,
     /// Most likely tokens to list.
     pub top: u32,
     /// Whether to tell which tokens were kept.
     pub kept: bool,
+}
+
+impl Draws<'_> {
+    /// What becomes of the logits.
+    pub fn changed(&self) -> Changed {
+        match self.masks {
+            None => Changed::No,
+            Some(masks) if masks.are_alone() => Changed::Masked,
+            Some(_) => Changed::Copied,
+        }
+    }
 }
 
 /// A token that was drawn, or not.

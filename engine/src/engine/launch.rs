@@ -4,7 +4,7 @@ use super::Engine;
 use super::admit::Run;
 use super::device::Work;
 use super::draft::{Place, guesses_of};
-use super::drawn::{Drawn, Draws};
+use super::drawn::{Changed, Drawn, Draws};
 use super::guide::Guided;
 use super::sampling::{Masks, is_masked, sample_row};
 use super::sequence::Sequence;
@@ -225,7 +225,10 @@ impl Engine {
             kept |= generate.kept.is_some();
         }
         let rows: Vec<u32> = draws.iter().map(|draw| draw.row).collect();
-        (!rows.is_empty()).then_some(Drawing { rows, settings, masked, top, kept })
+        let drawing = Drawing { rows, settings, masked, top, kept };
+        let copied = drawing.draws(&self.masks).changed() == Changed::Copied;
+        self.counters.copied_logits += u64::from(copied);
+        (!drawing.rows.is_empty()).then_some(drawing)
     }
 
     /// Counts a step in which so many run.

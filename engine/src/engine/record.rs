@@ -60,6 +60,16 @@ struct KeptRoom {
     words: u32,
 }
 
+/// What tokens are drawn from.
+pub(super) struct Logits<'a> {
+    /// The rows.
+    pub own: Slice,
+    /// What their raw log-probabilities are of, where that is not the rows.
+    pub raw: Option<Slice>,
+    /// Whose masks are read with them.
+    pub masked: Option<&'a Masked>,
+}
+
 /// What sampling tells beside the token.
 #[derive(Clone, Copy)]
 pub(super) struct Told {
@@ -96,8 +106,7 @@ impl Sampled {
     /// One token for each row of logits, which lie as close as they can.
     pub fn sample(
         &self,
-        logits: Slice,
-        raw: Option<Slice>,
+        Logits { own, raw, masked }: Logits<'_>,
         Told { top_n, kept }: Told,
         (rows_max, vocab): (u32, u32),
         count: Slice,
@@ -112,10 +121,14 @@ impl Sampled {
                 vocab,
                 top_n,
                 kept_words: kept.map_or(0, |kept| kept.words),
+                masks: masked.map_or(0, |masked| masked.params.masks),
+                mask_words: masked.map_or(0, |masked| masked.params.mask_words),
             },
-            logits: Read(logits),
+            logits: Read(own),
             raw_logits: raw.map(Read),
             settings: Read(self.settings),
+            masks: masked.map(|masked| Read(masked.masks)),
+            row_masks: masked.map(|masked| Read(masked.row_masks)),
             token: Write(self.token),
             status: Write(self.status),
             raw_logprob: Some(Write(self.raw)),
@@ -156,6 +169,8 @@ pub(super) struct Masked {
     every: Slice,
     settings: Slice,
     masks: Slice,
+    /// `[rows, 2]` u32: the masks of each row.
+    row_masks: Slice,
     counts: Slice,
     banned_starts: Slice,
     banned: Slice,
@@ -198,6 +213,7 @@ impl Masked {
             logits: words(backend, u64::from(rows) * u64::from(vocab))?,
             settings: words(backend, rows * (size_of::<LogitMaskRow>() / 4) as u32)?,
             masks: words(backend, u64::from(params.masks) * u64::from(params.mask_words))?,
+            row_masks: words(backend, 2 * rows)?,
             counts: words(backend, u64::from(rows) * params.counts_stride / 2)?,
             banned_starts: words(backend, rows + 1)?,
             banned: words(backend, params.banned_max)?,
@@ -245,8 +261,9 @@ impl Masked {
         commands.push(mask.into());
     }
 
-    /// The writes of a launch.
+    /// The writes of a launch that copies logits.
     pub fn writes<'a>(&self, masks: &'a Masks, writes: &mut Vec<(Slice, &'a [u8])>) {
+        self.write_masks(masks, writes);
         writes.push(part(self.settings, bytemuck::cast_slice(&masks.rows)));
         for (slice, list) in [
             (self.banned_starts, &masks.banned_starts),
@@ -259,19 +276,31 @@ impl Masked {
             writes.push(part(slice, list));
         }
         writes.push(part(self.bias_values, bytemuck::cast_slice(&masks.bias_values)));
-        let mut place = |all: Slice, at: u32, stride_bytes: u64, bytes: &'a [u8]| {
-            let offset = all.offset + u64::from(at) * stride_bytes;
-            writes.push((Slice { offset, bytes: bytes.len() as u64, ..all }, bytes));
-        };
         for (slot, counts) in &masks.slots {
             let stride = 2 * self.params.counts_stride;
-            place(self.counts, *slot, stride, bytemuck::cast_slice(counts));
-        }
-        let words = self.params.mask_words as usize;
-        for (at, mask) in masks.mask_places.iter().zip(masks.mask_words.chunks(words)) {
-            place(self.masks, *at, 4 * words as u64, bytemuck::cast_slice(mask));
+            writes.push(placed(self.counts, *slot, stride, bytemuck::cast_slice(counts)));
         }
     }
+
+    /// The writes of a launch whose masks are read as tokens are drawn.
+    pub fn row_writes<'a>(&self, masks: &'a Masks, writes: &mut Vec<(Slice, &'a [u8])>) {
+        self.write_masks(masks, writes);
+        writes.push(part(self.row_masks, bytemuck::cast_slice(&masks.row_masks)));
+    }
+
+    /// Masks that are new.
+    fn write_masks<'a>(&self, masks: &'a Masks, writes: &mut Vec<(Slice, &'a [u8])>) {
+        let words = self.params.mask_words as usize;
+        for (at, mask) in masks.mask_places.iter().zip(masks.mask_words.chunks(words)) {
+            writes.push(placed(self.masks, *at, 4 * words as u64, bytemuck::cast_slice(mask)));
+        }
+    }
+}
+
+/// The bytes of one of many that lie so far apart.
+fn placed(all: Slice, at: u32, stride_bytes: u64, bytes: &[u8]) -> (Slice, &[u8]) {
+    let offset = all.offset + u64::from(at) * stride_bytes;
+    (Slice { offset, bytes: bytes.len() as u64, ..all }, bytes)
 }
 
 /// What the scores of a prompt's tokens read and write.

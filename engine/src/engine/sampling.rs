@@ -100,6 +100,8 @@ pub(super) struct Masks {
     /// Tokens with which the model ends an answer.
     eos: Vec<u32>,
     pub rows: Vec<LogitMaskRow>,
+    /// Both masks of each row, as `sample` takes them.
+    pub row_masks: Vec<[u32; 2]>,
     pub banned_starts: Vec<u32>,
     pub banned: Vec<u32>,
     pub bias_starts: Vec<u32>,
@@ -123,6 +125,7 @@ impl Masks {
             places,
             eos,
             rows: Vec::new(),
+            row_masks: Vec::new(),
             banned_starts: Vec::new(),
             banned: Vec::new(),
             bias_starts: Vec::new(),
@@ -141,6 +144,7 @@ impl Masks {
     /// Forgets the rows of the step before.
     pub fn clear(&mut self) {
         self.rows.clear();
+        self.row_masks.clear();
         for starts in [&mut self.banned_starts, &mut self.bias_starts, &mut self.counted_starts] {
             starts.clear();
             starts.push(0);
@@ -167,7 +171,7 @@ impl Masks {
         };
         let only = only(sampling, sequence);
         let own = guided.is_some() || !only.is_empty();
-        self.rows.push(LogitMaskRow {
+        self.push_row(LogitMaskRow {
             mask: if own { place } else { params::NONE },
             action: if restricted { seat } else { params::NONE },
             slot: if counts { seat } else { params::NONE },
@@ -207,7 +211,7 @@ impl Masks {
     /// One more row, of which nothing but a token can be drawn.
     pub fn push_forced(&mut self, token: u32) {
         let place = self.places + self.rows.len() as u32;
-        self.rows.push(LogitMaskRow {
+        self.push_row(LogitMaskRow {
             mask: place,
             action: params::NONE,
             slot: params::NONE,
@@ -220,6 +224,18 @@ impl Masks {
         self.banned_starts.push(0);
         self.bias_starts.push(0);
         self.counted_starts.push(0);
+    }
+
+    fn push_row(&mut self, row: LogitMaskRow) {
+        self.row_masks.push([row.mask, row.action]);
+        self.rows.push(row);
+    }
+
+    /// Whether rows ask for masks and for nothing else.
+    pub fn are_alone(&self) -> bool {
+        let listed = [&self.banned, &self.bias_tokens, &self.counted];
+        listed.iter().all(|list| list.is_empty())
+            && self.rows.iter().all(|row| row.slot == params::NONE)
     }
 
     /// Whether a mask lets nothing come but the model's ends: then they may come early.

@@ -38,6 +38,8 @@ impl Kernel for Call {
             vocab: desc.vocab,
             top_n: desc.top_n,
             kept_words: desc.kept_words,
+            masks: desc.masks,
+            mask_words: desc.mask_words,
         };
         Ok(Self { params, logits, raw })
     }
@@ -58,6 +60,9 @@ impl Kernel for Call {
         let kept_words = each.saturating_sub(1) * u64::from(p.kept_words);
         let kept_bytes = words(&[kept_words.saturating_add(p.vocab.div_ceil(32).into())]);
         let settings_bytes = size_of::<params::SampleRow>() as u64 * each;
+        let masked = There::If(p.masks > 0, "masks");
+        let before = u64::from(p.masks.saturating_sub(1)) * u64::from(p.mask_words);
+        let mask_bytes = words(&[before.saturating_add(p.vocab.div_ceil(32).into())]);
         // SAFETY: as the caller of this says.
         unsafe {
             Ok(Sample {
@@ -70,6 +75,8 @@ impl Kernel for Call {
                     self.raw.map_or(0, |raw| raw.bytes(rows)),
                 )?,
                 settings: at.read("settings", args.settings, settings_bytes)?,
+                masks: at.maybe_read("masks", args.masks, masked, mask_bytes)?,
+                row_masks: at.maybe_read("row_masks", args.row_masks, masked, 8 * each)?,
                 token: at.write("token", args.token, 4 * each)?,
                 status: at.write("status", args.status, 4 * each)?,
                 raw_logprob: at.maybe_write(

@@ -246,10 +246,12 @@ pub struct Sample {
     pub vocab: u32,
     pub top_n: u32,
     pub kept_words: u32,
+    pub masks: u32,
+    pub mask_words: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of Sample"][::core::mem::size_of::<Sample>() - 32usize];
+    ["Size of Sample"][::core::mem::size_of::<Sample>() - 40usize];
     ["Alignment of Sample"][::core::mem::align_of::<Sample>() - 8usize];
     ["Offset of field: Sample::row_stride"][::core::mem::offset_of!(Sample, row_stride) - 0usize];
     ["Offset of field: Sample::raw_row_stride"]
@@ -258,6 +260,8 @@ const _: () = {
     ["Offset of field: Sample::vocab"][::core::mem::offset_of!(Sample, vocab) - 20usize];
     ["Offset of field: Sample::top_n"][::core::mem::offset_of!(Sample, top_n) - 24usize];
     ["Offset of field: Sample::kept_words"][::core::mem::offset_of!(Sample, kept_words) - 28usize];
+    ["Offset of field: Sample::masks"][::core::mem::offset_of!(Sample, masks) - 32usize];
+    ["Offset of field: Sample::mask_words"][::core::mem::offset_of!(Sample, mask_words) - 36usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]

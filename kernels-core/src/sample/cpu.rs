@@ -3,6 +3,7 @@
 
 use super::bins::{self, BINS, Weigh};
 use super::filters::Filters;
+use super::mask::{self, Hide, Masks};
 use super::passes::{self, Draw, GROUP, Gather, Survey, Tally, Tempered, Wanted};
 use super::select::{self, Candidate, Cut};
 use super::top::Top;
@@ -20,11 +21,13 @@ use crate::workers::{Inline, Pieces, Workers, even, split};
 const TILE_ELEMENTS: usize = 16_384;
 
 /// Words of workspace for a row in hand, a whole number of cache lines.
-pub(super) fn desk_words(vocab: usize) -> usize {
+pub(super) fn desk_words(p: &params::Sample) -> usize {
+    let vocab = p.vocab as usize;
     let tallies = vocab.div_ceil(BLOCK) * size_of::<Tally>() / 4;
     let candidates = vocab * size_of::<Candidate>() / 4;
     let bins = parts_most(vocab) * 2 * BINS;
-    (vocab.div_ceil(GROUP) + tallies + candidates + bins).next_multiple_of(16)
+    let allowed = if p.masks > 0 { vocab } else { 0 };
+    (vocab.div_ceil(GROUP) + tallies + candidates + bins + allowed).next_multiple_of(16)
 }
 
 /// How many workers have part in a row at most.
@@ -43,13 +46,14 @@ pub fn run(
     let needs = command.needs(workers.count())?;
     checks.words("workspace", Some(needs.workspace_bytes / 4), &workspace)?;
     let settings = step::settings(&command)?;
+    let masks = Masks::of(&command);
     let p = command.params;
     let (rows, vocab, top_n) = (settings.len(), p.vocab as usize, p.top_n as usize);
     let count = workers.count().max(1);
     let tiles = if rows >= count as usize { count } else { 1 };
     let (outer, inner): (&dyn Workers, &dyn Workers) =
         if tiles > 1 { (workers, &Inline) } else { (&Inline, workers) };
-    let words = desk_words(vocab);
+    let words = desk_words(&p);
     let desks: &mut [u32] = &mut cast_mut(workspace)[..tiles as usize * words];
     let each = |bytes, unit| Pieces::new(cast_mut::<u32>(bytes), rows, unit, tiles);
     let float = |bytes, unit| Pieces::new(cast_mut::<f32>(bytes), rows, unit, tiles);
@@ -79,7 +83,7 @@ pub fn run(
             let (mut raw_logprob, mut processed, mut kept_count) = logprobs;
             let (mut top_token, mut top_logprob, mut kept) = lists;
             for (i, row) in even(rows, tiles, tile).enumerate() {
-                let one = Row {
+                let mut one = Row {
                     level,
                     workers: inner,
                     asked: &settings[row],
@@ -87,11 +91,15 @@ pub fn run(
                     raw: raw.map(|raw| raw.row(row)),
                     processed: processed.is_some(),
                 };
+                let (desk, room) = Desk::new(desk, vocab);
+                if let Some(masks) = masks.row(row) {
+                    one.logits = one.hidden(masks, &mut room[..vocab]);
+                }
                 let top = part(&mut top_token, i, top_n, top_n);
                 let top = Top { token: top, logprob: part(&mut top_logprob, i, top_n, top_n) };
                 let bits = part(&mut kept, i, p.kept_words as usize, vocab.div_ceil(32));
                 let bits = (!bits.is_empty()).then_some(bits);
-                let drawn = one.sample(Desk::new(desk, vocab), top, bits);
+                let drawn = one.sample(desk, top, bits);
                 (token[i], status[i]) = (drawn.token, drawn.status);
                 raw_logprob.iter_mut().for_each(|to| to[i] = drawn.raw);
                 processed.iter_mut().for_each(|to| to[i] = drawn.processed);
@@ -137,18 +145,20 @@ struct Desk<'a> {
 }
 
 impl<'a> Desk<'a> {
-    fn new(words: &'a mut [u32], vocab: usize) -> Self {
+    /// The workspace, and what is left for logits that masks hide.
+    fn new(words: &'a mut [u32], vocab: usize) -> (Self, &'a mut [f32]) {
         let (groups, rest) = words.split_at_mut(vocab.div_ceil(GROUP));
         let tallies = vocab.div_ceil(BLOCK) * size_of::<Tally>() / 4;
         let (tallies, rest) = rest.split_at_mut(tallies);
         let (candidates, rest) = rest.split_at_mut(vocab * size_of::<Candidate>() / 4);
-        let bins = &mut rest[..parts_most(vocab) * 2 * BINS];
-        Self {
+        let (bins, rest) = rest.split_at_mut(parts_most(vocab) * 2 * BINS);
+        let desk = Self {
             groups: bytemuck::cast_slice_mut(groups),
             tallies: bytemuck::cast_slice_mut(tallies),
             candidates: bytemuck::cast_slice_mut(candidates),
             bins: bytemuck::cast_slice_mut(bins),
-        }
+        };
+        (desk, bytemuck::cast_slice_mut(rest))
     }
 }
 
@@ -200,6 +210,17 @@ impl Row<'_> {
         };
         let raw = passes::logprob(self.level, raw, raw_logits[token as usize]);
         Drawn { status, token, raw, processed, kept }
+    }
+
+    /// The row with −∞ where its masks allow no token.
+    fn hidden<'b>(&self, masks: [&[u32]; 2], to: &'b mut [f32]) -> &'b [f32] {
+        let (blocks, parts) = (to.len().div_ceil(BLOCK), self.parts());
+        split(self.workers, parts, Pieces::new(&mut *to, blocks, BLOCK, parts), |part, to| {
+            let (row, first) = self.part(self.logits, part);
+            let masks = masks.map(|mask| &mask[first / 32..]);
+            mask::hide(self.level, Hide { row, masks, to });
+        });
+        to
     }
 
     /// How many workers have part in a row.

@@ -3,12 +3,14 @@
 //! likely tokens, and the set that was kept.
 //!
 //! Order, for one row of logits x; all numbers f32 unless said otherwise:
-//! 1. M, S and the status of the row by [`vocabulary`]; a row of −∞ alone, or with a NaN
+//! 1. x = −∞, selected, where a mask of the row has a 0: bit t mod 32 of word t / 32 of
+//!    a mask allows token t;
+//! 2. M, S and the status of the row by [`vocabulary`]; a row of −∞ alone, or with a NaN
 //!    or +∞, is reported and has no token;
-//! 2. z = (x − M) · (1 / temperature), the factor rounded and at most its largest
+//! 3. z = (x − M) · (1 / temperature), the factor rounded and at most its largest
 //!    number. Temperature 0 keeps the lowest of the most likely tokens, and nothing
 //!    below counts;
-//! 3. tokens are ranked by x, the larger first, then the lower token first; tokens of
+//! 4. tokens are ranked by x, the larger first, then the lower token first; tokens of
 //!    −∞ are never kept. Filters keep a head of that ranking, one after the other, so
 //!    that ties at a filter's end go to the lowest tokens:
 //!    - top-k: the first `top_k`;
@@ -16,23 +18,25 @@
 //!      sum of q over what top-k kept, in u64; it keeps the shortest head whose q sum to
 //!      ⌈Z · P / 2³²⌉ or more, P = round(top_p · 2³²), at least one token;
 //!    - min-p: those with z ≥ ln(min_p). Masses are not made anew between filters;
-//! 4. the token is the kept one with the largest z + g, the lowest of equals, where g is
+//! 5. the token is the kept one with the largest z + g, the lowest of equals, where g is
 //!    its number of [`noise`](vocabulary::noise) for the row's seed, position and fork,
 //!    purpose `PWK_NOISE_SAMPLE`;
-//! 5. the raw log-probability is that of the row before temperature and filters, by
-//!    [`vocabulary`]: of `raw_logits` where they are given;
-//! 6. the processed one is z − ln Sₚ: Sₚ sums exp(z) over the kept tokens, every other
+//! 6. the raw log-probability is that of the row before temperature and filters, by
+//!    [`vocabulary`]: of `raw_logits` where they are given, which no mask hides and which
+//!    may be the memory of `logits`;
+//! 7. the processed one is z − ln Sₚ: Sₚ sums exp(z) over the kept tokens, every other
 //!    token an exact 0, in the order of a block's sum, and blocks ascending. Where no
 //!    filter is asked for and the factor is 1, it is the raw one of `logits`, by its
 //!    bits; at temperature 0 it is 0.
 //!
 //! A row is streamed once, and then only those of its groups of 128 logits whose
 //! largest can matter, at most twice, or three times for top-p without top-k.
-//! `raw_logits` are streamed once more.
+//! `raw_logits` are streamed once more. A row with masks is copied as it is streamed.
 
 mod bins;
 mod cpu;
 mod filters;
+mod mask;
 mod passes;
 mod select;
 mod spec;
@@ -48,18 +52,23 @@ use crate::params;
 use crate::vocabulary;
 
 pub use cpu::run;
-pub use spec::{Answer, spec};
+pub use spec::{Answer, masked, spec};
 
 crate::command! {
     /// One token for each row of logits.
     pub struct Sample("sample", params::Sample) {
-        /// `[rows_max, vocab]` f32, rows `row_stride` apart: masked and penalised.
+        /// `[rows_max, vocab]` f32, rows `row_stride` apart: penalised.
         logits: Read,
         /// `[rows_max, vocab]` f32, rows `raw_row_stride` apart: what the raw
         /// log-probabilities and the most likely tokens are of; absent, `logits`.
         raw_logits: MaybeRead,
         /// `[rows_max]` [`params::SampleRow`]: how each row is sampled.
         settings: Read,
+        /// `[masks, mask_words]` u32: bit t mod 32 of word t / 32 allows token t.
+        masks: MaybeRead,
+        /// `[rows_max, 2]` u32: which masks must both allow a row's tokens, `PWK_NONE`
+        /// where none has to.
+        row_masks: MaybeRead,
         /// `[rows_max]` u32: the token, `PWK_NONE` where the status is not OK.
         token: Write,
         /// `[rows_max]` u32: `PWK_STATUS_*`.
@@ -135,9 +144,31 @@ impl<M: Memory> Sample<M> {
         } else {
             checks.equal("kept_words", 0, u64::from(p.kept_words))?;
         }
-        match self.rows.span() {
-            Some(rows) => checks.words("rows", Some(1), rows),
-            None => Ok(()),
+        self.rows.span().map_or(Ok(()), |rows| checks.words("rows", Some(1), rows))?;
+        self.check_masks()
+    }
+
+    fn check_masks(&self) -> Result<(), Error> {
+        let (checks, p) = (Self::CHECKS, &self.params);
+        match (self.masks.span(), self.row_masks.span()) {
+            (None, None) => {
+                checks.equal("masks", 0, u64::from(p.masks))?;
+                checks.equal("mask_words", 0, u64::from(p.mask_words))
+            }
+            (Some(masks), Some(row_masks)) => {
+                let least = p.vocab.div_ceil(32);
+                checks.range("masks", p.masks, 1..=i64::from(u32::MAX - 1))?;
+                checks.range("mask_words", p.mask_words, i64::from(least)..=1 << 30)?;
+                let before = u64::from(p.masks - 1) * u64::from(p.mask_words);
+                checks.words("masks", Some(before + u64::from(least)), masks)?;
+                checks.words("row_masks", Some(2 * u64::from(p.rows_max)), row_masks)
+            }
+            (Some(_), None) => {
+                Err(checks.refuse("row_masks", Fault::Missing { needed_by: "masks" }))
+            }
+            (None, Some(_)) => {
+                Err(checks.refuse("masks", Fault::Missing { needed_by: "row_masks" }))
+            }
         }
     }
 
@@ -145,7 +176,7 @@ impl<M: Memory> Sample<M> {
     pub fn needs(&self, workers: u32) -> Result<Needs, Error> {
         self.check()?;
         let desks = u64::from(workers.max(1).min(self.params.rows_max));
-        let words = cpu::desk_words(self.params.vocab as usize) as u64;
+        let words = cpu::desk_words(&self.params) as u64;
         Ok(Needs { workspace_bytes: desks * words * 4 })
     }
 }

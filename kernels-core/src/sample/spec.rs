@@ -25,7 +25,14 @@ pub struct Answer<R> {
     pub top: Vec<(u32, R)>,
 }
 
-/// The answer for one row; `raw` are the logits that raw log-probabilities are of.
+/// A row with −∞ where one of its masks has a 0.
+pub fn masked(logits: &[f32], masks: &[&[u32]]) -> Vec<f32> {
+    let allowed = |token: usize| masks.iter().all(|mask| mask[token / 32] >> (token % 32) & 1 == 1);
+    let of = |(token, &x)| if allowed(token) { x } else { f32::NEG_INFINITY };
+    logits.iter().enumerate().map(of).collect()
+}
+
+/// The answer for one row, [masked]; `raw` are the logits that raw log-probabilities are of.
 pub fn spec<R: Real>(logits: &[f32], raw: &[f32], asked: &SampleRow, top_n: usize) -> Answer<R> {
     let none = R::of(f64::NAN);
     let (token, kept, top) = (params::NONE, Vec::new(), Vec::new());

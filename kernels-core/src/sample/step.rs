@@ -2,8 +2,8 @@
 
 use super::Sample;
 use crate::command::{Host, cast, live};
-use crate::error::{Error, Fault};
-use crate::params::SampleRow;
+use crate::error::{Checks, Error, Fault};
+use crate::params::{self, SampleRow};
 
 /// The live rows' settings, if every one is as the contract says.
 pub(super) fn settings<'a>(command: &Sample<Host<'a>>) -> Result<&'a [SampleRow], Error> {
@@ -26,5 +26,20 @@ pub(super) fn settings<'a>(command: &Sample<Host<'a>>) -> Result<&'a [SampleRow]
             }
         }
     }
+    check_masks(checks, command, rows)?;
     Ok(settings)
+}
+
+/// The masks of the live rows are there, or none.
+fn check_masks(checks: Checks, command: &Sample<Host<'_>>, rows: usize) -> Result<(), Error> {
+    let chosen: &[u32] = command.row_masks.map_or(&[], |chosen| &cast(chosen)[..2 * rows]);
+    let is_there = |mask: u32| mask == params::NONE || mask < command.params.masks;
+    match chosen.iter().position(|&mask| !is_there(mask)) {
+        None => Ok(()),
+        Some(at) => {
+            let most = i64::from(command.params.masks) - 1;
+            let got = i64::from(chosen[at]);
+            Err(checks.refuse("row_masks", Fault::Element { at: at as u64, least: 0, most, got }))
+        }
+    }
 }

@@ -143,10 +143,18 @@ fn logprobs(files: &mut Files) {
 fn sampling(files: &mut Files, (name, missed): (&str, &'static str), asked: SampleRow) {
     let (rows, vocab) = (1u64, 131_072u64);
     let plain = sample::Shape::plain(rows as u32, vocab as u32);
-    let case = sample::Shape { asked, top_n: 0, ..plain }.case();
-    let logits = rows * vocab * 4;
-    // Which tokens were kept is a bit of each.
-    let all = logits + rows * vocab / 8;
+    let masks = u32::from(name.starts_with("mask"));
+    let case = sample::Shape { asked, masks, top_n: 0, ..plain }.case();
+    // Of eight logits, a sector, one that is allowed.
+    let sectors = match &case.masks {
+        Some((mask, _)) => {
+            mask.as_slice()[..vocab as usize / 8].iter().filter(|bits| **bits != 0).count() as u64
+        }
+        None => rows * vocab / 8,
+    };
+    let logits = sectors * 32;
+    // Which tokens were kept is a bit of each, and so is which are allowed.
+    let all = logits + rows * vocab / 8 * u64::from(1 + masks);
     let shape = format!("{name} {rows} x {vocab}");
     let operand = Some((case.logits.len() as u64, logits));
     lines(files, &case, &Floor { shape, operand, all, missed });
@@ -218,6 +226,9 @@ fn kernels_move_the_bytes_that_are_committed() {
     let kept = "groups that can hold a kept token are read again";
     let both = SampleRow { top_k: 50, top_p: 0.9, ..plain };
     sampling(&mut files, ("top-k and top-p", kept), both);
+    sampling(&mut files, ("mask with top-k and top-p", kept), both);
+    let parts = "what is kept of groups that a mask hides in part is read again";
+    sampling(&mut files, ("mask alone", parts), plain);
     sampling(&mut files, ("greedy", ""), SampleRow { temperature: 0.0, ..plain });
     let again = "masses by bins and what is kept are found in passes of their own";
     sampling(&mut files, ("top-p", again), SampleRow { top_p: 0.9, ..plain });

@@ -5,7 +5,7 @@ use kernels_core::Error;
 use kernels_core::command::Host;
 use kernels_core::dtype::Dtype;
 use kernels_core::math::Real;
-use kernels_core::params::{self, SampleRow};
+use kernels_core::params::{self, NONE, SampleRow};
 use kernels_core::sample::{self, Answer, Sample};
 use proptest::prelude::*;
 
@@ -24,6 +24,8 @@ pub struct SampleCase {
     pub raw_logits: Option<Bytes>,
     /// How each row is sampled.
     pub settings: Vec<SampleRow>,
+    /// The slab of masks and each row's two, where there are any.
+    pub masks: Option<(Bytes, Vec<u32>)>,
 }
 
 /// How the logits of a case are spread.
@@ -54,6 +56,8 @@ pub struct Shape {
     pub spread: Spread,
     /// Whether raw logits come apart.
     pub raw: bool,
+    /// Masks in the slab, at most two: rows take the first, the second, both, none.
+    pub masks: u32,
     /// Most likely tokens to list.
     pub top_n: u32,
     /// Of every row; position, fork and seed aside.
@@ -70,7 +74,7 @@ impl Shape {
     /// Rows of normal logits, no filter.
     pub const fn plain(rows: u32, vocab: u32) -> Self {
         let spread = Spread::Normal(3.0);
-        Self { rows, vocab, gap: 0, spread, raw: false, top_n: 3, asked: PLAIN, seed: 1 }
+        Self { rows, vocab, gap: 0, spread, raw: false, masks: 0, top_n: 3, asked: PLAIN, seed: 1 }
     }
 
     /// The call with its values.
@@ -87,6 +91,14 @@ impl Shape {
         };
         let logits = rows(self.spread);
         let raw_logits = self.raw.then(|| rows(Spread::Normal(2.0)));
+        let mask_words = self.vocab.div_ceil(32) + 1;
+        let masks = (self.masks > 0).then(|| {
+            let words = (0..self.masks).flat_map(|_| mask(mask_words as usize, &mut noise));
+            (
+                Bytes::of(&words.collect::<Vec<_>>()),
+                (0..self.rows).flat_map(|row| self.masks_of(row)).collect(),
+            )
+        });
         let row = |row: u32| SampleRow {
             seed: self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             position: row * 7,
@@ -100,10 +112,32 @@ impl Shape {
             vocab: self.vocab,
             top_n: self.top_n,
             kept_words: self.vocab.div_ceil(32) + 1,
+            masks: self.masks,
+            mask_words: if self.masks > 0 { mask_words } else { 0 },
         };
         let settings = (0..self.rows).map(row).collect();
-        SampleCase { name: format!("{self:?}"), params, rows: None, logits, raw_logits, settings }
+        let name = format!("{self:?}");
+        SampleCase { name, params, rows: None, logits, raw_logits, settings, masks }
     }
+
+    /// The masks of a row.
+    fn masks_of(&self, row: u32) -> [u32; 2] {
+        [0, 1].map(|at| if (row + 1) >> at & 1 == 1 && at < self.masks { at } else { NONE })
+    }
+}
+
+/// A mask: of groups of 128 tokens some are allowed whole, some not at all.
+fn mask(words: usize, noise: &mut Noise) -> Vec<u32> {
+    let mut mask = Vec::with_capacity(words);
+    while mask.len() < words {
+        let group: [u32; 4] = match noise.below(4) {
+            0 => [0; 4],
+            1 => [u32::MAX; 4],
+            _ => core::array::from_fn(|_| noise.word() & noise.word()),
+        };
+        mask.extend(&group[..(words - mask.len()).min(4)]);
+    }
+    mask
 }
 
 fn spread_of(spread: Spread, vocab: usize, noise: &mut Noise) -> Vec<f32> {
@@ -205,10 +239,35 @@ pub fn cases() -> Vec<SampleCase> {
     cases.push(Shape { top_n: 128, ..Shape::plain(1, 100) }.case());
     // Rows enough that the order in which blocks fold shows in a logarithm.
     cases.push(Shape { spread: Spread::Normal(1.0), ..Shape::plain(24, 12_500) }.case());
+    for vocab in [1, 33, 129, 4097, 9000] {
+        for asked in [
+            PLAIN,
+            SampleRow { temperature: 0.0, ..PLAIN },
+            filtered,
+            SampleRow { top_k: 0, ..filtered },
+        ] {
+            for (masks, raw) in [(1, false), (2, true), (2, false)] {
+                cases.push(Shape { asked, masks, raw, gap: 3, ..Shape::plain(4, vocab) }.case());
+            }
+        }
+    }
+    cases.push(hidden());
     cases.push(holed());
     cases.push(zeroed());
     cases.extend(reported());
     cases
+}
+
+/// What is no number is not seen where a mask hides it.
+fn hidden() -> SampleCase {
+    let mut case = Shape { masks: 1, ..Shape::plain(1, 5000) }.case();
+    case.name = "no numbers that a mask hides".into();
+    let mask: Vec<u32> = case.masks.as_ref().expect("the shape has one").0.cast().to_vec();
+    for token in (0..5000).filter(|token| mask[token / 32] >> (token % 32) & 1 == 0) {
+        let x = if token % 2 == 0 { f32::NAN } else { f32::INFINITY };
+        case.logits.as_mut_slice()[token * 4..][..4].copy_from_slice(&x.to_le_bytes());
+    }
+    case
 }
 
 /// No filter, and groups of 128 of which no token, some, or all are masked.
@@ -282,10 +341,11 @@ pub fn strategy() -> impl Strategy<Value = Shape> {
     let top_p = prop_oneof![Just(1f32), Just(0.0), 0.0f32..1.0];
     let min_p = prop_oneof![Just(0f32), Just(1.0), 0.0f32..0.2];
     let asked = (temperature, top_k, top_p, min_p);
-    (size, spread, any::<bool>(), asked, any::<u64>()).prop_map(
-        |((rows, vocab, gap, top_n), spread, raw, (temperature, top_k, top_p, min_p), seed)| {
+    (size, spread, (any::<bool>(), 0u32..3), asked, any::<u64>()).prop_map(
+        |((rows, vocab, gap, top_n), spread, (raw, masks), asked, seed)| {
+            let (temperature, top_k, top_p, min_p) = asked;
             let asked = SampleRow { temperature, top_k, top_p, min_p, ..PLAIN };
-            Shape { rows, vocab, gap, spread, raw, top_n, asked, seed }
+            Shape { rows, vocab, gap, spread, raw, masks, top_n, asked, seed }
         },
     )
 }
@@ -296,19 +356,43 @@ impl SampleCase {
         self.rows.unwrap_or(self.params.rows_max) as usize
     }
 
-    /// The logits of a row, and those that raw log-probabilities are of.
-    pub fn row(&self, row: usize) -> (&[f32], &[f32]) {
+    /// The logits of a row as its masks leave them, and those that raw log-probabilities are
+    /// of.
+    pub fn row(&self, row: usize) -> (Vec<f32>, Vec<f32>) {
         let p = &self.params;
         let vocab = p.vocab as usize;
         let own = &self.logits.cast()[row * p.row_stride as usize..][..vocab];
+        let own = sample::masked(own, &self.masks_of(row));
         let raw = self.raw_logits.as_ref();
-        (own, raw.map_or(own, |raw| &raw.cast()[row * p.raw_row_stride as usize..][..vocab]))
+        let raw = raw.map(|raw| raw.cast()[row * p.raw_row_stride as usize..][..vocab].to_vec());
+        (own.clone(), raw.unwrap_or(own))
+    }
+
+    /// The masks of a row.
+    fn masks_of(&self, row: usize) -> Vec<&[u32]> {
+        let Some((words, chosen)) = &self.masks else { return Vec::new() };
+        let chosen = chosen[2 * row..2 * row + 2].iter().filter(|mask| **mask != NONE);
+        let of = |mask: &u32| &words.cast()[(mask * self.params.mask_words) as usize..];
+        chosen.map(of).collect()
+    }
+
+    /// The same with its logits as its masks leave them, and no masks.
+    pub fn without_masks(&self) -> Self {
+        let mut plain = self.clone();
+        for row in 0..self.params.rows_max as usize {
+            let own = self.row(row).0;
+            let at = row * self.params.row_stride as usize * 4;
+            let own: &[u8] = bytemuck::cast_slice(&own);
+            plain.logits.as_mut_slice()[at..at + own.len()].copy_from_slice(own);
+        }
+        (plain.masks, plain.params.masks, plain.params.mask_words) = (None, 0, 0);
+        plain
     }
 
     /// The specification's answer for a row.
     pub fn answer<R: Real>(&self, row: usize) -> Answer<R> {
         let (logits, raw) = self.row(row);
-        sample::spec(logits, raw, &self.settings[row], self.params.top_n as usize)
+        sample::spec(&logits, &raw, &self.settings[row], self.params.top_n as usize)
     }
 }
 
@@ -331,11 +415,14 @@ impl Case for SampleCase {
         let mut kept = words(rows * p.kept_words.min(20_000) as usize);
         let live = self.rows.map(|rows| Bytes::of(&[rows]));
         let settings = Bytes::of(&self.settings);
+        let masks = self.masks.as_ref().map(|(words, chosen)| (words, Bytes::of(chosen)));
         let command = Sample::<Host<'_>> {
             params: self.params,
             logits: self.logits.as_slice(),
             raw_logits: self.raw_logits.as_ref().map(Bytes::as_slice),
             settings: settings.as_slice(),
+            masks: masks.as_ref().map(|(words, _)| words.as_slice()),
+            row_masks: masks.as_ref().map(|(_, chosen)| chosen.as_slice()),
             token: token.as_mut_slice(),
             status: status.as_mut_slice(),
             raw_logprob: Some(raw_logprob.as_mut_slice()),

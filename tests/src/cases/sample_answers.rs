@@ -50,8 +50,8 @@ fn assert_row(case: &SampleCase, row: usize, outputs: &[Output]) {
     } else {
         let most = |logits: &[f32]| logits.iter().fold(f32::MIN, |most, x| most.max(*x));
         let scale = |logits: &[f32]| f64::from((most(logits) - logits[token as usize]).abs() + 1.0);
-        let tempered = f64::from((most(own) - own[token as usize]) * factor).abs() + 1.0;
-        assert_close(&format!("{name}: raw"), float(2, row), truth.raw, plain.raw, scale(raw));
+        let tempered = f64::from((most(&own) - own[token as usize]) * factor).abs() + 1.0;
+        assert_close(&format!("{name}: raw"), float(2, row), truth.raw, plain.raw, scale(&raw));
         let got = float(3, row);
         assert_close(
             &format!("{name}: processed"),

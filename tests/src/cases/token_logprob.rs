@@ -119,8 +119,7 @@ fn raw_logprob(raw: &[f32], masked: &[f32]) -> f32 {
         raw_row_stride: raw.len() as u64,
         rows_max: 1,
         vocab: raw.len() as u32,
-        top_n: 0,
-        kept_words: 0,
+        ..Default::default()
     };
     let settings = SampleRow { temperature: 1.0, top_p: 1.0, ..Default::default() };
     let [mut token, mut status, mut logprob] = [0; 3].map(|value| Bytes::filled(4, value));
@@ -129,6 +128,8 @@ fn raw_logprob(raw: &[f32], masked: &[f32]) -> f32 {
         logits: bytemuck::cast_slice(masked),
         raw_logits: Some(bytemuck::cast_slice(raw)),
         settings: bytemuck::bytes_of(&settings),
+        masks: None,
+        row_masks: None,
         token: token.as_mut_slice(),
         status: status.as_mut_slice(),
         raw_logprob: Some(logprob.as_mut_slice()),

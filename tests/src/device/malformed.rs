@@ -116,7 +116,10 @@ macro_rules! device_properties {
             };
             pool(case, change): &mut case.starts;
             rope(case, change): &mut case.positions;
-            sample(case, change): change.settings(&mut case.settings);
+            sample(case, change): match &mut case.masks {
+                Some((_, chosen)) if change.word % 2 == 0 => chosen,
+                _ => change.settings(&mut case.settings),
+            };
         }
     };
 }

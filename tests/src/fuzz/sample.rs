@@ -39,7 +39,8 @@ pub fn run(data: &[u8]) {
     let spread = Spread::Normal(1.0);
     let (raw, top_n, seed) = (below(2) == 1, below(30), shape.seed);
     let gap = shape.gap;
-    let drawn = sample::Shape { rows, vocab, gap, spread, raw, top_n, asked, seed };
+    let masks = shape.masks;
+    let drawn = sample::Shape { rows, vocab, gap, spread, raw, masks, top_n, asked, seed };
     let (mut mask, mut drawn) = (shape.case(), drawn.case());
     let rest: Vec<u8> = bytes.collect();
     for change in rest.as_chunks::<3>().0 {

@@ -1,13 +1,11 @@
-//! A step of sampling: grammar masks on rows of logits, then a token of each.
+//! A step of sampling: a token of each row of logits, under a grammar's mask of its own.
 
 use super::{Device, Timed, Work};
 use crate::cases::sample::PLAIN;
 use crate::harness::{Bytes, Direct, Machine, Noise};
 use kernels_core::Error;
 use kernels_core::command::Host;
-use kernels_core::device::Read;
-use kernels_core::logit_mask::LogitMask;
-use kernels_core::params::{self, LogitMaskRow, NONE, SampleRow};
+use kernels_core::params::{self, NONE, SampleRow};
 use kernels_core::sample::Sample;
 use kernels_core::simd::Level;
 use kernels_core::workers::Inline;
@@ -51,8 +49,8 @@ impl Sampling {
 struct Call {
     shape: Sampling,
     logits: Bytes,
-    mask_rows: Bytes,
     masks: Bytes,
+    row_masks: Bytes,
     settings: Bytes,
     token: Bytes,
     status: Bytes,
@@ -72,15 +70,6 @@ impl Call {
             one.rotate_right(vocab / 7);
             logits.extend(&one);
         }
-        let mask = |row: u32| LogitMaskRow {
-            mask: row,
-            action: NONE,
-            slot: NONE,
-            temperature: 0.0,
-            repetition: 1.0,
-            presence: 0.0,
-            frequency: 0.0,
-        };
         let ask = |position: u32| SampleRow {
             position,
             temperature: 0.8,
@@ -92,8 +81,8 @@ impl Call {
         Self {
             shape,
             logits: Bytes::of(&logits),
-            mask_rows: Bytes::of(&(0..shape.rows).map(mask).collect::<Vec<_>>()),
             masks: Bytes::of(&masks),
+            row_masks: Bytes::of(&(0..shape.rows).flat_map(|row| [row, NONE]).collect::<Vec<_>>()),
             settings: Bytes::of(&(0..shape.rows).map(ask).collect::<Vec<_>>()),
             token: Bytes::poisoned(rows * 4),
             status: Bytes::poisoned(rows * 4),
@@ -109,39 +98,12 @@ impl Call {
         Self {
             shape,
             logits: head(&self.logits),
-            mask_rows: head(&self.mask_rows),
             masks: head(&self.masks),
+            row_masks: head(&self.row_masks),
             settings: head(&self.settings),
             token: head(&self.token),
             status: head(&self.status),
             logprob: head(&self.logprob),
-        }
-    }
-
-    fn mask(&mut self) -> LogitMask<Host<'_>> {
-        let Sampling { rows, vocab, .. } = self.shape;
-        let params = params::LogitMask {
-            row_stride: vocab.into(),
-            rows_max: rows,
-            vocab,
-            masks: rows,
-            mask_words: vocab.div_ceil(32),
-            ..Default::default()
-        };
-        LogitMask {
-            params,
-            logits: self.logits.as_mut_slice(),
-            settings: self.mask_rows.as_slice(),
-            masks: Some(self.masks.as_slice()),
-            banned_starts: None,
-            banned: None,
-            bias_starts: None,
-            bias_tokens: None,
-            bias_values: None,
-            counts: None,
-            counted_starts: None,
-            counted: None,
-            rows: None,
         }
     }
 
@@ -151,6 +113,8 @@ impl Call {
             row_stride: vocab.into(),
             rows_max: rows,
             vocab,
+            masks: rows,
+            mask_words: vocab.div_ceil(32),
             ..Default::default()
         };
         Sample {
@@ -158,6 +122,8 @@ impl Call {
             logits: self.logits.as_slice(),
             raw_logits: None,
             settings: self.settings.as_slice(),
+            masks: Some(self.masks.as_slice()),
+            row_masks: Some(self.row_masks.as_slice()),
             token: self.token.as_mut_slice(),
             status: self.status.as_mut_slice(),
             raw_logprob: None,
@@ -176,20 +142,13 @@ pub fn time(device: &mut Device, shape: &Sampling, quick: bool) -> Result<f64, E
     let mut call = Call::new(*shape);
     let mut few = call.first(CHECKED.min(shape.rows as usize));
     let mut cpu = Direct { level: Level::best(), workers: &Inline, withheld: 0 };
-    cpu.run(few.mask())?;
     cpu.run(few.sample())?;
-    let timed = Timed::on(device, |laid| {
-        let mask = call.mask().lay(laid);
-        // Logits are those that were masked, not the host's.
-        let mut sample = Sample { logits: &[][..], ..call.sample() }.lay(laid);
-        sample.logits = Read(mask.logits.0);
-        vec![mask.into(), sample.into()]
-    });
-    // Masked logits, tokens, statuses, log-probabilities.
+    let timed = Timed::on(device, |laid| vec![call.sample().lay(laid).into()]);
+    // Tokens, statuses, log-probabilities.
     let answer = timed.answer(device)?;
     let expected = few.token.as_slice();
-    assert!(answer[1].starts_with(expected), "{}: the CPU draws other tokens", shape.name());
-    assert!(answer[3].starts_with(few.logprob.as_slice()), "{}: log-probabilities", shape.name());
+    assert!(answer[0].starts_with(expected), "{}: the CPU draws other tokens", shape.name());
+    assert!(answer[2].starts_with(few.logprob.as_slice()), "{}: log-probabilities", shape.name());
     let seconds = timed.seconds(device, quick)?;
     timed.release(device)?;
     Ok(seconds)

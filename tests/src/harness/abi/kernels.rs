@@ -648,6 +648,8 @@ fn sample(abi: &mut Abi, of: &Sample) -> Result<(), Error> {
         top_n: p.top_n,
         kept_words: p.kept_words,
         reserved: 0,
+        masks: p.masks,
+        mask_words: p.mask_words,
     };
     through!(
         abi,
@@ -668,6 +670,8 @@ fn sample(abi: &mut Abi, of: &Sample) -> Result<(), Error> {
             top_logprob: of.top_logprob.to(),
             kept: of.kept.to(),
             kept_count: of.kept_count.to(),
+            masks: of.masks.at(),
+            row_masks: of.row_masks.at(),
         }
     )
 }
