@@ -18,6 +18,9 @@ static __device__ uint32_t first_where(uint32_t *found, uint32_t count, Bad bad)
     return least_in_block(found, first);
 }
 
+/* Whether a number is one of `count` things, or of none. */
+PWK_FN bool is_index(uint32_t index, uint32_t count) { return index == PWK_NONE || index < count; }
+
 /* An element of words: its place in its buffer, and what it may be. */
 PWK_FN void refuse_element(const pwk_launch &launch, uint32_t field, uint64_t at, int64_t least,
                            int64_t most, uint32_t got) {

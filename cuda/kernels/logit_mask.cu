@@ -12,6 +12,7 @@
  * Not measured yet.
  */
 #include "checks.h"
+#include "masks.h"
 
 struct logit_mask_arguments {
     pwk_logit_mask p;
@@ -70,10 +71,6 @@ static __device__ bool is_penalised(const pwk_logit_mask_row &asked) {
 }
 
 /* ---- 1: checks ---- */
-
-static __device__ bool is_index(uint32_t index, uint32_t count) {
-    return index == PWK_NONE || index < count;
-}
 
 static __device__ bool is_row_wrong(const pwk_logit_mask &p, const pwk_logit_mask_row &row) {
     const bool indices = is_index(row.mask, p.masks) && is_index(row.action, p.masks) &&
@@ -343,30 +340,10 @@ static __device__ float penalised(float x, uint32_t count, const pwk_logit_mask_
     return generated > 0 ? x - asked.presence : x;
 }
 
-/* What both masks of a row allow, or all. */
-struct allowed_tokens {
-    const uint32_t *one;
-    const uint32_t *other;
-
-    __device__ allowed_tokens(const logit_mask_arguments &a, const pwk_logit_mask_row &asked)
-        : one(mask(a, asked.mask)), other(mask(a, asked.action)) {}
-
-    static __device__ const uint32_t *mask(const logit_mask_arguments &a, uint32_t index) {
-        return index == PWK_NONE ? nullptr : a.masks + uint64_t(index) * a.p.mask_words;
-    }
-
-    /* The bits of four tokens from a multiple of four on. */
-    __device__ uint32_t of(uint32_t token) const {
-        uint32_t word = EVERY;
-        word &= one == nullptr ? EVERY : one[token / 32];
-        word &= other == nullptr ? EVERY : other[token / 32];
-        return word >> (token % 32) & 15u;
-    }
-
-    __device__ bool are_all() const { return one == nullptr && other == nullptr; }
-
-    static constexpr uint32_t EVERY = 0xffffffffu;
-};
+/* The bits of four tokens from a multiple of four on. */
+static __device__ uint32_t allowed_four(const allowed_tokens &allowed, uint32_t token) {
+    return allowed.word(token / 32) >> (token % 32) & 15u;
+}
 
 /* Four floats, at once where they lie so. */
 static __device__ float4 load_four(const float *from, uint32_t count, bool whole) {
@@ -417,7 +394,7 @@ static __device__ void mask_tile(const logit_tile &tile, const allowed_tokens &a
     for (uint32_t at = threadIdx.x * 4; at < tile.count; at += THREADS * 4) {
         const uint32_t left = tile.count - at;
         const uint32_t valid = left < 4 ? (1u << left) - 1 : 15u;
-        store_four(x + at, never, ~allowed.of(tile.first + at) & valid, wide);
+        store_four(x + at, never, ~allowed_four(allowed, tile.first + at) & valid, wide);
     }
 }
 
@@ -435,7 +412,7 @@ static __device__ void pass_tile(const logit_tile &tile, const allowed_tokens &a
         const bool whole = wide && left >= 4;
         const float4 four = load_four(x + at, left, whole);
         float values[4] = {four.x, four.y, four.z, four.w};
-        const uint32_t bits = allowed.of(tile.first + at);
+        const uint32_t bits = allowed_four(allowed, tile.first + at);
         uint32_t own[4] = {0, 0, 0, 0};
         if (counted) {
             load_counts(own, counts + at, left);
@@ -478,7 +455,8 @@ static __device__ void rows_body(const logit_mask_arguments &a) {
             bias_and_ban(tile);
         }
         const bool later = counted && find_later(tile);
-        const allowed_tokens allowed(a, tile.asked);
+        const mask_slab slab = {a.masks, p.masks, p.mask_words};
+        const allowed_tokens allowed = slab.both(tile.asked.mask, tile.asked.action);
         const bool wide = reinterpret_cast<uint64_t>(tile.logits()) % 16 == 0;
         if (counted || (temperature != 0.0f && temperature != 1.0f)) {
             pass_tile(tile, allowed, wide, counted, later);

@@ -4,6 +4,7 @@
 #define PAGEWISE_SAMPLE_CALL_H
 
 #include "checks.h"
+#include "masks.h"
 #include "vocabulary.h"
 
 struct sample_arguments {
@@ -96,37 +97,26 @@ static __device__ row_desk desk_of(const sample_arguments &a, uint64_t row) {
 /* As its masks leave them. */
 struct logits_row {
     const float *logits;
-    const uint32_t *one; /* masks that must both allow a token; null where none has to */
-    const uint32_t *other;
-
-    /* The bits of 32 tokens that are allowed. */
-    __device__ uint32_t allowed(uint32_t word) const {
-        return one == nullptr ? 0xffffffffu : one[word] & other[word];
-    }
+    allowed_tokens allowed;
 
     __device__ float at(uint32_t token) const {
-        return (allowed(token / 32) >> (token % 32) & 1u) != 0 ? logits[token] : -PWK_INFINITY;
+        const uint32_t bit = allowed.word(token / 32) >> (token % 32) & 1u;
+        return bit != 0 ? logits[token] : -PWK_INFINITY;
     }
 };
-
-/* A mask of the slab; null for any number that names none. */
-static __device__ const uint32_t *mask_of(const sample_arguments &a, uint32_t index) {
-    return index < a.p.masks ? a.masks + uint64_t(index) * a.p.mask_words : nullptr;
-}
 
 static __device__ logits_row own_row(const sample_arguments &a, uint64_t row) {
     const float *logits = a.logits + row * a.p.row_stride;
     if (a.row_masks == nullptr) {
-        return {logits, nullptr, nullptr};
+        return {logits, {nullptr, nullptr}};
     }
-    const uint32_t *one = mask_of(a, a.row_masks[2 * row]);
-    const uint32_t *other = mask_of(a, a.row_masks[2 * row + 1]);
-    return {logits, one != nullptr ? one : other, other != nullptr ? other : one};
+    const mask_slab slab = {a.masks, a.p.masks, a.p.mask_words};
+    return {logits, slab.both(a.row_masks[2 * row], a.row_masks[2 * row + 1])};
 }
 
 /* What its raw log-probabilities are of, where that comes apart: no mask hides it. */
 static __device__ logits_row raw_row(const sample_arguments &a, uint64_t row) {
-    return {a.raw_logits + row * a.p.raw_row_stride, nullptr, nullptr};
+    return {a.raw_logits + row * a.p.raw_row_stride, {nullptr, nullptr}};
 }
 
 /* ---- how a row is asked for ---- */

@@ -7,24 +7,20 @@
 
 static __device__ bool is_within(float x, float most) { return x >= 0.0f && x <= most; }
 
-static __device__ bool is_mask(const sample_arguments &a, uint32_t index) {
-    return index == PWK_NONE || index < a.p.masks;
-}
-
 /* Whether every row's masks are there. */
 static __device__ void check_masks(const sample_arguments &a, uint32_t *found, uint32_t rows) {
     if (a.row_masks == nullptr) {
         return;
     }
+    const uint32_t masks = a.p.masks;
     const uint32_t row = first_where(found, rows, [&](uint32_t i) {
-        return !is_mask(a, a.row_masks[2 * uint64_t(i)]) ||
-               !is_mask(a, a.row_masks[2 * uint64_t(i) + 1]);
+        const uint32_t *chosen = a.row_masks + 2 * uint64_t(i);
+        return !is_index(chosen[0], masks) || !is_index(chosen[1], masks);
     });
     if (row != PWK_NONE) {
         const uint64_t first = 2 * uint64_t(row);
-        const uint64_t at = is_mask(a, a.row_masks[first]) ? first + 1 : first;
-        refuse_element(a.launch, SAMPLE_ROW_MASKS, at, 0, int64_t(a.p.masks) - 1,
-                       a.row_masks[at]);
+        const uint64_t at = is_index(a.row_masks[first], masks) ? first + 1 : first;
+        refuse_element(a.launch, SAMPLE_ROW_MASKS, at, 0, int64_t(masks) - 1, a.row_masks[at]);
     }
 }
 
@@ -123,7 +119,7 @@ static __device__ own_tokens own_tokens_of(const logits_row &row, uint32_t first
         const uint32_t i = half * 32 + threadIdx.x % 32, word = 2 * i + threadIdx.x / 32;
         const uint32_t left = count > word * 32 ? count - word * 32 : 0;
         const uint32_t there = left < 32 ? (1u << left) - 1 : 0xffffffffu;
-        own.half[half] = transposed(left > 0 ? row.allowed(first / 32 + word) & there : 0);
+        own.half[half] = transposed(left > 0 ? row.allowed.word(first / 32 + word) & there : 0);
     }
     return own;
 }

@@ -13,6 +13,9 @@
 constant constexpr uint32_t BLOCKS_CHECK = 1; /* told as `tile`: each threadgroup checks */
 constant constexpr uint32_t CHECK_WORDS = 4;  /* words of threadgroup memory that checks take */
 
+/* Whether a number is one of `count` things, or of none. */
+PWK_FN bool is_index(uint32_t index, uint32_t count) { return index == PWK_NONE || index < count; }
+
 /* The word that checks take, at the start of threadgroup memory. */
 PWK_FN threadgroup atomic_uint *check_word(Place place) {
     return reinterpret_cast<threadgroup atomic_uint *>(SHARED());

@@ -13,6 +13,7 @@
  * Emulated; not yet run on Apple hardware.
  */
 #include "checks.h"
+#include "masks.h"
 
 struct logit_mask_arguments {
     pwk_logit_mask p;
@@ -81,10 +82,6 @@ static bool is_penalised(thread const pwk_logit_mask_row &asked) {
 static void meet() { threadgroup_barrier(mem_flags::mem_threadgroup | mem_flags::mem_device); }
 
 /* ---- 1: checks ---- */
-
-static bool is_index(uint32_t index, uint32_t count) {
-    return index == PWK_NONE || index < count;
-}
 
 static bool are_finite(thread const pwk_logit_mask_row &row) {
     return is_finite(row.temperature) && is_finite(row.repetition) && is_finite(row.presence) &&
@@ -436,21 +433,9 @@ static float penalised(float x, uint32_t count, thread const pwk_logit_mask_row 
     return generated > 0 ? x - asked.presence : x;
 }
 
-/* What both masks of a row allow; all where a mask is null. */
-struct allowed_tokens {
-    device const uint32_t *one;
-    device const uint32_t *other;
-};
-
-static device const uint32_t *mask_at(constant logit_mask_arguments &a, uint32_t index) {
-    return index == PWK_NONE ? nullptr : a.masks + uint64_t(index) * a.p.mask_words;
-}
-
 /* The bits of four tokens from a multiple of four on. */
-static uint32_t allowed_four(thread const allowed_tokens &allowed, uint32_t token) {
-    const uint32_t one = allowed.one == nullptr ? 0xffffffffu : allowed.one[token / 32];
-    const uint32_t other = allowed.other == nullptr ? 0xffffffffu : allowed.other[token / 32];
-    return ((one & other) >> (token % 32)) & 15u;
+static uint32_t allowed_four(allowed_tokens allowed, uint32_t token) {
+    return allowed_word(allowed, token / 32) >> (token % 32) & 15u;
 }
 
 /* Four floats, at once where they lie so. */
@@ -495,7 +480,7 @@ static uint32_t valid_four(uint32_t left) { return left < 4 ? (1u << left) - 1 :
 
 /* Where masks say no, and nothing else. */
 static void mask_tile(Place place, thread const logit_tile &tile,
-                      thread const allowed_tokens &allowed, bool wide) {
+                      allowed_tokens allowed, bool wide) {
     for (uint32_t at = place.thread_index * 4; at < tile.count; at += THREADS * 4) {
         const uint32_t never = ~allowed_four(allowed, tile.first + at);
         store_four(tile.logits + at, float4(-PWK_INFINITY), never & valid_four(tile.count - at),
@@ -505,7 +490,7 @@ static void mask_tile(Place place, thread const logit_tile &tile,
 
 /* Penalties, temperature and masks. */
 static void pass_tile(constant logit_mask_arguments &a, Place place,
-                      thread const logit_tile &tile, thread const allowed_tokens &allowed,
+                      thread const logit_tile &tile, allowed_tokens allowed,
                       bool wide, bool counted, bool later) {
     const float temperature = tile.asked.temperature;
     const float inverse = pwk_is_zero(temperature) ? 1.0f : 1.0f / temperature;
@@ -563,12 +548,12 @@ static void rows_body(constant logit_mask_arguments &a, Place place) {
             bias_and_ban(a, place, tile);
         }
         const bool later = counted && find_later(a, place, tile);
-        const allowed_tokens allowed = {mask_at(a, tile.asked.mask),
-                                        mask_at(a, tile.asked.action)};
+        const mask_slab slab = {a.masks, p.masks, p.mask_words};
+        const allowed_tokens allowed = both_masks(slab, tile.asked.mask, tile.asked.action);
         const bool wide = reinterpret_cast<uint64_t>(logits) % 16 == 0;
         if (counted || (!pwk_is_zero(temperature) && temperature != 1.0f)) {
             pass_tile(a, place, tile, allowed, wide, counted, later);
-        } else if (allowed.one != nullptr || allowed.other != nullptr) {
+        } else if (allowed.one != nullptr) {
             mask_tile(place, tile, allowed, wide);
         }
     }

@@ -4,6 +4,7 @@
 #define PAGEWISE_METAL_SAMPLE_CALL_H
 
 #include "checks.h"
+#include "masks.h"
 #include "vocabulary.h"
 
 struct sample_arguments {
@@ -131,38 +132,26 @@ static void store_state(device row_state *to, thread const row_state &state) {
 /* As its masks leave them. */
 struct logits_row {
     device const float *logits;
-    device const uint32_t *one; /* masks that must both allow a token; null where none has to */
-    device const uint32_t *other;
+    allowed_tokens allowed;
 };
 
-/* The bits of 32 tokens that are allowed. */
-static uint32_t allowed(logits_row row, uint32_t word) {
-    return row.one == nullptr ? 0xffffffffu : row.one[word] & row.other[word];
-}
-
 static float logit_at(logits_row row, uint32_t token) {
-    const uint32_t bit = allowed(row, token / 32) >> (token % 32) & 1u;
+    const uint32_t bit = allowed_word(row.allowed, token / 32) >> (token % 32) & 1u;
     return bit != 0 ? row.logits[token] : -PWK_INFINITY;
-}
-
-/* A mask of the slab; null for any number that names none. */
-static device const uint32_t *mask_of(constant sample_arguments &a, uint32_t index) {
-    return index < a.p.masks ? a.masks + uint64_t(index) * a.p.mask_words : nullptr;
 }
 
 static logits_row own_row(constant sample_arguments &a, uint64_t row) {
     device const float *logits = a.logits + row * a.p.row_stride;
     if (a.row_masks == nullptr) {
-        return {logits, nullptr, nullptr};
+        return {logits, {nullptr, nullptr}};
     }
-    device const uint32_t *one = mask_of(a, a.row_masks[2 * row]);
-    device const uint32_t *other = mask_of(a, a.row_masks[2 * row + 1]);
-    return {logits, one != nullptr ? one : other, other != nullptr ? other : one};
+    const mask_slab slab = {a.masks, a.p.masks, a.p.mask_words};
+    return {logits, both_masks(slab, a.row_masks[2 * row], a.row_masks[2 * row + 1])};
 }
 
 /* What its raw log-probabilities are of, where that comes apart: no mask hides it. */
 static logits_row raw_row(constant sample_arguments &a, uint64_t row) {
-    return {a.raw_logits + row * a.p.raw_row_stride, nullptr, nullptr};
+    return {a.raw_logits + row * a.p.raw_row_stride, {nullptr, nullptr}};
 }
 
 /* ---- how a row is asked for ---- */

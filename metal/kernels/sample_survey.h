@@ -21,17 +21,13 @@ struct is_row_wrong {
     }
 };
 
-static bool is_mask(constant sample_arguments &a, uint32_t index) {
-    return index == PWK_NONE || index < a.p.masks;
-}
-
 /* Rows of which a mask is not there. */
 struct is_mask_wrong {
     constant sample_arguments *a;
 
     bool operator()(uint32_t i) const {
         device const uint32_t *masks = a->row_masks + 2 * uint64_t(i);
-        return !is_mask(*a, masks[0]) || !is_mask(*a, masks[1]);
+        return !is_index(masks[0], a->p.masks) || !is_index(masks[1], a->p.masks);
     }
 };
 
@@ -43,7 +39,7 @@ static void check_masks(constant sample_arguments &a, Place place, uint32_t rows
     const uint32_t row = first_where(place, check_word(place), rows, bad);
     if (row != PWK_NONE) {
         const uint64_t first = 2 * uint64_t(row);
-        const uint64_t at = is_mask(a, a.row_masks[first]) ? first + 1 : first;
+        const uint64_t at = is_index(a.row_masks[first], a.p.masks) ? first + 1 : first;
         refuse_element(a.launch, place, SAMPLE_ROW_MASKS, at, 0, int64_t(a.p.masks) - 1,
                        a.row_masks[at]);
     }
@@ -88,7 +84,7 @@ static uint32_t own_tokens(Place place, logits_row row, uint32_t first, uint32_t
     const uint32_t word = 2 * (half * LANES + place.lane) + place.simdgroup;
     const uint32_t left = count > word * 32 ? count - word * 32 : 0;
     const uint32_t there = left < 32 ? (1u << left) - 1 : 0xffffffffu;
-    return transposed(place, left > 0 ? allowed(row, first / 32 + word) & there : 0);
+    return transposed(place, left > 0 ? allowed_word(row.allowed, first / 32 + word) & there : 0);
 }
 
 /* What a block comes to, beside the largest of its groups. */

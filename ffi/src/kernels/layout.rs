@@ -84,6 +84,12 @@ pub fn words(extents: &[u64]) -> u64 {
     extent(extents).and_then(|count| count.checked_mul(4)).unwrap_or(u64::MAX)
 }
 
+/// Bytes of a slab of masks, the last of which need not be as far apart from a next one.
+pub fn masks(vocab: u32, [masks, mask_words]: [u32; 2]) -> u64 {
+    let before = u64::from(masks.saturating_sub(1)) * u64::from(mask_words);
+    words(&[before.saturating_add(vocab.div_ceil(32).into())])
+}
+
 /// A field that has no meaning yet.
 pub fn reserved(value: u32) -> Result<(), Refusal> {
     let fault = Fault::Equal { expected: 0, got: value.into() };

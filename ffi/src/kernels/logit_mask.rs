@@ -1,6 +1,6 @@
 //! `logit_mask`, as C calls it.
 
-use super::layout::{Matrix, reserved, words};
+use super::layout::{Matrix, masks, reserved};
 use super::plan::{LISTS, Step};
 use super::source::{Source, There};
 use super::{Kernel, kernel};
@@ -115,8 +115,7 @@ impl Kernel for Call {
         let [rows, ..] = step.counts;
         let (p, each) = (&self.params, u64::from(rows));
         let settings_bytes = size_of::<params::LogitMaskRow>() as u64 * each;
-        let before = u64::from(p.masks.saturating_sub(1)) * u64::from(p.mask_words);
-        let mask_bytes = words(&[before.saturating_add(p.vocab.div_ceil(32).into())]);
+        let mask_bytes = masks(p.vocab, [p.masks, p.mask_words]);
         let masked = There::If(p.masks > 0, "masks");
         let counted = There::If(p.slots > 0, "slots");
         let counts_bytes = self.counts.map_or(0, |counts| counts.bytes(p.slots));

@@ -1,6 +1,6 @@
 //! `sample`, as C calls it.
 
-use super::layout::{Matrix, reserved, words};
+use super::layout::{Matrix, masks, reserved, words};
 use super::plan::Step;
 use super::source::{Source, There};
 use super::{Kernel, kernel};
@@ -61,8 +61,7 @@ impl Kernel for Call {
         let kept_bytes = words(&[kept_words.saturating_add(p.vocab.div_ceil(32).into())]);
         let settings_bytes = size_of::<params::SampleRow>() as u64 * each;
         let masked = There::If(p.masks > 0, "masks");
-        let before = u64::from(p.masks.saturating_sub(1)) * u64::from(p.mask_words);
-        let mask_bytes = words(&[before.saturating_add(p.vocab.div_ceil(32).into())]);
+        let mask_bytes = masks(p.vocab, [p.masks, p.mask_words]);
         // SAFETY: as the caller of this says.
         unsafe {
             Ok(Sample {

@@ -4,18 +4,17 @@
 
 use super::LogitMask;
 use super::step::Step;
-use crate::command::{Host, cast, cast_mut};
+use crate::command::{Host, cast_mut};
 use crate::error::Error;
 use crate::params::{self, LogitMaskRow};
 use crate::simd::{LANES, Lanes, Level, load_at, store_at};
+use crate::vocabulary::masks::{Masks, hide};
 use crate::workers::{Columns, Strip, Workers, split};
 
 /// Logits a worker's part is a multiple of: whole words of masks and cache lines.
 const UNIT: usize = 64;
 /// Logits worth a thread of their own: below this a second one costs more than it brings.
 const TILE_ELEMENTS: usize = 16_384;
-/// Tokens of a word of a mask.
-const WORD: usize = 32;
 
 /// Runs the command. It takes no workspace.
 pub fn run(level: Level, workers: &dyn Workers, command: LogitMask<Host<'_>>) -> Result<(), Error> {
@@ -25,7 +24,7 @@ pub fn run(level: Level, workers: &dyn Workers, command: LogitMask<Host<'_>>) ->
     let (rows, vocab) = (step.settings.len(), p.vocab as usize);
     let work = (rows as u64 * vocab as u64 / TILE_ELEMENTS as u64).max(1);
     let tiles = work.min(u64::from(workers.count().max(1))) as u32;
-    let masks = Masks { words: command.masks.map_or(&[], cast), stride: p.mask_words as usize };
+    let masks = Masks::new(command.masks, p.mask_words);
     let stride = p.row_stride as usize;
     let logits = Columns::new(cast_mut(command.logits), rows, stride, vocab, UNIT, tiles);
     let counts = command.counts.map(|counts| {
@@ -36,23 +35,6 @@ pub fn run(level: Level, workers: &dyn Workers, command: LogitMask<Host<'_>>) ->
         tile_at(level, Tile { step: &step, masks, logits, counts });
     });
     Ok(())
-}
-
-/// The slab of masks.
-#[derive(Clone, Copy)]
-struct Masks<'a> {
-    words: &'a [u32],
-    stride: usize,
-}
-
-impl<'a> Masks<'a> {
-    /// The words of a mask for the columns of a tile; none, if the row has none.
-    #[inline(always)]
-    fn of(self, mask: u32, columns: &core::ops::Range<usize>) -> Option<&'a [u32]> {
-        let first = mask as usize * self.stride;
-        let words = first + columns.start / WORD..first + columns.end.div_ceil(WORD);
-        (mask != params::NONE).then(|| &self.words[words])
-    }
 }
 
 /// Some columns of every row, and the same columns of every slot of counts.
@@ -89,12 +71,9 @@ fn tile_body<L: Lanes>(l: L, mut tile: Tile<'_>) {
                 *x = f32::NEG_INFINITY;
             }
         }
-        let masks = [asked.mask, asked.action].map(|mask| tile.masks.of(mask, &columns));
         penalise(l, x, asked, counts);
-        match masks {
-            [None, None] => {}
-            [Some(one), None] | [None, Some(one)] => mask(l, x, one, one),
-            [Some(one), Some(other)] => mask(l, x, one, other),
+        if let Some(both) = tile.masks.both([asked.mask, asked.action], &columns) {
+            hide(l, x, both);
         }
     }
 }
@@ -160,32 +139,6 @@ fn words_at<L: Lanes>(l: L, counts: &[u16], at: usize) -> L::I {
             let mut whole = [0; LANES];
             whole[..rest.len()].copy_from_slice(rest);
             l.load_u16(&whole)
-        }
-    }
-}
-
-/// Step 6: −∞ where either mask has a 0.
-#[inline(always)]
-fn mask<L: Lanes>(l: L, x: &mut [f32], one: &[u32], other: &[u32]) {
-    let never = l.splat(f32::NEG_INFINITY);
-    let mut words = x.chunks_exact_mut(WORD);
-    let mut bits = one.iter().zip(other);
-    for (x, (one, other)) in (&mut words).zip(&mut bits) {
-        let word = one & other;
-        if word == u32::MAX {
-            continue;
-        }
-        for (half, bits) in x.as_chunks_mut::<LANES>().0.iter_mut().zip([word, word >> 16]) {
-            let v = l.select(l.mask(bits as u16), l.load(half), never);
-            l.store(v, half);
-        }
-    }
-    let tail = words.into_remainder();
-    if let Some((one, other)) = bits.next() {
-        for (i, x) in tail.iter_mut().enumerate() {
-            if (one & other) >> i & 1 == 0 {
-                *x = f32::NEG_INFINITY;
-            }
         }
     }
 }

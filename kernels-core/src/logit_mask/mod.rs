@@ -28,6 +28,7 @@ use crate::device::Needs;
 use crate::dtype::Dtype;
 use crate::error::{Error, Fault, extent};
 use crate::params;
+use crate::vocabulary::masks;
 
 pub use cpu::run;
 pub use spec::{Asked, spec};
@@ -74,16 +75,7 @@ impl<M: Memory> LogitMask<M> {
         checks.matrix("logits", Dtype::F32, shape, &self.logits)?;
         let words = (size_of::<params::LogitMaskRow>() / 4) as u64;
         checks.words("settings", extent(&[u64::from(p.rows_max), words]), &self.settings)?;
-        if let Some(masks) = self.masks.span() {
-            let least = i64::from(p.vocab.div_ceil(32));
-            checks.range("masks", p.masks, 1..=i64::from(u32::MAX - 1))?;
-            checks.range("mask_words", p.mask_words, least..=1 << 30)?;
-            let before = u64::from(p.masks - 1) * u64::from(p.mask_words);
-            checks.words("masks", Some(before + least as u64), masks)?;
-        } else {
-            checks.equal("masks", 0, u64::from(p.masks))?;
-            checks.equal("mask_words", 0, u64::from(p.mask_words))?;
-        }
+        masks::check(checks, &self.masks, p.vocab, [p.masks, p.mask_words])?;
         self.list("banned_starts", &self.banned_starts, "banned", &self.banned, p.banned_max)?;
         let bias = (&self.bias_starts, p.bias_max);
         self.list("bias_starts", bias.0, "bias_tokens", &self.bias_tokens, bias.1)?;

@@ -3,7 +3,7 @@
 
 use super::bins::{self, BINS, Weigh};
 use super::filters::Filters;
-use super::mask::{self, Hide, Masks};
+use super::mask::{self, Masked};
 use super::passes::{self, Draw, GROUP, Gather, Survey, Tally, Tempered, Wanted};
 use super::select::{self, Candidate, Cut};
 use super::top::Top;
@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::math::log_slice;
 use crate::params::{self, SampleRow};
 use crate::simd::Level;
+use crate::vocabulary::masks::Masks;
 use crate::vocabulary::noise::Source;
 use crate::vocabulary::{BLOCK, Exponentials};
 use crate::workers::{Inline, Pieces, Workers, even, split};
@@ -46,7 +47,8 @@ pub fn run(
     let needs = command.needs(workers.count())?;
     checks.words("workspace", Some(needs.workspace_bytes / 4), &workspace)?;
     let settings = step::settings(&command)?;
-    let masks = Masks::of(&command);
+    let masks = Masks::new(command.masks, command.params.mask_words);
+    let chosen: &[[u32; 2]] = command.row_masks.map_or(&[], cast);
     let p = command.params;
     let (rows, vocab, top_n) = (settings.len(), p.vocab as usize, p.top_n as usize);
     let count = workers.count().max(1);
@@ -92,8 +94,9 @@ pub fn run(
                     processed: processed.is_some(),
                 };
                 let (desk, room) = Desk::new(desk, vocab);
-                if let Some(masks) = masks.row(row) {
-                    one.logits = one.hidden(masks, &mut room[..vocab]);
+                let masks = chosen.get(row).and_then(|&both| masks.both(both, &(0..vocab)));
+                if let Some(masks) = masks {
+                    one.logits = one.masked(masks, &mut room[..vocab]);
                 }
                 let top = part(&mut top_token, i, top_n, top_n);
                 let top = Top { token: top, logprob: part(&mut top_logprob, i, top_n, top_n) };
@@ -213,12 +216,12 @@ impl Row<'_> {
     }
 
     /// The row with −∞ where its masks allow no token.
-    fn hidden<'b>(&self, masks: [&[u32]; 2], to: &'b mut [f32]) -> &'b [f32] {
+    fn masked<'b>(&self, masks: [&[u32]; 2], to: &'b mut [f32]) -> &'b [f32] {
         let (blocks, parts) = (to.len().div_ceil(BLOCK), self.parts());
         split(self.workers, parts, Pieces::new(&mut *to, blocks, BLOCK, parts), |part, to| {
             let (row, first) = self.part(self.logits, part);
             let masks = masks.map(|mask| &mask[first / 32..]);
-            mask::hide(self.level, Hide { row, masks, to });
+            mask::copy(self.level, Masked { row, masks, to });
         });
         to
     }

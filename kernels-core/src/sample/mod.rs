@@ -50,6 +50,7 @@ use crate::error::{Error, Fault};
 use crate::params;
 #[cfg(doc)]
 use crate::vocabulary;
+use crate::vocabulary::masks;
 
 pub use cpu::run;
 pub use spec::{Answer, masked, spec};
@@ -150,18 +151,11 @@ impl<M: Memory> Sample<M> {
 
     fn check_masks(&self) -> Result<(), Error> {
         let (checks, p) = (Self::CHECKS, &self.params);
+        masks::check(checks, &self.masks, p.vocab, [p.masks, p.mask_words])?;
         match (self.masks.span(), self.row_masks.span()) {
-            (None, None) => {
-                checks.equal("masks", 0, u64::from(p.masks))?;
-                checks.equal("mask_words", 0, u64::from(p.mask_words))
-            }
-            (Some(masks), Some(row_masks)) => {
-                let least = p.vocab.div_ceil(32);
-                checks.range("masks", p.masks, 1..=i64::from(u32::MAX - 1))?;
-                checks.range("mask_words", p.mask_words, i64::from(least)..=1 << 30)?;
-                let before = u64::from(p.masks - 1) * u64::from(p.mask_words);
-                checks.words("masks", Some(before + u64::from(least)), masks)?;
-                checks.words("row_masks", Some(2 * u64::from(p.rows_max)), row_masks)
+            (None, None) => Ok(()),
+            (Some(_), Some(chosen)) => {
+                checks.words("row_masks", Some(2 * u64::from(p.rows_max)), chosen)
             }
             (Some(_), None) => {
                 Err(checks.refuse("row_masks", Fault::Missing { needed_by: "masks" }))

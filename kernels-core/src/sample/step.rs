@@ -3,7 +3,8 @@
 use super::Sample;
 use crate::command::{Host, cast, live};
 use crate::error::{Checks, Error, Fault};
-use crate::params::{self, SampleRow};
+use crate::params::SampleRow;
+use crate::vocabulary::masks;
 
 /// The live rows' settings, if every one is as the contract says.
 pub(super) fn settings<'a>(command: &Sample<Host<'a>>) -> Result<&'a [SampleRow], Error> {
@@ -33,8 +34,7 @@ pub(super) fn settings<'a>(command: &Sample<Host<'a>>) -> Result<&'a [SampleRow]
 /// The masks of the live rows are there, or none.
 fn check_masks(checks: Checks, command: &Sample<Host<'_>>, rows: usize) -> Result<(), Error> {
     let chosen: &[u32] = command.row_masks.map_or(&[], |chosen| &cast(chosen)[..2 * rows]);
-    let is_there = |mask: u32| mask == params::NONE || mask < command.params.masks;
-    match chosen.iter().position(|&mask| !is_there(mask)) {
+    match chosen.iter().position(|&mask| !masks::is_there(mask, command.params.masks)) {
         None => Ok(()),
         Some(at) => {
             let most = i64::from(command.params.masks) - 1;

@@ -13,6 +13,7 @@
 //! Where m or M' is −∞, 0 stands in for it, so that logits of −∞ add exactly 0. A NaN
 //! or +∞ anywhere makes S a NaN.
 
+pub(crate) mod masks;
 pub mod noise;
 mod spec;
 
